@@ -1,0 +1,1 @@
+"""Nightshift: from raw data to monitored predictions, run every night by Airflow."""

@@ -1,0 +1,36 @@
+"""A partition is one day, written ``YYYY-MM-DD`` wherever it leaves Python."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import date, timedelta
+
+from nightshift.errors import DataError
+
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
+
+
+def parse_partition(key: str) -> date:
+    """Return the day that ``key`` names.
+
+    Raises:
+        DataError: ``key`` is not a calendar day written ``YYYY-MM-DD``.
+    """
+    try:
+        if not _DAY.fullmatch(key):
+            raise ValueError(key)
+        return date.fromisoformat(key)
+    except ValueError as error:
+        raise DataError(
+            f"{key!r} is not a partition",
+            rule="partition keys are calendar days, YYYY-MM-DD",
+            where="partition key",
+            cure="pass a day such as 2013-07-01",
+        ) from error
+
+
+def days(start: date, end: date) -> Iterator[date]:
+    """Yield every day from ``start`` to ``end``, both included; nothing when ``end`` is earlier."""
+    for offset in range((end - start).days + 1):
+        yield start + timedelta(days=offset)

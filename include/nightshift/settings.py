@@ -1,0 +1,75 @@
+"""Everything that differs between environments, read from ``NIGHTSHIFT_*`` once.
+
+Nothing else in the library reads environment variables or knows where the checkout lies.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+class Settings(BaseSettings):
+    """One frozen view of the environment."""
+
+    model_config = SettingsConfigDict(env_prefix="NIGHTSHIFT_", frozen=True, extra="ignore")
+
+    project: Path = Field(_CHECKOUT, description="The checkout: dags/, dbt_project/, expectations/.")
+    home: Path = Field(_CHECKOUT / ".nightshift", description="All state; deleting it resets everything.")
+    lake: str = Field("", description="file:// or s3:// URI of the lake; empty: <home>/lake.")
+    warehouse: Literal["duckdb", "postgres"] = Field("duckdb", description="The engine behind dbt.")
+    postgres_url: str = Field("", description="PostgreSQL server URL; empty: the embedded server.")
+    mlflow_url: str = Field("", description="MLflow tracking URI; empty: SQLite under <home>/mlflow.")
+    host: str = Field("127.0.0.1", description="Address the services listen on.")
+    airflow_port: int = Field(8080, description="Port of Airflow's API server and UI.")
+    mlflow_port: int = Field(5000, description="Port of the MLflow UI.")
+    postgres_port: int = Field(5433, description="TCP port of the embedded PostgreSQL.")
+    parallelism: int = Field(4, description="Airflow tasks at once on this machine.")
+    live_from: date = Field(
+        date(2999, 1, 1),
+        description="First day the nightly schedule runs by itself. Far away by default, so that "
+        "unpausing never starts a stray night; set it after bootstrapping through the day before.",
+    )
+
+    @property
+    def lake_uri(self) -> str:
+        """URI of the lake, without a trailing slash."""
+        return (self.lake or f"file://{self.home / 'lake'}").rstrip("/")
+
+    @property
+    def usecases(self) -> Path:
+        """Folder that holds one folder a use case."""
+        return self.project / "include" / "usecases"
+
+    @property
+    def expectations(self) -> Path:
+        """Folder of Great Expectations suites, one folder a use case."""
+        return self.project / "expectations"
+
+    @property
+    def dbt_project(self) -> Path:
+        """Folder of the dbt project."""
+        return self.project / "dbt_project"
+
+    @property
+    def airflow_home(self) -> Path:
+        """``AIRFLOW_HOME``."""
+        return self.home / "airflow"
+
+    @property
+    def mlflow_uri(self) -> str:
+        """MLflow tracking and registry URI."""
+        return self.mlflow_url or f"sqlite:///{self.home / 'mlflow' / 'mlflow.db'}"
+
+
+@lru_cache(maxsize=1)
+def settings() -> Settings:
+    """Return the settings of this process; tests that change the environment call ``settings.cache_clear()``."""
+    return Settings()

@@ -1,0 +1,1 @@
+"""What each team brings: one folder a use case."""
