@@ -32,6 +32,7 @@ class Settings(BaseSettings):
     mlflow_port: int = Field(5000, description="Port of the MLflow UI.")
     postgres_port: int = Field(5433, description="TCP port of the embedded PostgreSQL.")
     parallelism: int = Field(4, description="Airflow tasks at once on this machine.")
+    retry_seconds: float = Field(30, gt=0, description="Pause before a task is tried again.")
     live_from: date = Field(
         date(2999, 1, 1),
         description="First day the nightly schedule runs by itself. Far away by default, so that "

@@ -266,6 +266,6 @@ def _read_yaml(file: Path) -> dict[str, Any]:
             f"{file.name} holds no mapping",
             rule="a use case file is a YAML mapping",
             where=str(file),
-            cure="start from include/usecases/flight_delays",
+            cure="start from the files of a use case that works",
         )
     return content

@@ -1,0 +1,23 @@
+"""
+### Bootstrap
+
+By hand, once: land a range of days month by month, build all features in one dbt run, publish them,
+and train and promote the first champion, in force from the day after the range.
+
+It updates only the model asset: a key for each landed day would start that many runs down the chain.
+What exists is in the manifests. To go live, bootstrap through yesterday, then set `NIGHTSHIFT_LIVE_FROM`.
+"""
+
+from airflow.sdk import DAG
+
+from nightshift.orchestration import assets, tasks
+from nightshift.orchestration.defaults import dag_options, use_cases
+from nightshift.orchestration.groups import make_features, make_model
+from nightshift.orchestration.params import range_params
+
+for uc in use_cases():
+    with DAG(**dag_options(uc, "bootstrap", __doc__, schedule=None, max_active_runs=1, params=range_params())):
+        months = tasks.plan_months(uc.name)
+        landed = tasks.land_month.partial(usecase=uc.name).expand_kwargs(months)
+        features = make_features(uc, outlets=[])
+        landed >> tasks.load(uc.name) >> features >> make_model(uc, outlets=[assets.asset(uc, "model")])

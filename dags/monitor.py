@@ -1,0 +1,27 @@
+"""
+### Monitor
+
+When a predictions partition is updated: compare the day's features and scores with the champion's
+training data, judge earlier predictions by the truth known by now, and ask for a new model when the
+use case's policy says so. A night whose truth has not arrived is reported, not failed.
+"""
+
+from airflow.sdk import DAG
+
+from nightshift.orchestration import assets, tasks
+from nightshift.orchestration.defaults import dag_options, nightly_deadline, use_cases
+from nightshift.orchestration.params import partition_param
+
+for uc in use_cases():
+    with DAG(
+        **dag_options(
+            uc,
+            "monitor",
+            __doc__,
+            schedule=assets.after(assets.asset(uc, "predictions")),
+            params=partition_param(),
+            deadline=nightly_deadline(uc),
+        )
+    ):
+        checks = [tasks.check_drift(uc.name), tasks.judge(uc.name)]
+        checks >> tasks.request_retrain.override(outlets=[assets.asset(uc, "retrain_request")])(uc.name)

@@ -1,0 +1,31 @@
+"""
+### Rebuild
+
+By hand, after an edit: run the chosen stages again for a range of days. Stages that were not chosen
+are skipped; a partition whose content does not change gets no new version.
+"""
+
+from airflow.sdk import DAG
+
+from nightshift.orchestration import tasks
+from nightshift.orchestration.defaults import dag_options, use_cases
+from nightshift.orchestration.groups import make_features, make_predictions
+from nightshift.orchestration.params import range_params, stages_param
+
+for uc in use_cases():
+    with DAG(
+        **dag_options(
+            uc, "rebuild", __doc__, schedule=None, max_active_runs=1, params=range_params() | stages_param()
+        )
+    ):
+        raw, features, predictions, monitoring = (
+            tasks.wanted.override(task_id=f"wanted_{stage}")(stage)
+            for stage in ("raw", "features", "predictions", "monitoring")
+        )
+        months = tasks.plan_months(uc.name)
+        landed = tasks.land_month.partial(usecase=uc.name).expand_kwargs(months)
+        raw >> months
+        landed >> tasks.load(uc.name) >> features
+        features >> make_features(uc, outlets=[]) >> predictions
+        predictions >> make_predictions(uc, outlets=[]) >> monitoring
+        monitoring >> [tasks.check_drift(uc.name), tasks.judge(uc.name)]

@@ -1,0 +1,27 @@
+"""
+### Train
+
+On a retrain request, or by hand: freeze what is known by the partition's day, train the candidates,
+judge them and the champion on the same holdout, and promote the best one if it passes the gate. It
+is in force from the next partition on. A request older than the champion's data is skipped as superseded.
+"""
+
+from airflow.sdk import DAG
+
+from nightshift.orchestration import assets
+from nightshift.orchestration.defaults import dag_options, use_cases
+from nightshift.orchestration.groups import make_model
+from nightshift.orchestration.params import partition_param
+
+for uc in use_cases():
+    with DAG(
+        **dag_options(
+            uc,
+            "train",
+            __doc__,
+            schedule=assets.after(assets.asset(uc, "retrain_request")),
+            max_active_runs=1,
+            params=partition_param(),
+        )
+    ):
+        make_model(uc, outlets=[assets.asset(uc, "model")])

@@ -1,0 +1,18 @@
+"""
+### Watch
+
+Every hour: find nights whose partition is there upstream and missing downstream (an event sent while
+its consumer was paused is lost), and nights past their SLA; alert, and send the key again.
+"""
+
+from airflow.sdk import DAG
+
+from nightshift.orchestration import assets, tasks
+from nightshift.orchestration.defaults import dag_options, use_cases
+from nightshift.orchestration.params import watch_params
+
+for uc in use_cases():
+    with DAG(**dag_options(uc, "watch", __doc__, schedule="@hourly", max_active_runs=1, params=watch_params())):
+        gaps = tasks.find_gaps(uc.name)
+        for name in ("raw", "features", "predictions"):
+            tasks.send_again.override(task_id=f"send_{name}_again", outlets=[assets.asset(uc, name)])(gaps, name)

@@ -1,0 +1,103 @@
+"""What every DAG shares: owner, tags, retry policy, deadline; and which use cases there are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, time, timedelta
+from typing import Any
+
+from airflow.sdk import (
+    AsyncCallback,
+    DeadlineAlert,
+    DeadlineReference,
+    ExceptionRetryPolicy,
+    RetryAction,
+    RetryRule,
+    get_parsing_context,
+)
+
+from nightshift.errors import DataError, TransientError
+from nightshift.orchestration.alerts import deadline_missed, run_failed
+from nightshift.settings import settings
+from nightshift.usecase import UseCase, load_usecase, usecase_names
+
+
+def retry_policy() -> ExceptionRetryPolicy:
+    """Return the rule of DESIGN: bad data fails at once, bad luck is tried again."""
+    return ExceptionRetryPolicy(
+        rules=[
+            RetryRule(DataError, RetryAction.FAIL, reason="bad data: the same input gives the same answer"),
+            RetryRule(
+                TransientError,
+                RetryAction.RETRY,
+                retry_delay=timedelta(seconds=settings().retry_seconds),
+                reason="bad luck: not there yet, locked, or lost on the way",
+            ),
+        ]
+    )
+
+
+def use_cases() -> Iterator[UseCase]:
+    """Yield each valid use case; while a task runs, only the one its DAG belongs to.
+
+    A broken one is skipped, so that it cannot take the others' DAGs down; ``dags/check_usecases.py``
+    shows its error.
+    """
+    running = get_parsing_context().dag_id
+    for name in usecase_names():
+        if running and not running.startswith(f"{name}."):
+            continue
+        try:
+            yield load_usecase(name)
+        except DataError:
+            continue
+
+
+def check_use_cases() -> None:
+    """Raise the errors of the use cases that ``use_cases`` skips."""
+    errors = []
+    for name in usecase_names():
+        try:
+            load_usecase(name)
+        except DataError as error:
+            errors.append(error)
+    if errors:
+        raise ExceptionGroup("use cases that cannot be read", errors)
+
+
+def live_from(usecase: UseCase) -> datetime:
+    """Return the start date of the nightly schedule: see ``Settings.live_from``."""
+    return datetime.combine(settings().live_from, time(), tzinfo=usecase.zone)
+
+
+def dag_options(usecase: UseCase, name: str, doc: str | None, **more: Any) -> dict[str, Any]:
+    """Return the keyword arguments that every DAG of ``usecase`` shares, updated by ``more``."""
+    return {
+        "dag_id": f"{usecase.name}.{name}",
+        "doc_md": doc,
+        "tags": ["nightshift", usecase.name, name],
+        "start_date": datetime(usecase.history_start.year, 1, 1, tzinfo=usecase.zone),
+        "catchup": False,
+        "max_active_runs": 16,
+        "is_paused_upon_creation": False,
+        "on_failure_callback": run_failed,
+        "default_args": {
+            "owner": usecase.owner,
+            "retries": 3,
+            "retry_delay": timedelta(seconds=settings().retry_seconds),
+            "retry_policy": retry_policy(),
+        },
+        **more,
+    }
+
+
+def nightly_deadline(usecase: UseCase) -> DeadlineAlert:
+    """Return the alert for a run still unfinished at the use case's SLA.
+
+    It hangs on the time of queueing, for runs with a partition key have no logical date.
+    """
+    return DeadlineAlert(
+        reference=DeadlineReference.DAGRUN_QUEUED_AT,
+        interval=timedelta(minutes=usecase.schedule.sla_minutes),
+        callback=AsyncCallback(deadline_missed, kwargs={"usecase": usecase.name}),
+    )

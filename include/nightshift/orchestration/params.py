@@ -1,0 +1,112 @@
+"""Typed run parameters, and the days a run is about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date
+from typing import Any
+
+from airflow.sdk import Param, get_current_context
+
+from nightshift.errors import DataError
+from nightshift.partition import parse_partition
+
+STAGES = ("raw", "features", "predictions", "monitoring")
+
+
+def partition_param() -> dict[str, Param]:
+    """Return the parameter of a DAG that works on one day."""
+    return {
+        "partition": Param(
+            None,
+            type=["null", "string"],
+            format="date",
+            title="Partition",
+            description="The day to run for. Leave it empty in scheduled runs: the run's partition key is used.",
+        )
+    }
+
+
+def range_params() -> dict[str, Param]:
+    """Return the parameters of a DAG that works on a range of days, both ends included."""
+    return {
+        "start": Param(type="string", format="date", title="Start", description="First partition, YYYY-MM-DD."),
+        "end": Param(type="string", format="date", title="End", description="Last partition, YYYY-MM-DD."),
+    }
+
+
+def stages_param() -> dict[str, Param]:
+    """Return the parameter that selects what ``rebuild`` does."""
+    return {
+        "stages": Param(
+            ["features", "predictions", "monitoring"],
+            type="array",
+            examples=list(STAGES),
+            title="Stages",
+            description="What to run again, in this order: raw, features, predictions, monitoring.",
+        )
+    }
+
+
+def rollback_params() -> dict[str, Param]:
+    """Return the parameters of ``rollback``."""
+    return {
+        "version": Param(type="string", title="Version", description="Model version to put in force again."),
+        "effective_from": Param(
+            type="string", format="date", title="Effective from", description="First partition it scores."
+        ),
+        "reason": Param(type="string", minLength=3, title="Reason", description="Kept in the deployment log."),
+    }
+
+
+def watch_params() -> dict[str, Param]:
+    """Return the parameters of ``watch``."""
+    return {
+        "grace_minutes": Param(
+            30,
+            type="integer",
+            minimum=0,
+            title="Grace",
+            description="Minutes after which a night that has not gone on counts as stopped.",
+        )
+    }
+
+
+def night() -> date:
+    """Return the day of the running task's run: its ``partition`` param, else its key.
+
+    Raises:
+        DataError: The run has neither, or what it has is not a day.
+    """
+    context = get_current_context()
+    run = context["dag_run"]
+    key = context["params"].get("partition") or run.partition_key
+    if not key:
+        raise DataError(
+            "this run names no day",
+            rule="the day is the `partition` param, else the run's partition key",
+            where=f"{run.dag_id}, run {run.run_id}",
+            cure="trigger again with a partition such as 2013-07-01",
+        )
+    return parse_partition(key)
+
+
+def window() -> tuple[date, date]:
+    """Return the first and the last day the running task's run is about; one day in a nightly run.
+
+    Raises:
+        DataError: The end is before the start, or a day is malformed.
+    """
+    params: Mapping[str, Any] = get_current_context()["params"]
+    if "start" not in params:
+        day = night()
+        return day, day
+    start, end = parse_partition(params["start"]), parse_partition(params["end"])
+    if end < start:
+        raise DataError(
+            f"the range ends ({end}) before it starts ({start})",
+            rule="start <= end",
+            where="params of the run",
+            cure="swap them",
+        )
+    return start, end

@@ -1,0 +1,255 @@
+"""The tasks that DAG files wire: thin adapters between Airflow and ``nightshift.stages``.
+
+A task knows its use case by name and its days from the run (``params.window``); what it returns is
+small and JSON-able. A task that is given an outlet announces the run's key once its work is done.
+"""
+
+from __future__ import annotations
+
+import logging
+from calendar import monthrange
+from collections.abc import Sequence
+from datetime import date, timedelta
+from typing import Any
+
+from airflow.sdk import get_current_context, task
+from airflow.sdk.exceptions import AirflowSkipException
+
+from nightshift.orchestration.assets import announce
+from nightshift.orchestration.params import night, window
+from nightshift.partition import parse_partition
+from nightshift.usecase import load_usecase
+
+log = logging.getLogger(__name__)
+
+# One slot on DuckDB, whose file only one process may open.
+WAREHOUSE = "warehouse"
+
+
+@task
+def land(usecase: str, source: str) -> dict[str, Any]:
+    """Extract, validate, quarantine and land one source."""
+    from nightshift import stages
+
+    return stages.land(load_usecase(usecase), source, *window())
+
+
+@task
+def plan_months(usecase: str) -> list[dict[str, str]]:
+    """Split the run's range into one landing per source and month."""
+    start, end = window()
+    months: list[dict[str, str]] = []
+    first = start
+    while first <= end:
+        last = min(end, first.replace(day=monthrange(first.year, first.month)[1]))
+        for source in load_usecase(usecase).sources:
+            months.append({"source": source, "start": first.isoformat(), "end": last.isoformat()})
+        first = last + timedelta(days=1)
+    return months
+
+
+@task(map_index_template="{{ task.op_kwargs['source'] }} {{ task.op_kwargs['start'][:7] }}")
+def land_month(usecase: str, source: str, start: str, end: str) -> dict[str, Any]:
+    """Extract, validate, quarantine and land one source for the nights of a month."""
+    from nightshift import stages
+
+    return stages.land(load_usecase(usecase), source, parse_partition(start), parse_partition(end))
+
+
+@task(pool=WAREHOUSE)
+def load(usecase: str) -> dict[str, int]:
+    """Load what was landed into the warehouse."""
+    from nightshift import stages
+
+    loaded = stages.load(load_usecase(usecase), *window())
+    _announce_night()
+    return loaded
+
+
+@task(pool=WAREHOUSE)
+def build_features(usecase: str) -> list[dict[str, Any]]:
+    """Run dbt for the run's days and stage features and labels."""
+    from nightshift import stages
+
+    return stages.build_features(load_usecase(usecase), *window())
+
+
+@task
+def validate_features(usecase: str, staged: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Run the suites on staged features and labels; quarantine the rows that fail."""
+    from nightshift import stages
+
+    return stages.validate_features(load_usecase(usecase), staged)
+
+
+@task
+def publish_features(usecase: str, staged: list[dict[str, Any]]) -> int:
+    """Publish validated features and labels: number of partitions."""
+    from nightshift import stages
+
+    published = stages.publish_features(load_usecase(usecase), staged)
+    _announce_night()
+    return len(published)
+
+
+@task
+def score(usecase: str) -> list[dict[str, Any]]:
+    """Score the run's days with the champion in force on each."""
+    from nightshift import stages
+
+    return stages.score(load_usecase(usecase), *window())
+
+
+@task
+def validate_predictions(usecase: str, staged: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Check that every entity is scored exactly once, within range."""
+    from nightshift import stages
+
+    return stages.validate_predictions(load_usecase(usecase), staged)
+
+
+@task
+def publish_predictions(usecase: str, staged: list[dict[str, Any]]) -> int:
+    """Publish validated predictions to the lake and to the table applications read: number of partitions."""
+    from nightshift import stages
+
+    published = stages.publish_predictions(load_usecase(usecase), staged)
+    _announce_night()
+    return len(published)
+
+
+@task
+def check_drift(usecase: str) -> dict[str, str]:
+    """Compare the run's days with the champion's training data."""
+    from nightshift import stages
+
+    return stages.check_drift(load_usecase(usecase), *window())
+
+
+@task
+def judge(usecase: str) -> dict[str, Any]:
+    """Join earlier predictions with the truth that is known by now."""
+    from nightshift import stages
+
+    return stages.judge(load_usecase(usecase), *window())
+
+
+@task
+def request_retrain(usecase: str) -> list[str]:
+    """Ask for a new model when the policy says so; skipped when it does not."""
+    from nightshift import stages
+
+    reasons = stages.decide_retrain(load_usecase(usecase), night())
+    if not reasons:
+        raise AirflowSkipException("the policy asks for no new model")
+    log.info("asking for a new model: %s", "; ".join(reasons))
+    _announce_night()
+    return reasons
+
+
+@task
+def take_snapshot(usecase: str) -> dict[str, Any]:
+    """Freeze the training data; skipped when the champion already knows as much."""
+    from nightshift import stages
+
+    uc = load_usecase(usecase)
+    through = window()[1]
+    if stages.superseded(uc, through):
+        raise AirflowSkipException(f"superseded: the champion was trained on {through} or later")
+    return stages.take_snapshot(uc, through)
+
+
+@task
+def train_candidate(usecase: str, snapshot: dict[str, Any], trainer: str) -> dict[str, Any]:
+    """Train one candidate and log it to MLflow."""
+    from nightshift import stages
+
+    return stages.train_candidate(load_usecase(usecase), snapshot, trainer)
+
+
+@task
+def evaluate(
+    usecase: str, snapshot: dict[str, Any], candidates: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    """Judge candidates and champion on the same holdout rows."""
+    from nightshift import stages
+
+    return stages.evaluate(load_usecase(usecase), snapshot, list(candidates))
+
+
+@task.short_circuit(ignore_downstream_trigger_rules=False)
+def gate(usecase: str, evaluation: dict[str, Any]) -> dict[str, Any]:
+    """Let only a candidate pass that is good enough and better than the champion."""
+    from nightshift import stages
+
+    decision = stages.gate(load_usecase(usecase), evaluation)
+    log.info("gate: %s", "; ".join(decision["reasons"]))
+    return decision if decision["promote"] else {}
+
+
+@task
+def promote(usecase: str, decision: dict[str, Any]) -> dict[str, Any]:
+    """Register the gate's choice and make it champion from the next partition on."""
+    from nightshift import stages
+
+    through = window()[1]
+    deployment = stages.promote(load_usecase(usecase), through, decision)
+    announce(through.isoformat())
+    return deployment
+
+
+@task
+def roll_back(usecase: str) -> dict[str, Any]:
+    """Put an earlier version in force again."""
+    from nightshift import stages
+
+    params = get_current_context()["params"]
+    effective_from = parse_partition(params["effective_from"])
+    deployment = stages.roll_back(load_usecase(usecase), params["version"], effective_from, params["reason"])
+    announce(effective_from.isoformat())
+    return deployment
+
+
+@task.short_circuit(ignore_downstream_trigger_rules=False, trigger_rule="none_failed")
+def wanted(stage: str) -> bool:
+    """Let a stage run only when the form selected it."""
+    return stage in get_current_context()["params"]["stages"]
+
+
+@task
+def find_gaps(usecase: str) -> dict[str, list[str]]:
+    """Find nights that stopped halfway: keys to send again, by asset."""
+    from nightshift import stages
+
+    return stages.find_gaps(load_usecase(usecase), get_current_context()["params"]["grace_minutes"])
+
+
+@task
+def send_again(gaps: dict[str, list[str]], asset: str) -> list[str]:
+    """Send the keys of one asset again, so that its consumers run for them."""
+    keys = gaps[asset]
+    if not keys:
+        raise AirflowSkipException(f"no night stopped after {asset}")
+    announce(*keys)
+    return keys
+
+
+@task
+def replay_quarantine(usecase: str) -> dict[str, Any]:
+    """Judge quarantined rows again by today's rules and land those that pass."""
+    from nightshift import stages
+
+    return stages.replay_quarantine(load_usecase(usecase), night())
+
+
+@task
+def sweep_lake(usecase: str) -> dict[str, int]:
+    """Delete what retention says: old raw objects, staged leftovers, old table versions."""
+    from nightshift import stages
+
+    return stages.sweep_lake(load_usecase(usecase), date.today())
+
+
+def _announce_night() -> None:
+    if get_current_context()["task"].outlets:
+        announce(night().isoformat())

@@ -1,0 +1,212 @@
+"""The loop, stage by stage: what each Airflow task does, callable without Airflow.
+
+Every function takes a use case and days and returns a small JSON-able value. They stand in the order
+of a night. Each may be called again for the same days and changes nothing then.
+
+Rooms are imported inside the functions: Great Expectations, dbt, MLflow and Evidently take seconds to
+import, and a task should pay only for the one it uses.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from datetime import date, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from nightshift.partition import days
+from nightshift.usecase import UseCase
+
+if TYPE_CHECKING:
+    from nightshift.lake.staging import Staged
+
+log = logging.getLogger(__name__)
+
+# A month is validated at once: few calls, and memory that does not grow with the range.
+_CHUNK = 31
+
+
+# Ingestion ------------------------------------------------------------------------------------------
+
+
+def land(uc: UseCase, source: str, start: date, end: date) -> dict[str, Any]:
+    """Extract, validate, quarantine and land what the nights ``start`` to ``end`` make known.
+
+    Returns:
+        Per table: partitions landed and rows in, accepted and quarantined.
+    """
+    from nightshift.ingestion import land_partitions
+
+    landed: dict[str, Any] = {}
+    for name, table in uc.sources[source].tables.items():
+        wanted: dict[date, datetime] = {}
+        for night in days(start, end):
+            # Later nights see more of the same partition, so the last one to ask wins.
+            wanted |= dict.fromkeys(table.partitions_of_night(night, uc.history_start), uc.as_of(night))
+        manifests = land_partitions(uc, source, name, wanted)
+        landed[name] = {
+            "partitions": len(manifests),
+            "rows_in": sum(m.rows_in for m in manifests),
+            "rows_accepted": sum(m.rows_accepted for m in manifests),
+            "rows_quarantined": sum(m.rows_quarantined for m in manifests),
+        }
+        log.info("landed %s.%s for %s to %s: %s", source, name, start, end, landed[name])
+    return landed
+
+
+def load(uc: UseCase, start: date, end: date) -> dict[str, int]:
+    """Load the current raw objects of the nights ``start`` to ``end`` into the warehouse: rows per table."""
+    from nightshift.warehouse.load import load as load_raw
+
+    return load_raw(uc, start, end)
+
+
+# Features -------------------------------------------------------------------------------------------
+
+
+def build_features(uc: UseCase, start: date, end: date) -> list[dict[str, Any]]:
+    """Build features of ``start`` to ``end``, and the labels known by then, and stage them for validation."""
+    from nightshift.features.build import build
+
+    return [item.model_dump(mode="json") for items in build(uc, start, end).values() for item in items]
+
+
+def validate_features(uc: UseCase, staged: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Check staged features and labels, quarantine the rows that fail, and stage the accepted ones."""
+    return _validate(uc, staged)
+
+
+def publish_features(uc: UseCase, staged: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Publish validated features and labels, each partition atomically."""
+    from nightshift.features.publish import publish
+    from nightshift.lake.staging import Staged
+
+    return [publish(uc, Staged.model_validate(item)).model_dump(mode="json") for item in staged]
+
+
+# Inference ------------------------------------------------------------------------------------------
+
+
+def score(uc: UseCase, start: date, end: date) -> list[dict[str, Any]]:
+    """Score each day with the champion in force on it, and stage the predictions for validation."""
+    from nightshift.inference.score import score as score_partition
+
+    return [score_partition(uc, day).model_dump(mode="json") for day in days(start, end)]
+
+
+def validate_predictions(uc: UseCase, staged: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Check that each entity is scored exactly once, within range."""
+    return _validate(uc, staged)
+
+
+def publish_predictions(uc: UseCase, staged: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Publish validated predictions to the lake, then to the table that applications read."""
+    from nightshift.inference.publish import publish_predictions as publish
+    from nightshift.lake.staging import Staged
+
+    return [publish(uc, Staged.model_validate(item)).model_dump(mode="json") for item in staged]
+
+
+# Monitoring -----------------------------------------------------------------------------------------
+
+
+def check_drift(uc: UseCase, start: date, end: date) -> dict[str, str]:
+    """Compare each day's features and scores with the champion's training data: a verdict a day."""
+    from nightshift.monitoring.drift import check
+
+    return {day.isoformat(): check(uc, day).verdict for day in days(start, end)}
+
+
+def judge(uc: UseCase, start: date, end: date) -> dict[str, Any]:
+    """Join earlier predictions with the truth known by now: observed metrics a day."""
+    from nightshift.monitoring.truth import judge as judge_night
+
+    judged: dict[str, Any] = {}
+    for night in days(start, end):
+        judged |= judge_night(uc, night)
+    return judged
+
+
+def decide_retrain(uc: UseCase, night: date) -> list[str]:
+    """Return the reasons to train a new model tonight; none means the champion stays."""
+    from nightshift.monitoring.retrain import decide, request
+
+    decision = decide(uc, night)
+    if decision.requested:
+        request(uc, decision)
+    return list(decision.reasons) if decision.requested else []
+
+
+# Training -------------------------------------------------------------------------------------------
+
+
+def superseded(uc: UseCase, night: date) -> bool:
+    """Return whether the champion already knows all that a training of ``night`` would."""
+    from nightshift.registry.deployments import newest
+
+    deployment = newest(uc)
+    return deployment is not None and deployment.trained_night >= night
+
+
+def take_snapshot(uc: UseCase, night: date) -> dict[str, Any]:
+    """Freeze what is known by ``night`` as the data of one training."""
+    from nightshift.training.snapshot import snapshot
+
+    return snapshot(uc, night).model_dump(mode="json")
+
+
+def train_candidate(uc: UseCase, snapshot: dict[str, Any], trainer: str) -> dict[str, Any]:
+    """Train one candidate on the snapshot and log it to MLflow."""
+    from nightshift.training.snapshot import Snapshot
+    from nightshift.training.train import train
+
+    return train(uc, Snapshot.model_validate(snapshot), trainer).model_dump(mode="json")
+
+
+def evaluate(uc: UseCase, snapshot: dict[str, Any], candidates: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Judge candidates and champion on the same holdout rows."""
+    from nightshift.evaluation.evaluate import evaluate as evaluate_candidates
+    from nightshift.training.snapshot import Snapshot
+    from nightshift.training.train import Candidate
+
+    return evaluate_candidates(
+        uc, Snapshot.model_validate(snapshot), [Candidate.model_validate(item) for item in candidates]
+    ).model_dump(mode="json")
+
+
+def gate(uc: UseCase, evaluation: dict[str, Any]) -> dict[str, Any]:
+    """Decide whether the best candidate may become champion, with reasons."""
+    from nightshift.evaluation.evaluate import Evaluation
+    from nightshift.evaluation.gate import gate as decide
+
+    return decide(uc, Evaluation.model_validate(evaluation)).model_dump(mode="json")
+
+
+def promote(uc: UseCase, night: date, decision: dict[str, Any]) -> dict[str, Any]:
+    """Register the gate's choice and put it in force from the day after ``night``."""
+    from nightshift.evaluation.gate import Decision
+    from nightshift.registry.deployments import promote as deploy
+
+    return deploy(uc, Decision.model_validate(decision), effective_from=night + timedelta(days=1)).model_dump(
+        mode="json"
+    )
+
+
+# Watching -------------------------------------------------------------------------------------------
+
+
+def _validate(uc: UseCase, staged: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    from nightshift.lake.staging import Staged
+    from nightshift.quality.staged import validate_staged
+
+    items = [Staged.model_validate(item) for item in staged]
+    accepted: list[Staged] = []
+    for layer in dict.fromkeys(item.layer for item in items):
+        for chunk in _chunks([item for item in items if item.layer == layer]):
+            accepted += validate_staged(uc, chunk)
+    return [item.model_dump(mode="json") for item in accepted]
+
+
+def _chunks(items: Sequence[Staged]) -> Iterator[Sequence[Staged]]:
+    for first in range(0, len(items), _CHUNK):
+        yield items[first : first + _CHUNK]

