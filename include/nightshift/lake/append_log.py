@@ -1,0 +1,33 @@
+"""Append-only logs of JSON records, such as which model was put in charge when.
+
+Records are numbered from 1 without gaps; a record, once written, never changes. Two writers never share a
+number, for each number is one object that only one of them can create.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from nightshift.lake.store import open_store
+
+
+def append(log: str, record: dict[str, Any]) -> int:
+    """Append ``record`` to ``log`` (a name such as ``deployments/<use case>``) and return its number."""
+    store = open_store()
+    content = json.dumps(record, sort_keys=True, indent=1).encode()
+    keys = store.list(_folder(log))
+    number = int(keys[-1].rpartition("/")[2].removesuffix(".json")) + 1 if keys else 1
+    while not store.put_new(f"{_folder(log)}{number:09d}.json", content):
+        number += 1
+    return number
+
+
+def read_log(log: str) -> list[dict[str, Any]]:
+    """Return every record of ``log``, oldest first; none when the log does not exist."""
+    store = open_store()
+    return [json.loads(store.get(key)) for key in store.list(_folder(log))]
+
+
+def _folder(log: str) -> str:
+    return f"logs/{log}/"

@@ -1,0 +1,265 @@
+"""Raw partitions: what a source said, kept unchanged, with a manifest for every version of it.
+
+``raw/<use case>/<source>/<table>/partition=<day>/`` holds objects named by their content hash and manifests
+``v<version>.json``. The object is written first and the manifest, which makes it count, last; a writer killed
+in between leaves nothing that a reader sees. A correction is a new object and a new manifest. The *current*
+version is the one extracted as of the latest moment, so landing an older night late never hides a newer one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, date, datetime, timedelta
+
+import pyarrow as pa
+from pydantic import AwareDatetime, BaseModel, ConfigDict
+
+from nightshift.errors import DataError
+from nightshift.lake.canonical import canonical
+from nightshift.lake.hashing import content_hash
+from nightshift.lake.objects import object_key, read_object, write_object
+from nightshift.lake.store import NoSuchObjectError, open_store
+from nightshift.partition import parse_partition
+from nightshift.usecase import UseCase
+
+
+class RawManifest(BaseModel):
+    """What was landed, from where, as of when, and what became of the rows."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    usecase: str
+    source: str
+    table: str
+    partition: date
+    version: int
+    as_of: AwareDatetime
+    extracted_at: AwareDatetime
+    query: str
+    content_hash: str
+    rows_in: int
+    rows_accepted: int
+    rows_quarantined: int
+    key_columns: tuple[str, ...]
+    columns: dict[str, str]
+    catalogue_hash: str
+    object_key: str
+
+
+def land(
+    uc: UseCase,
+    source: str,
+    table: str,
+    partition: date,
+    accepted: pa.Table,
+    *,
+    rows_in: int,
+    rows_quarantined: int,
+    as_of: datetime,
+    query: str,
+) -> RawManifest:
+    """Keep one extracted partition and return the manifest that now stands for it.
+
+    Nothing is written when the content is that of the current version, or of the version that was in force
+    at ``as_of``. Landing as of an earlier moment than the current version is recorded without becoming
+    current. Several processes may land at once; each content gets one version.
+
+    Args:
+        uc: The use case.
+        source: Source in its catalogue.
+        table: Table of that source; its key identifies rows for the content hash.
+        partition: The day.
+        accepted: Rows that passed validation.
+        rows_in: Rows the source gave.
+        rows_quarantined: Rows that validation put aside.
+        as_of: Moment (with a time zone) at which the source was asked to look.
+        query: What was asked of the source, for people.
+
+    Raises:
+        DataError: Rows in are not rows accepted + quarantined, or ``as_of`` has no time zone.
+    """
+    _check(uc, source, table, partition, accepted.num_rows, rows_in, rows_quarantined, as_of)
+    catalogue = uc.sources[source].tables[table]
+    data = canonical(accepted)
+    digest = content_hash(data, catalogue.key)
+    folder = _folder(uc, source, table, partition)
+    while True:
+        known = versions(uc, source, table, partition)
+        standing = _same_content(known, digest, as_of)
+        # The object is written even if its manifest stands: that mends a lake that lost the object.
+        write_object(folder, data, digest)
+        if standing:
+            return standing
+        manifest = RawManifest(
+            usecase=uc.name,
+            source=source,
+            table=table,
+            partition=partition,
+            version=known[-1].version + 1 if known else 1,
+            as_of=as_of.astimezone(UTC),
+            extracted_at=datetime.now(UTC),
+            query=query,
+            content_hash=digest,
+            rows_in=rows_in,
+            rows_accepted=data.num_rows,
+            rows_quarantined=rows_quarantined,
+            key_columns=catalogue.key,
+            columns={field.name: str(field.type) for field in data.schema},
+            catalogue_hash=hashlib.sha256(catalogue.model_dump_json().encode()).hexdigest(),
+            object_key=object_key(folder, digest),
+        )
+        content = manifest.model_dump_json(indent=1).encode()
+        if open_store().put_new(f"{folder}/v{manifest.version}.json", content):
+            return manifest
+
+
+def current(uc: UseCase, source: str, table: str, partition: date) -> RawManifest | None:
+    """Return the version of a partition that counts: the greatest (as_of, version); None if never landed."""
+    return _newest(versions(uc, source, table, partition))
+
+
+def current_many(
+    uc: UseCase, source: str, table: str, start: date | None = None, end: date | None = None
+) -> dict[date, RawManifest]:
+    """Return the current version of every landed partition from ``start`` to ``end``, oldest first."""
+    keys = {
+        day: names
+        for day, names in _manifest_keys(uc, source, table).items()
+        if (start is None or day >= start) and (end is None or day <= end)
+    }
+    manifests = _read_manifests(name for names in keys.values() for name in names)
+    by_day: dict[date, list[RawManifest]] = {}
+    for manifest in manifests:
+        by_day.setdefault(manifest.partition, []).append(manifest)
+    return {day: max(by_day[day], key=_rank) for day in sorted(by_day)}
+
+
+def versions(uc: UseCase, source: str, table: str, partition: date) -> list[RawManifest]:
+    """Return every version of a partition in the order of landing; none if it was never landed."""
+    keys = [
+        key for key in open_store().list(f"{_folder(uc, source, table, partition)}/v") if _is_manifest(key)
+    ]
+    return sorted(_read_manifests(keys), key=lambda manifest: manifest.version)
+
+
+def newest_snapshot(uc: UseCase, source: str, table: str, on_or_before: date) -> RawManifest | None:
+    """Return the current version of the latest partition up to a day: what a slow table said that day."""
+    days = [day for day in _manifest_keys(uc, source, table) if day <= on_or_before]
+    return current(uc, source, table, max(days)) if days else None
+
+
+def read(manifest: RawManifest) -> pa.Table:
+    """Return the accepted rows of one version, checked against its content hash.
+
+    Raises:
+        DataError: The object is gone, changed or damaged.
+    """
+    try:
+        return read_object(manifest.object_key, manifest.content_hash, manifest.key_columns)
+    except NoSuchObjectError as error:
+        raise DataError(
+            f"the object of {manifest.table} {manifest.partition} version {manifest.version} is gone",
+            rule="every manifest has its object",
+            where=open_store().uri(manifest.object_key),
+            cure="ingest the partition again: landing the same rows restores the object",
+        ) from error
+
+
+def expire(uc: UseCase, before: date) -> int:
+    """Remove every raw partition earlier than ``before``; return the number of objects and manifests."""
+    store = open_store()
+    # Manifests go first: a reader must never find one whose object is gone.
+    old = [key for key in store.list(f"raw/{uc.name}/") if _day_of(key) < before]
+    for key in sorted(old, key=lambda key: not _is_manifest(key)):
+        store.delete(key)
+    return len(old)
+
+
+def sweep_orphans(uc: UseCase, older_than_days: int = 1) -> int:
+    """Remove objects without a manifest, left by killed writers; return how many.
+
+    Younger ones are spared, since their writers may be about to add the manifest.
+    """
+    store = open_store()
+    limit = datetime.now(UTC) - timedelta(days=older_than_days)
+    found = store.modified(f"raw/{uc.name}/")
+    named = {manifest.object_key for manifest in _read_manifests(filter(_is_manifest, found))}
+    orphans = [
+        key for key, when in found.items() if not _is_manifest(key) and key not in named and when < limit
+    ]
+    for key in orphans:
+        store.delete(key)
+    return len(orphans)
+
+
+def _check(
+    uc: UseCase,
+    source: str,
+    table: str,
+    partition: date,
+    accepted: int,
+    rows_in: int,
+    quarantined: int,
+    as_of: datetime,
+) -> None:
+    where = f"{uc.name}, raw {source}.{table}, partition {partition}"
+    if rows_in != accepted + quarantined:
+        raise DataError(
+            f"{rows_in} rows came in, but {accepted} accepted + {quarantined} quarantined make "
+            f"{accepted + quarantined}",
+            rule="rows in = rows accepted + rows quarantined",
+            where=where,
+            cure="the stage before lost or doubled rows: mend it, nothing was landed",
+        )
+    if as_of.tzinfo is None:
+        raise DataError(
+            f"as_of {as_of} has no time zone",
+            rule="moments carry their time zone",
+            where=where,
+            cure="pass uc.as_of(night)",
+        )
+
+
+def _same_content(known: list[RawManifest], digest: str, as_of: datetime) -> RawManifest | None:
+    """Return the version that already says what is about to be landed."""
+    in_force = _newest([manifest for manifest in known if manifest.as_of <= as_of])
+    for manifest in (_newest(known), in_force):
+        if manifest and manifest.content_hash == digest:
+            return manifest
+    return None
+
+
+def _newest(manifests: list[RawManifest]) -> RawManifest | None:
+    return max(manifests, key=_rank, default=None)
+
+
+def _rank(manifest: RawManifest) -> tuple[datetime, int]:
+    return manifest.as_of, manifest.version
+
+
+def _folder(uc: UseCase, source: str, table: str, partition: date) -> str:
+    return f"raw/{uc.name}/{source}/{table}/partition={partition}"
+
+
+def _is_manifest(key: str) -> bool:
+    return key.endswith(".json")
+
+
+def _day_of(key: str) -> date:
+    return parse_partition(key.rpartition("/partition=")[2].partition("/")[0])
+
+
+def _manifest_keys(uc: UseCase, source: str, table: str) -> dict[date, list[str]]:
+    """Return the keys of the manifests of a table by day, from one listing."""
+    keys: dict[date, list[str]] = {}
+    for key in filter(_is_manifest, open_store().list(f"raw/{uc.name}/{source}/{table}/partition=")):
+        keys.setdefault(_day_of(key), []).append(key)
+    return keys
+
+
+def _read_manifests(keys: Iterable[str]) -> list[RawManifest]:
+    store = open_store()
+    with ThreadPoolExecutor(8) as readers:  # one by one, a bucket would take seconds a thousand
+        return [RawManifest.model_validate_json(content) for content in readers.map(store.get, keys)]

@@ -1,0 +1,133 @@
+"""The store in an S3 bucket, or in anything that speaks its protocol.
+
+Address, region and credentials come from the environment as boto3 reads it (``AWS_ENDPOINT_URL``,
+``AWS_REGION``, ``AWS_ACCESS_KEY_ID``, profiles, instance roles).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from nightshift.errors import DataError, TransientError
+from nightshift.lake.store import NoSuchObjectError
+
+_MISSING = {"NoSuchKey", "404", "NotFound"}
+_REFUSED = {"NoSuchBucket", "AccessDenied", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch"}
+# Another writer holds the key: 412 once it has won, 409 while the two are still racing.
+_TAKEN = {"PreconditionFailed", "412"}
+_RACING = {"ConditionalRequestConflict", "409"}
+
+
+class S3Store:
+    """A bucket and a prefix in it. S3 writes objects whole; ``put_new`` sends ``If-None-Match: *``."""
+
+    def __init__(self, bucket: str, prefix: str = "") -> None:
+        self.bucket = bucket
+        self.prefix = f"{prefix}/" if prefix else ""
+        self._client = boto3.client(
+            "s3", config=Config(retries={"mode": "standard", "max_attempts": 5}, max_pool_connections=16)
+        )
+
+    def put(self, key: str, content: bytes) -> None:
+        """Write an object, replacing the one that may be there."""
+        with self._explained(key):
+            self._client.put_object(Bucket=self.bucket, Key=self.prefix + key, Body=content)
+
+    def put_new(self, key: str, content: bytes) -> bool:
+        """Write an object unless the key is taken; return whether this call wrote it."""
+        with self._explained(key):
+            while True:
+                try:
+                    self._client.put_object(
+                        Bucket=self.bucket, Key=self.prefix + key, Body=content, IfNoneMatch="*"
+                    )
+                except ClientError as error:
+                    if _code(error) in _TAKEN:
+                        return False
+                    if _code(error) in _RACING:
+                        continue
+                    raise
+                return True
+
+    def get(self, key: str) -> bytes:
+        """Return an object's content; raise NoSuchObjectError when there is none."""
+        with self._explained(key):
+            content: bytes = self._client.get_object(Bucket=self.bucket, Key=self.prefix + key)["Body"].read()
+            return content
+
+    def exists(self, key: str) -> bool:
+        """Return whether an object has this key."""
+        try:
+            with self._explained(key):
+                self._client.head_object(Bucket=self.bucket, Key=self.prefix + key)
+        except NoSuchObjectError:
+            return False
+        return True
+
+    def list(self, prefix: str) -> list[str]:
+        """Return the keys that begin with ``prefix``, sorted."""
+        return sorted(self.modified(prefix))
+
+    def modified(self, prefix: str) -> dict[str, datetime]:
+        """Return the keys that begin with ``prefix``, each with the time (UTC) it was last written."""
+        pages = self._client.get_paginator("list_objects_v2").paginate(
+            Bucket=self.bucket, Prefix=self.prefix + prefix
+        )
+        with self._explained(prefix):
+            return {
+                item["Key"].removeprefix(self.prefix): item["LastModified"]
+                for page in pages
+                for item in page.get("Contents", ())
+            }
+
+    def delete(self, key: str) -> None:
+        """Remove an object; no error when there is none."""
+        with self._explained(key):
+            self._client.delete_object(Bucket=self.bucket, Key=self.prefix + key)
+
+    def uri(self, key: str) -> str:
+        """Return the full address of a key."""
+        return f"s3://{self.bucket}/{self.prefix}{key}"
+
+    def storage_options(self) -> dict[str, str]:
+        """Return the endpoint boto3 uses, and commits by conditional put, for delta-rs."""
+        options = {
+            "aws_region": self._client.meta.region_name or "us-east-1",
+            "aws_conditional_put": "etag",
+        }
+        endpoint: str = self._client.meta.endpoint_url
+        if not endpoint.endswith(".amazonaws.com"):
+            options["aws_endpoint"] = endpoint
+            options["aws_allow_http"] = str(endpoint.startswith("http://")).lower()
+        return options
+
+    @contextmanager
+    def _explained(self, key: str) -> Iterator[None]:
+        """Turn the service's answers into a missing object, bad luck, or a wrong configuration."""
+        try:
+            yield
+        except ClientError as error:
+            if _code(error) in _MISSING:
+                raise NoSuchObjectError(f"no object at {self.uri(key)}") from error
+            if _code(error) in _REFUSED:
+                raise DataError(
+                    f"S3 refused {self.uri(key)}: {error}",
+                    rule="the bucket exists and its credentials may read and write it",
+                    where="NIGHTSHIFT_LAKE and the AWS_* environment",
+                    cure="create the bucket, or mend AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL or the policy",
+                ) from error
+            raise TransientError(f"S3 failed at {self.uri(key)}: {error}") from error
+        except BotoCoreError as error:
+            raise TransientError(f"S3 not reached at {self.uri(key)}: {error}") from error
+
+
+def _code(error: ClientError) -> str:
+    answer: dict[str, Any] = error.response
+    return str(answer.get("Error", {}).get("Code", ""))

@@ -1,0 +1,196 @@
+"""Objects by key, on a local folder or in an S3 bucket, with the two atomic writes all else is built on.
+
+``put`` replaces an object as a whole; ``put_new`` creates one and never overwrites. Whoever reads sees an
+object complete or not at all, also when its writer was killed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import unquote, urlsplit
+
+from nightshift.errors import DataError, TransientError
+from nightshift.settings import settings
+
+
+class NoSuchObjectError(TransientError):
+    """The store holds no object under this key, or not yet."""
+
+
+class Store(Protocol):
+    """Where the lake keeps its objects. Keys are relative, with ``/`` between their parts."""
+
+    def put(self, key: str, content: bytes) -> None:
+        """Write an object, replacing the one that may be there."""
+
+    def put_new(self, key: str, content: bytes) -> bool:
+        """Write an object unless the key is taken; return whether this call wrote it."""
+
+    def get(self, key: str) -> bytes:
+        """Return an object's content; raise NoSuchObjectError when there is none."""
+
+    def exists(self, key: str) -> bool:
+        """Return whether an object has this key."""
+
+    def list(self, prefix: str) -> list[str]:
+        """Return the keys that begin with ``prefix``, sorted."""
+
+    def modified(self, prefix: str) -> dict[str, datetime]:
+        """Return the keys that begin with ``prefix``, each with the time (UTC) it was last written."""
+
+    def delete(self, key: str) -> None:
+        """Remove an object; no error when there is none."""
+
+    def uri(self, key: str) -> str:
+        """Return the full address of a key, for engines that read the lake themselves."""
+
+    def storage_options(self) -> dict[str, str]:
+        """Return what delta-rs needs to reach ``uri`` and commit safely there."""
+
+
+def open_store(uri: str | None = None) -> Store:
+    """Return the store at ``uri`` (``file://`` or ``s3://``), by default the lake of the settings.
+
+    Raises:
+        DataError: The scheme is neither of the two.
+    """
+    # A client's connections must not be shared with a forked child, so each process has its own.
+    return _open(uri or settings().lake_uri, os.getpid())
+
+
+@lru_cache(maxsize=8)
+def _open(uri: str, process: int) -> Store:  # noqa: ARG001 - a part of the cache's key
+    parts = urlsplit(uri)
+    if parts.scheme == "file":
+        return FileStore(Path(unquote(parts.path)))
+    if parts.scheme == "s3" and parts.netloc:
+        from nightshift.lake.s3 import S3Store  # boto3 costs a quarter of a second that file:// need not pay
+
+        return S3Store(parts.netloc, parts.path.strip("/"))
+    raise DataError(
+        f"{uri!r} is no address of a lake",
+        rule="a lake is file:///folder or s3://bucket/prefix",
+        where="NIGHTSHIFT_LAKE",
+        cure="set NIGHTSHIFT_LAKE to one of the two, or unset it for <NIGHTSHIFT_HOME>/lake",
+    )
+
+
+class FileStore:
+    """A folder. Objects appear by rename or hard link from a scratch folder beside them."""
+
+    _SCRATCH = ".writing"
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def put(self, key: str, content: bytes) -> None:
+        """Write an object, replacing the one that may be there."""
+        with self._written(content) as scratch, _explained(self._path(key)) as target:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(scratch, target)  # noqa: PTH105 - tests interrupt the write here
+
+    def put_new(self, key: str, content: bytes) -> bool:
+        """Write an object unless the key is taken; return whether this call wrote it."""
+        with self._written(content) as scratch, _explained(self._path(key)) as target:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(scratch, target)  # unlike a rename, a link fails when the target is there
+            except FileExistsError:
+                return False
+            return True
+
+    def get(self, key: str) -> bytes:
+        """Return an object's content; raise NoSuchObjectError when there is none."""
+        try:
+            with _explained(self._path(key)) as path:
+                return path.read_bytes()
+        except FileNotFoundError as error:
+            raise NoSuchObjectError(f"no object at {self.uri(key)}") from error
+
+    def exists(self, key: str) -> bool:
+        """Return whether an object has this key."""
+        return self._path(key).is_file()
+
+    def list(self, prefix: str) -> list[str]:
+        """Return the keys that begin with ``prefix``, sorted."""
+        return sorted(self._walk(prefix))
+
+    def modified(self, prefix: str) -> dict[str, datetime]:
+        """Return the keys that begin with ``prefix``, each with the time (UTC) it was last written."""
+        times = {}
+        for key in self._walk(prefix):
+            with suppress(FileNotFoundError):  # deleted by another process since it was listed
+                times[key] = datetime.fromtimestamp(self._path(key).stat().st_mtime, UTC)
+        return times
+
+    def delete(self, key: str) -> None:
+        """Remove an object; no error when there is none."""
+        with _explained(self._path(key)) as path:
+            path.unlink(missing_ok=True)
+
+    def uri(self, key: str) -> str:
+        """Return the full address of a key."""
+        return self._path(key).absolute().as_uri()
+
+    def storage_options(self) -> dict[str, str]:
+        """Return nothing: delta-rs commits by hard link on local files."""
+        return {}
+
+    def _path(self, key: str) -> Path:
+        return self.root / key
+
+    def _walk(self, prefix: str) -> Iterator[str]:
+        folder = self._path(prefix.rpartition("/")[0])
+        for parent, folders, names in os.walk(folder):
+            if self._SCRATCH in folders:
+                folders.remove(self._SCRATCH)
+            base = Path(parent).relative_to(self.root)
+            yield from (key for name in names if (key := (base / name).as_posix()).startswith(prefix))
+
+    @contextmanager
+    def _written(self, content: bytes) -> Iterator[Path]:
+        """Yield a complete file that no reader sees yet; remove what is left of it afterwards."""
+        scratch = self.root / self._SCRATCH / uuid.uuid4().hex
+        try:
+            with _explained(scratch):
+                scratch.parent.mkdir(parents=True, exist_ok=True)
+                with scratch.open("wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+            yield scratch
+        finally:
+            scratch.unlink(missing_ok=True)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[Path]:
+    """Turn what a full or read-only disk raises into an error that says what to do."""
+    try:
+        yield path
+    except PermissionError as error:
+        raise DataError(
+            f"not allowed to use {path}",
+            rule="the lake's folder is readable and writable",
+            where=str(path),
+            cure="mend the folder's owner or mode, or set NIGHTSHIFT_LAKE; `nightshift doctor` checks it",
+        ) from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise TransientError(f"no space left for {path}: free some and run again") from error
+        if error.errno == errno.EROFS:
+            raise DataError(
+                f"{path} is on a read-only file system",
+                rule="the lake's folder is writable",
+                where=str(path),
+                cure="set NIGHTSHIFT_LAKE or NIGHTSHIFT_HOME to a writable folder",
+            ) from error
+        raise
