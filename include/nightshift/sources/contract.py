@@ -1,0 +1,128 @@
+"""The contract between a source and the catalogue: exactly the declared columns, in the declared types.
+
+Whole-table breaches stop here. Single bad rows (a null in a key, a value out of range) pass: the
+expectation suites find them and quarantine them one by one.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from nightshift.errors import DataError
+from nightshift.usecase import ColumnType, Table, UseCase
+
+_ARROW: dict[ColumnType, pa.DataType] = {
+    "string": pa.string(),
+    "int64": pa.int64(),
+    "float64": pa.float64(),
+    "boolean": pa.bool_(),
+    "date": pa.date32(),
+    "timestamp": pa.timestamp("us", tz="UTC"),
+}
+
+
+def arrow_schema(table: Table) -> pa.Schema:
+    """Return the Arrow schema of a catalogue table, in declared order.
+
+    Every field may hold nulls, declared or not, so that a row with a forbidden null can travel to the
+    validation that quarantines it.
+    """
+    return pa.schema([(name, _ARROW[column.type]) for name, column in table.columns.items()])
+
+
+def check_columns(
+    usecase: UseCase, source: str, table: str, data: pa.Table, *, partition: date | None = None
+) -> pa.Table:
+    """Return ``data`` with the catalogue's columns, in its order and types.
+
+    Values must convert without loss: text that reads as the type, integers to floats, integral floats to
+    integers, finer timestamps that fall on microseconds. Nothing but text becomes text, nothing but
+    booleans becomes boolean, and a timestamp without a time zone is not one.
+
+    Args:
+        usecase: The use case.
+        source: Name of the source in the catalogue.
+        table: Name of the table in the catalogue.
+        data: What the connector yielded.
+        partition: The day, where ``data`` is one partition; it is named in the error.
+
+    Raises:
+        DataError: Columns are missing, undeclared, repeated or of another type; all of them are named.
+    """
+    schema = arrow_schema(usecase.sources[source].tables[table])
+    names = data.column_names
+    problems = [f"column {name!r} is missing" for name in schema.names if name not in names]
+    problems += [
+        f"column {name!r} is not declared" for name in dict.fromkeys(names) if name not in schema.names
+    ]
+    problems += [
+        f"column {name!r} comes {names.count(name)} times" for name in schema.names if names.count(name) > 1
+    ]
+    columns = []
+    for field in schema:
+        if names.count(field.name) != 1:
+            continue
+        try:
+            columns.append(_convert(data[field.name], field.type))
+        except pa.ArrowInvalid as error:
+            declared = usecase.sources[source].tables[table].columns[field.name].type
+            problems.append(f"column {field.name!r} is {data[field.name].type}, not {declared}: {error}")
+    if problems:
+        raise DataError(
+            "; ".join(problems),
+            rule="a source yields exactly the columns of the catalogue, in its types",
+            where=_place(usecase, source, table, partition),
+            cure=f"correct the source, or declare the change in {usecase.name}/sources.yml "
+            f"under sources.{source}.tables.{table}.columns",
+        )
+    return pa.table(columns, schema=schema)
+
+
+def check_not_empty(usecase: UseCase, source: str, table: str, data: pa.Table, *, partition: date) -> None:
+    """Stop on a partition without rows, unless the catalogue says ``allow_empty``.
+
+    Raises:
+        DataError: ``data`` has no rows and the table must have some every day.
+    """
+    if data.num_rows or usecase.sources[source].tables[table].allow_empty:
+        return
+    raise DataError(
+        f"{table} has no rows on {partition.isoformat()}",
+        rule="a partition has rows, unless its table is declared allow_empty",
+        where=_place(usecase, source, table, partition),
+        cure="ask the owner of the source whether the day is missing, and run the partition again when it is "
+        f"there; if empty days are normal, set allow_empty in {usecase.name}/sources.yml",
+    )
+
+
+def _place(usecase: UseCase, source: str, table: str, partition: date | None) -> str:
+    place = f"{usecase.name}/{source}/{table}"
+    return f"{place}, partition {partition.isoformat()}" if partition else place
+
+
+def _convert(column: pa.ChunkedArray, wanted: pa.DataType) -> pa.ChunkedArray:
+    """Cast without loss; Arrow alone would also turn numbers into text and local times into UTC."""
+    given = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if pa.types.is_null(given) or given == wanted:
+        return column.cast(wanted)
+    text = pa.types.is_string(given) or pa.types.is_large_string(given) or pa.types.is_string_view(given)
+    if pa.types.is_string(wanted):
+        fits = text
+    elif pa.types.is_boolean(wanted):
+        fits = False
+    elif pa.types.is_timestamp(wanted):
+        fits = text or (pa.types.is_timestamp(given) and given.tz is not None)
+    elif pa.types.is_date(wanted):
+        fits = text or pa.types.is_date(given)
+    else:
+        fits = text or pa.types.is_integer(given) or pa.types.is_floating(given) or pa.types.is_decimal(given)
+    if not fits:
+        raise pa.ArrowInvalid(f"values such as {_examples(column)} do not convert")
+    return column.cast(wanted)
+
+
+def _examples(column: pa.ChunkedArray) -> str:
+    return ", ".join(repr(value) for value in pc.drop_null(column).slice(0, 3).to_pylist()) or "null"
