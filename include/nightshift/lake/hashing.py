@@ -2,7 +2,8 @@
 
 A hash covers column names, types and values, rows in key order. It does not cover row order, column order,
 chunks, dictionary encoding, the width of numbers, what lies under a null, or columns that hold only nulls
-(so a partition keeps its hash when its table later gains a column). Floats count to
+(so a partition keeps its hash when its table later gains a column), or the columns ``UNHASHED``, which name
+the circumstances of a row and not what it says. Floats count to
 ``SIGNIFICANT_DIGITS``, which is more than any feature means and less than what parallel sums disturb.
 NaN and null differ; 0.0 and -0.0 do not.
 """
@@ -21,6 +22,10 @@ from nightshift.lake.canonical import canonical, sort_rows
 
 SIGNIFICANT_DIGITS = 9
 
+# A run's name, and a model's number in one registry: the same prediction made elsewhere has others.
+# (A model counts by its own content hash, in a column of that name.)
+UNHASHED = frozenset({"run_id", "model_version"})
+
 # Read from text, since repeated multiplication would not give the nearest float on every machine.
 _POWERS = np.array([float(f"1e{exponent}") for exponent in range(309)])
 _ZERO_BELOW = 1e-290
@@ -32,7 +37,7 @@ def content_hash(table: pa.Table, key: Sequence[str]) -> str:
     Raises:
         DataError: A key column is missing, or a column has a type the lake does not store.
     """
-    data = canonical(table)
+    data = canonical(table.drop_columns([name for name in table.column_names if name in UNHASHED]))
     for place, field in enumerate(data.schema):
         if pa.types.is_float64(field.type):
             data = data.set_column(place, field.name, _rounded(data[field.name]))
@@ -86,9 +91,11 @@ def _scaled(numbers: npt.NDArray[np.float64], exponent: npt.NDArray[np.int64]) -
 
 
 def _rounded(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    present = column.is_valid()
-    values = round_significant(pc.fill_null(column, 0.0).to_numpy())
-    return pa.chunked_array([pa.array(values, mask=~present.to_numpy())])
+    values = pc.fill_null(column, 0.0).to_numpy()
+    # In pieces that stay in the processor's cache: three times as fast as in one.
+    pieces = [round_significant(values[start : start + 16384]) for start in range(0, len(values), 16384)]
+    missing = ~column.is_valid().to_numpy()
+    return pa.chunked_array([pa.array(np.concatenate([*pieces, values[:0]]), mask=missing)])
 
 
 def _update(digest: hashlib._Hash, column: pa.ChunkedArray) -> None:

@@ -1,0 +1,116 @@
+"""Batch scoring: features of a day in, staged predictions out, with every version that made them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from datetime import date
+
+import numpy as np
+import pyarrow as pa
+
+from nightshift.errors import DataError, TransientError
+from nightshift.lake import tables
+from nightshift.lake.staging import Staged, stage
+from nightshift.lake.tables import PartitionVersion
+from nightshift.registry import deployments, models
+from nightshift.registry.model import Model
+from nightshift.usecase import UseCase
+
+log = logging.getLogger(__name__)
+
+LAYER = "predictions"
+
+
+def schema(uc: UseCase) -> pa.Schema:
+    """Return the columns of predictions; ``run_id`` and ``model_version`` are no part of the content hash."""
+    return pa.schema(
+        [
+            pa.field(uc.entity, pa.string(), nullable=False),
+            pa.field("partition", pa.date32(), nullable=False),
+            pa.field(uc.event_time, pa.timestamp("us", tz="UTC")),
+            pa.field("score", pa.float64(), nullable=False),
+            pa.field("decision", pa.bool_(), nullable=False),
+            pa.field("model_version", pa.string(), nullable=False),
+            pa.field("model_hash", pa.string(), nullable=False),
+            pa.field("feature_version", pa.string(), nullable=False),
+            pa.field("run_id", pa.string(), nullable=False),
+        ]
+    )
+
+
+def score(uc: UseCase, partition: date, run_id: str = "") -> Staged:
+    """Score ``partition`` with the champion in force on it and stage the predictions.
+
+    Args:
+        uc: The use case.
+        partition: The day whose features are scored.
+        run_id: Names the run in each prediction; never part of the content hash.
+
+    Returns:
+        The staged predictions, one row for each row of features, in the columns of ``schema``.
+
+    Raises:
+        DataError: No champion is in force on that day, or the features lack a column the model reads.
+        TransientError: The features of the day are not published yet, or were replaced while being read.
+    """
+    model = _champion(uc, partition)
+    features = _features(uc, partition)
+    columns = list(dict.fromkeys((uc.entity, uc.event_time, *model.feature_columns)))
+    batches = tables.scan(uc, "features", partition, columns=columns)
+    scored = _score(uc, model, features, batches, run_id)
+    try:
+        predictions = pa.Table.from_batches(scored, schema=schema(uc))
+    except pa.ArrowInvalid as error:
+        raise DataError(
+            f"the features of {partition} do not fit model version {model.version}: {error}",
+            rule="a model reads every column of its feature list",
+            where=f"{uc.name}, score, partition {partition}",
+            cure="rebuild the features of that day, or train a model on the columns that exist",
+        ) from error
+    # Scanning and reading the version are two looks at the table; they must have seen the same partition.
+    if _features(uc, partition).content_hash != features.content_hash:
+        raise TransientError(f"features of {uc.name} {partition} were replaced while they were being scored")
+    log.info(
+        "scored %s %s: %d rows, model version %s", uc.name, partition, predictions.num_rows, model.version
+    )
+    return stage(uc, LAYER, partition, predictions, [uc.entity])
+
+
+def _champion(uc: UseCase, partition: date) -> Model:
+    deployment = deployments.champion_at(uc, partition)
+    if deployment is None:
+        raise DataError(
+            f"no champion of {uc.name} is in force on {partition}",
+            rule="a day is scored by the champion in force on it, by the deployment log",
+            where=f"{uc.name}, score, partition {partition}",
+            cure=f"run the {uc.name}.bootstrap DAG through a day before {partition}, or {uc.name}.train",
+        )
+    return models.load_model(uc, deployment.version)
+
+
+def _features(uc: UseCase, partition: date) -> PartitionVersion:
+    version = tables.partition_version(uc, "features", partition)
+    if version is None:
+        raise TransientError(f"features of {uc.name} {partition} are not published yet")
+    return version
+
+
+def _score(
+    uc: UseCase, model: Model, features: PartitionVersion, batches: Iterator[pa.RecordBatch], run_id: str
+) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        probability = model.predict_proba(batch)
+        rows = batch.num_rows
+        constants = (model.version, model.content_hash, features.content_hash, run_id)
+        yield pa.record_batch(
+            [
+                batch.column(uc.entity).cast(pa.string()),
+                pa.repeat(pa.scalar(features.partition, pa.date32()), rows),
+                batch.column(uc.event_time).cast(pa.timestamp("us", tz="UTC")),
+                pa.array(probability, pa.float64()),
+                pa.array(np.asarray(probability >= model.threshold), pa.bool_()),
+                *(pa.repeat(value, rows) for value in constants),
+            ],
+            schema=schema(uc),
+        )

@@ -1,0 +1,184 @@
+"""Is the day like the days the champion learned from? Features and scores against its reference sample.
+
+The verdict is ``drift`` when the share of features beyond their threshold reaches the use case's
+``drift.share_of_columns``; ``watch`` from half that share, or when the scores themselves are beyond it,
+or when a feature has no value at all; else ``quiet``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from datetime import date
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import BaseModel, ConfigDict
+
+from nightshift.errors import DataError, TransientError
+from nightshift.lake import tables
+from nightshift.monitoring import reports
+from nightshift.registry import deployments, models
+from nightshift.usecase import UseCase
+
+log = logging.getLogger(__name__)
+
+LAYER = "monitoring"
+SCORE = "score"
+
+Verdict = Literal["quiet", "watch", "drift"]
+
+
+class DriftResult(BaseModel):
+    """What was found for one day.
+
+    Attributes:
+        columns: Features, and ``score``, beyond their threshold, the furthest first; those without any value
+            come before all others.
+        absent: The features of ``columns`` that have values in the reference and none on this day.
+        share: Features beyond their threshold, as a share of those compared.
+        rows: Rows of the day.
+        distances: Distance of each column compared; see ``reports.Comparison``.
+        inputs: Hash of all that decides this result.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    partition: date
+    verdict: Verdict
+    columns: tuple[str, ...]
+    absent: tuple[str, ...]
+    share: float
+    rows: int
+    distances: dict[str, float]
+    model_hash: str
+    inputs: str
+
+
+def check(uc: UseCase, partition: date) -> DriftResult:
+    """Compare the features and scores of ``partition`` with the reference of the champion in force on it.
+
+    Keeps the result in the lake and Evidently's pages under ``reports``. Nothing is computed again while
+    features, predictions, model, thresholds and page are those of the kept result.
+
+    Raises:
+        DataError: No champion is in force on that day.
+        TransientError: Features or predictions of the day are not published yet.
+    """
+    deployment = deployments.champion_at(uc, partition)
+    if deployment is None:
+        raise DataError(
+            f"no champion of {uc.name} is in force on {partition}, so there is nothing to compare with",
+            rule="drift is measured against the sample stored with the champion",
+            where=f"{uc.name}, drift, partition {partition}",
+            cure=f"run the {uc.name}.bootstrap DAG through a day before {partition}, or {uc.name}.train",
+        )
+    inputs = _inputs(uc, partition, deployment.model_hash)
+    page = reports.drift_report(uc, partition)
+    kept = results(uc, partition, partition).get(partition)
+    if kept is not None and kept.inputs == inputs and page.exists():
+        return kept
+    reference = models.load_model(uc, deployment.version).reference
+    result, comparison = _judge(uc, partition, reference, _day(uc, partition), deployment.model_hash, inputs)
+    if comparison is not None:
+        reports.keep(page, comparison)
+    tables.replace_partition(uc, LAYER, partition, _to_table(result), ["partition"])
+    log.info("drift of %s %s: %s %s", uc.name, partition, result.verdict, ", ".join(result.columns[:5]))
+    return result
+
+
+def results(uc: UseCase, start: date, end: date) -> dict[date, DriftResult]:
+    """Return the kept results of ``start`` to ``end``, by day."""
+    rows = tables.read_partitions(uc, LAYER, start, end).to_pylist()
+    found = [
+        DriftResult.model_validate(
+            {name: json.loads(row[name]) if name in _JSON else row[name] for name in DriftResult.model_fields}
+        )
+        for row in rows
+    ]
+    return {result.partition: result for result in found}
+
+
+# Stored as JSON text, so that the table's schema does not follow the features.
+_JSON = ("columns", "absent", "distances")
+
+
+def _to_table(result: DriftResult) -> pa.Table:
+    row = result.model_dump(mode="json")
+    return pa.Table.from_pylist(
+        [{name: json.dumps(value, sort_keys=True) if name in _JSON else value for name, value in row.items()}]
+    )
+
+
+def _inputs(uc: UseCase, partition: date, model_hash: str) -> str:
+    hashes = {
+        "model": model_hash,
+        "policy": uc.drift.model_dump_json(),
+        "columns": uc.features.model_dump_json(),
+    }
+    for layer in ("features", "predictions"):
+        version = tables.partition_version(uc, layer, partition)
+        if version is None:
+            raise TransientError(f"{layer} of {uc.name} {partition} are not published yet")
+        hashes[layer] = version.content_hash
+    return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
+
+
+def _day(uc: UseCase, partition: date) -> pa.Table:
+    """Return features and scores of one day, in order of the entity."""
+    features = tables.read_partitions(
+        uc, "features", partition, partition, columns=[uc.entity, *uc.features.columns]
+    )
+    scores = tables.read_partitions(uc, "predictions", partition, partition, columns=[uc.entity, SCORE])
+    return features.join(scores, keys=uc.entity, join_type="left outer").sort_by(uc.entity)
+
+
+def _judge(
+    uc: UseCase, partition: date, reference: pa.Table, day: pa.Table, model_hash: str, inputs: str
+) -> tuple[DriftResult, reports.Comparison | None]:
+    policy = uc.drift
+    wanted = dict.fromkeys((*uc.features.numeric, SCORE), policy.numeric_threshold)
+    # A column the champion never read, or never saw a value of, has nothing to be compared with.
+    wanted = {name: limit for name, limit in wanted.items() if _has_values(reference, name)}
+    absent = [name for name in wanted if not _has_values(day, name)]
+    numeric = {name: limit for name, limit in wanted.items() if name not in absent}
+    categorical = {
+        name: policy.categorical_threshold
+        for name in uc.features.categorical
+        if day.num_rows and name in reference.column_names
+    }
+    comparison = (
+        reports.compare(reference, day, numeric=numeric, categorical=categorical) if day.num_rows else None
+    )
+    distances = {name: round(value, 6) for name, value in comparison.distances.items()} if comparison else {}
+    limits = numeric | categorical
+    beyond = [name for name, value in distances.items() if value >= limits[name]]
+    beyond.sort(key=lambda name: -distances[name] / limits[name])
+    columns = [*absent, *beyond]
+    share = sum(name != SCORE for name in columns) / max(1, len({*limits, *absent} - {SCORE}))
+    verdict: Verdict = "quiet"
+    if share >= policy.share_of_columns:
+        verdict = "drift"
+    elif share >= policy.share_of_columns / 2 or SCORE in columns or absent:
+        verdict = "watch"
+    result = DriftResult(
+        partition=partition,
+        verdict=verdict,
+        columns=tuple(columns),
+        absent=tuple(absent),
+        share=round(share, 6),
+        rows=day.num_rows,
+        distances=distances,
+        model_hash=model_hash,
+        inputs=inputs,
+    )
+    return result, comparison
+
+
+def _has_values(table: pa.Table, name: str) -> bool:
+    if name not in table.column_names:
+        return False
+    column = pc.cast(table.column(name), pa.float64())
+    return bool(pc.any(pc.is_finite(column)).as_py())
