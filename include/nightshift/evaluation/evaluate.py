@@ -1,0 +1,186 @@
+"""Candidates and the champion, on the same rows, which none of them was trained on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from datetime import date, timedelta
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import BaseModel, ConfigDict
+
+from nightshift.errors import DataError
+from nightshift.evaluation.plots import calibration_figure, precision_recall_figure, roc_figure
+from nightshift.metrics import forecast_metrics
+from nightshift.registry import deployments
+from nightshift.registry import mlflow as tracking
+from nightshift.registry.model import Model
+from nightshift.registry.models import load_candidate, load_model
+from nightshift.registry.records import Candidate, Deployment
+from nightshift.training.snapshot import Snapshot, labels_of, load
+from nightshift.usecase import UseCase
+
+
+class Judged(BaseModel):
+    """Metrics of one model on the compared rows: over all, and per slice column and value."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    metrics: dict[str, float]
+    slices: dict[str, dict[str, dict[str, float]]]
+
+
+class Challenge(BaseModel):
+    """One candidate and how it did."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    candidate: Candidate
+    judged: Judged
+
+
+class Evaluation(BaseModel):
+    """What the gate decides on.
+
+    Attributes:
+        start: First compared day.
+        end: Last compared day.
+        challenges: Every candidate, in the order given.
+        champion: The newest deployment, None before the first promotion.
+        champion_judged: How it did on the same rows; None when there is none or it cannot be compared.
+        champion_note: Why it cannot be compared; empty when it was, or when there is none.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    usecase: str
+    snapshot_hash: str
+    start: date
+    end: date
+    challenges: list[Challenge]
+    champion: Deployment | None
+    champion_judged: Judged | None
+    champion_note: str
+
+
+def evaluate(uc: UseCase, snapshot: Snapshot, candidates: Sequence[Candidate]) -> Evaluation:
+    """Judge all ``candidates`` and the champion on the snapshot's holdout.
+
+    Days that a compared model was trained on are left out for all of them. Metrics, plots and the whole
+    evaluation are logged to each candidate's MLflow run.
+
+    Raises:
+        DataError: There is no candidate, one comes from another snapshot, or no day is left to compare on.
+    """
+    _check(uc, snapshot, candidates)
+    champion = deployments.newest(uc)
+    models = {candidate.run_id: load_candidate(uc, candidate) for candidate in candidates}
+    rows = load(snapshot, "holdout")
+    note = ""
+    incumbent: Model | None = None
+    if champion is not None:
+        incumbent = load_model(uc, champion.version)
+        missing = sorted(set(incumbent.feature_columns) - set(rows.schema.names))
+        if missing:
+            incumbent = None
+            note = (
+                f"version {champion.version} reads columns the features no longer have: {', '.join(missing)}"
+            )
+    compared = [*models.values(), *([incumbent] if incumbent else [])]
+    seen = max(model.trained_through for model in compared)
+    rows = rows.filter(pc.greater(rows["partition"], seen))
+    if rows.num_rows == 0:
+        raise DataError(
+            f"the champion was trained on days up to {seen}; the holdout ends on {snapshot.holdout.end}",
+            rule="models are compared on rows that none of them was trained on",
+            where=f"{uc.name}, snapshot of {snapshot.night}",
+            cure="train for a later night",
+        )
+    label = labels_of(uc, rows).to_numpy(zero_copy_only=False)
+    scores = {run_id: model.predict_proba(rows) for run_id, model in models.items()}
+    evaluation = Evaluation(
+        usecase=uc.name,
+        snapshot_hash=snapshot.content_hash,
+        start=max(snapshot.holdout.start, seen + timedelta(days=1)),
+        end=snapshot.holdout.end,
+        challenges=[
+            Challenge(
+                candidate=candidate,
+                judged=_judge(uc, rows, label, scores[candidate.run_id], models[candidate.run_id].threshold),
+            )
+            for candidate in candidates
+        ],
+        champion=champion,
+        champion_judged=_judge(uc, rows, label, incumbent.predict_proba(rows), incumbent.threshold)
+        if incumbent
+        else None,
+        champion_note=note,
+    )
+    named = {candidate.trainer: scores[candidate.run_id] for candidate in candidates}
+    if incumbent is not None and champion is not None:
+        named[f"champion (version {champion.version})"] = incumbent.predict_proba(rows)
+    _log(uc, evaluation, label, named)
+    return evaluation
+
+
+def _check(uc: UseCase, snapshot: Snapshot, candidates: Sequence[Candidate]) -> None:
+    strangers = [c.trainer for c in candidates if c.snapshot_hash != snapshot.content_hash]
+    if strangers or not candidates:
+        raise DataError(
+            f"trained on another snapshot: {', '.join(strangers)}" if strangers else "there is no candidate",
+            rule="candidates compete on one snapshot",
+            where=f"{uc.name}, snapshot {snapshot.content_hash[:12]}",
+            cure="train every candidate on the snapshot that is evaluated",
+        )
+
+
+def _judge(
+    uc: UseCase,
+    rows: pa.Table,
+    label: npt.NDArray[np.float32],
+    score: npt.NDArray[np.float64],
+    threshold: float,
+) -> Judged:
+    def metrics(inside: npt.NDArray[np.bool_]) -> dict[str, float]:
+        return forecast_metrics(label[inside], score[inside], threshold=threshold, costs=uc.costs)
+
+    slices: dict[str, dict[str, dict[str, float]]] = {}
+    for column in uc.slices:
+        values = np.asarray(pc.cast(rows[column], pa.string()).to_pylist(), dtype=object)
+        slices[column] = {
+            str(value): metrics(values == value) for value in sorted({v for v in values if v is not None})
+        }
+    return Judged(metrics=metrics(np.ones(label.size, dtype=bool)), slices=slices)
+
+
+def _log(
+    uc: UseCase,
+    evaluation: Evaluation,
+    label: npt.NDArray[np.float32],
+    scores: Mapping[str, npt.NDArray[np.float64]],
+) -> None:
+    """Log to every candidate's run, once for each distinct evaluation."""
+    client = tracking.client(uc)
+    content = evaluation.model_dump_json(indent=2)
+    identity = hashlib.sha256(content.encode()).hexdigest()
+    period = f"{evaluation.start} to {evaluation.end}"
+    figures = {
+        "roc": roc_figure(label, scores, f"{uc.title}: ROC, {period}"),
+        "precision_recall": precision_recall_figure(
+            label, scores, f"{uc.title}: precision and recall, {period}"
+        ),
+        "calibration": calibration_figure(label, scores, f"{uc.title}: calibration, {period}"),
+    }
+    for challenge in evaluation.challenges:
+        run_id = challenge.candidate.run_id
+        if client.get_run(run_id).data.tags.get("evaluation_hash") == identity:
+            continue
+        for name, value in challenge.judged.metrics.items():
+            client.log_metric(run_id, f"holdout_{name}", value)
+        for name, figure in figures.items():
+            client.log_figure(run_id, figure, f"plots/holdout_{name}.png")
+        client.log_text(run_id, content, "evaluation.json")
+        client.set_tag(run_id, "evaluation_hash", identity)

@@ -1,0 +1,6 @@
+"""What is in production, what was on any day, and what a stored model is.
+
+- A model is registered once: the same content hash on the same snapshot is the same version.
+- The append-only deployment log is the truth about production; MLflow's aliases follow it.
+- A loaded model scores exactly as it did in the training that made it, from its own files alone.
+"""

@@ -1,0 +1,190 @@
+"""What a trained model is, at rest and in use.
+
+At rest it is a folder: ``model.json`` (columns, categories, calibration, threshold, origin), ``weights.bin``
+and ``reference.parquet`` (a sample of training rows with their scores). The content hash covers all that
+decides a score: weights, columns, categories, calibration, threshold. In use it turns record batches into
+calibrated probabilities.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from datetime import date
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict
+
+from nightshift.errors import DataError
+from nightshift.registry.encoder import Encoder
+
+Kind = Literal["xgboost", "torch"]
+
+_WEIGHTS = "weights.bin"
+_ORIGIN = "model.json"
+_REFERENCE = "reference.parquet"
+# Scores of 0 and 1 have no logarithm.
+_EPSILON = 1e-7
+
+
+class Scorer(Protocol):
+    """The uncalibrated model."""
+
+    def probabilities(self, data: pa.RecordBatch | pa.Table) -> npt.NDArray[np.float64]:
+        """Return uncalibrated probabilities of shape (rows,)."""
+
+
+class BetaCalibration(BaseModel):
+    """Maps raw to calibrated probabilities: logit = slope_low ln p - slope_high ln(1 - p) + intercept.
+
+    Kull, Silva Filho and Flach 2017, "Beta calibration". Both slopes are positive, so the map is strictly
+    increasing: calibration never changes the order of rows, and so neither ROC AUC nor PR AUC.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    slope_low: float
+    slope_high: float
+    intercept: float
+
+    def apply(self, raw: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Return calibrated probabilities of the same shape."""
+        clipped = np.clip(raw, _EPSILON, 1 - _EPSILON)
+        logit = self.slope_low * np.log(clipped) - self.slope_high * np.log1p(-clipped) + self.intercept
+        return np.asarray(1 / (1 + np.exp(-logit)))
+
+
+class Origin(BaseModel):
+    """Everything stored about a model beside its weights."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    usecase: str
+    trainer: str
+    kind: Kind
+    encoder: Encoder
+    calibration: BetaCalibration
+    threshold: float
+    snapshot_hash: str
+    trained_night: date
+    trained_through: date
+    content_hash: str = ""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model ready to score.
+
+    ``trained_night`` is the night whose knowledge the snapshot held; ``trained_through`` the last day whose
+    rows shaped the model (fitting, early stopping or calibration): later rows are unseen by it.
+    """
+
+    origin: Origin
+    scorer: Scorer
+    folder: Path
+    version: str = ""
+
+    @property
+    def content_hash(self) -> str:
+        """Hash of all that decides a score."""
+        return self.origin.content_hash
+
+    @property
+    def feature_columns(self) -> tuple[str, ...]:
+        """Columns that ``predict_proba`` reads."""
+        return self.origin.encoder.columns
+
+    @property
+    def threshold(self) -> float:
+        """Probability from which acting costs less than not acting."""
+        return self.origin.threshold
+
+    @property
+    def trained_night(self) -> date:
+        """The night whose knowledge the training snapshot held."""
+        return self.origin.trained_night
+
+    @property
+    def trained_through(self) -> date:
+        """The last day whose rows shaped the model."""
+        return self.origin.trained_through
+
+    @cached_property
+    def reference(self) -> pa.Table:
+        """What drift is measured against: training rows as partition, feature columns and ``score``."""
+        return pq.read_table(self.folder / _REFERENCE)
+
+    def predict_proba(self, data: pa.RecordBatch | pa.Table) -> npt.NDArray[np.float64]:
+        """Return calibrated probabilities of shape (rows,), float64.
+
+        Extra columns are ignored; unknown categories and nulls count as missing. A row's score does not
+        depend on the batch it comes in.
+
+        Raises:
+            DataError: A feature column is missing or of a type that is no number.
+        """
+        return self.origin.calibration.apply(self.scorer.probabilities(data))
+
+    def as_version(self, version: str) -> Model:
+        """Return the same model, knowing its registered version."""
+        return replace(self, version=version)
+
+
+def scorer_of(kind: Kind, weights: bytes, encoder: Encoder) -> Scorer:
+    """Return the scorer of ``kind``; torch is imported only for a network."""
+    if kind == "torch":
+        from nightshift.registry.network import NetworkScorer
+
+        return NetworkScorer(weights, encoder)
+    from nightshift.registry.booster import BoosterScorer
+
+    return BoosterScorer(weights, encoder)
+
+
+def save(folder: Path, origin: Origin, weights: bytes, reference: pa.Table) -> Origin:
+    """Write a model's three files and return its origin with the content hash filled in."""
+    stamped = origin.model_copy(update={"content_hash": _content_hash(origin, weights)})
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / _WEIGHTS).write_bytes(weights)
+    pq.write_table(reference, folder / _REFERENCE)
+    (folder / _ORIGIN).write_text(stamped.model_dump_json(indent=2), encoding="utf-8")
+    return stamped
+
+
+def load(folder: Path) -> Model:
+    """Read a model from its folder.
+
+    Raises:
+        DataError: A file is missing, or the files do not have the content hash they were stored with.
+    """
+    try:
+        origin = Origin.model_validate_json((folder / _ORIGIN).read_bytes())
+        weights = (folder / _WEIGHTS).read_bytes()
+    except (OSError, ValueError) as error:
+        raise _broken(folder, f"the stored model cannot be read: {error}") from error
+    found = _content_hash(origin, weights)
+    if found != origin.content_hash:
+        raise _broken(
+            folder, f"the stored model has content hash {found[:12]}, not {origin.content_hash[:12]}"
+        )
+    return Model(origin, scorer_of(origin.kind, weights, origin.encoder), folder)
+
+
+def _broken(folder: Path, message: str) -> DataError:
+    return DataError(
+        message,
+        rule="a registered model is read back as it was stored",
+        where=str(folder),
+        cure="roll back to an earlier version, or train again: the same snapshot gives the same model",
+    )
+
+
+def _content_hash(origin: Origin, weights: bytes) -> str:
+    decides = origin.model_dump_json(include={"kind", "encoder", "calibration", "threshold"})
+    return hashlib.sha256(decides.encode() + b"\0" + weights).hexdigest()

@@ -1,0 +1,126 @@
+"""The tabular network and how a stored one scores.
+
+Categories get learned embeddings, numbers are mapped through the quantiles of the training rows (robust
+to the heavy tails of delays; Gorishniy et al. 2021, "Revisiting Deep Learning Models for Tabular Data",
+section 4.2), and a small multilayer perceptron reads both.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+from torch import nn
+
+from nightshift.registry.encoder import Encoder
+
+# A matrix product rounds differently for different numbers of rows. Scoring in blocks of one fixed size
+# gives a row the same score in whatever batch it arrives.
+_BLOCK = 2048
+
+
+class TabularNetwork(nn.Module):
+    """Embeddings and a multilayer perceptron; returns logits.
+
+    Args:
+        cardinalities: Known categories of each categorical column; code 0 stands for missing.
+        numbers: How many numeric inputs; each also gets an "is missing" input.
+        hidden: Widths of the hidden layers.
+        dropout: Share of hidden units dropped in training.
+    """
+
+    def __init__(self, cardinalities: list[int], numbers: int, hidden: list[int], dropout: float) -> None:
+        super().__init__()
+        # Width by cardinality: the rule of thumb of fastai's tabular models.
+        widths = [min(32, round(1.6 * (size + 1) ** 0.56)) for size in cardinalities]
+        self.embeddings = nn.ModuleList(
+            nn.Embedding(size + 1, width) for size, width in zip(cardinalities, widths, strict=True)
+        )
+        layers: list[nn.Module] = []
+        width = sum(widths) + 2 * numbers
+        for size in hidden:
+            layers += [nn.Linear(width, size), nn.ReLU(), nn.Dropout(dropout)]
+            width = size
+        self.layers = nn.Sequential(*layers, nn.Linear(width, 1))
+
+    def forward(self, codes: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+        """Return logits (rows,) of codes (rows, categorical) and numbers (rows, 2 x numeric)."""
+        embedded = [embedding(codes[:, i]) for i, embedding in enumerate(self.embeddings)]
+        logits: torch.Tensor = self.layers(torch.cat([*embedded, numbers], dim=1)).squeeze(1)
+        return logits
+
+
+class QuantileScale:
+    """Maps each number to its quantile among the training rows, as -1 to 1; missing to 0 and a flag.
+
+    Args:
+        knots: Per column, distinct values (ascending) and the mean quantile of each.
+    """
+
+    def __init__(self, knots: list[tuple[list[float], list[float]]]) -> None:
+        self.knots = knots
+
+    @classmethod
+    def fit(cls, numbers: npt.NDArray[np.float32], points: int = 129) -> QuantileScale:
+        """Learn the quantiles of ``numbers`` (rows, columns), NaN ignored."""
+        knots: list[tuple[list[float], list[float]]] = []
+        levels = np.linspace(0, 1, points)
+        for column in numbers.T:
+            present = column[np.isfinite(column)].astype(np.float64)
+            if present.size == 0:
+                knots.append(([0.0], [0.5]))
+                continue
+            values, group = np.unique(np.quantile(present, levels), return_inverse=True)
+            mean_level = np.bincount(group, weights=levels) / np.bincount(group)
+            knots.append((values.tolist(), mean_level.tolist()))
+        return cls(knots)
+
+    def apply(self, numbers: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return (rows, 2 x columns): scaled values, then missing flags."""
+        missing = ~np.isfinite(numbers)
+        scaled = np.empty(numbers.shape, dtype=np.float32)
+        for i, (values, levels) in enumerate(self.knots):
+            scaled[:, i] = 2 * np.interp(numbers[:, i], values, levels) - 1
+        scaled[missing] = 0
+        return np.concatenate([scaled, missing.astype(np.float32)], axis=1)
+
+
+class NetworkScorer:
+    """A stored network, on the CPU: scores must not depend on which device a night finds."""
+
+    def __init__(self, weights: bytes, encoder: Encoder) -> None:
+        stored: dict[str, Any] = torch.load(io.BytesIO(weights), weights_only=True)
+        self._encoder = encoder
+        self._scale = QuantileScale([(values, levels) for values, levels in stored["knots"]])
+        self._network = TabularNetwork(**stored["shape"])
+        self._network.load_state_dict(stored["state"])
+        self._network.eval()
+
+    def probabilities(self, data: pa.RecordBatch | pa.Table) -> npt.NDArray[np.float64]:
+        """Return uncalibrated probabilities of shape (rows,)."""
+        codes, numbers = self._encoder.tensors(data)
+        scaled = self._scale.apply(numbers)
+        scores = np.empty(data.num_rows, dtype=np.float64)
+        with torch.inference_mode():
+            for first in range(0, data.num_rows, _BLOCK):
+                block = slice(first, first + _BLOCK)
+                rows = len(codes[block])
+                padding = ((0, _BLOCK - rows), (0, 0))
+                logits = self._network(
+                    torch.from_numpy(np.pad(codes[block], padding)),
+                    torch.from_numpy(np.pad(scaled[block], padding)),
+                )
+                scores[block] = torch.sigmoid(logits[:rows].double()).numpy()
+        return scores
+
+
+def pack(network: TabularNetwork, shape: dict[str, Any], scale: QuantileScale) -> bytes:
+    """Return the stored form that ``NetworkScorer`` reads; equal networks give equal bytes."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    buffer = io.BytesIO()
+    torch.save({"state": state, "shape": shape, "knots": scale.knots}, buffer)
+    return buffer.getvalue()

@@ -1,0 +1,31 @@
+"""The registered model as MLflow's generic ``python_function``: probabilities in, for any MLflow tool."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from nightshift.registry.model import Model, load
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class ProbabilityModel:
+    """Wraps a model for ``mlflow.pyfunc.load_model(...).predict(frame)``."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+
+    def predict(self, frame: pd.DataFrame, params: dict[str, Any] | None = None) -> npt.NDArray[np.float64]:  # noqa: ARG002
+        """Return calibrated probabilities of shape (rows,)."""
+        return self._model.predict_proba(pa.Table.from_pandas(frame, preserve_index=False))
+
+
+def _load_pyfunc(data_path: str) -> ProbabilityModel:
+    """Entry point that MLflow calls (``loader_module``)."""
+    return ProbabilityModel(load(Path(data_path)))

@@ -1,0 +1,79 @@
+"""Pictures of a training: how it converged, and what the model leans on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from nightshift.registry.model import Model
+
+# Distinguishable in print and for colour-blind readers (Okabe and Ito).
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MUTED = "#6b7280"
+# Enough rows for a stable difference in ROC AUC, few enough to permute every column in seconds.
+_ROWS = 6000
+
+
+def new_figure(title: str, height: float = 5.2) -> tuple[Figure, Axes]:
+    """Return an empty figure, 7 inches wide, in the style all pictures share. It needs no display."""
+    figure = Figure(figsize=(7, height), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
+    axes.grid(visible=True, color="#e5e7eb", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=9, colors=MUTED)
+    return figure, axes
+
+
+def permutation_importance(
+    model: Model, table: pa.Table, label: npt.NDArray[np.float32], seed: int
+) -> dict[str, float]:
+    """Return by how much ROC AUC falls when a column is shuffled, per feature, largest first.
+
+    The same measure for every kind of model, on at most 6000 rows of ``table``. Breiman 2001, section 10.
+    """
+    from sklearn.metrics import roc_auc_score
+
+    random = np.random.default_rng(seed)
+    rows = np.sort(random.permutation(table.num_rows)[:_ROWS])
+    sample, truth = table.take(pa.array(rows)).combine_chunks(), label[rows]
+    if truth.min() == truth.max():
+        return {}
+    base = roc_auc_score(truth, model.predict_proba(sample))
+    drop = {}
+    for name in model.feature_columns:
+        position = sample.schema.get_field_index(name)
+        shuffled = sample.column(position).take(pa.array(random.permutation(len(rows))))
+        score = model.predict_proba(sample.set_column(position, name, shuffled))
+        drop[name] = float(base - roc_auc_score(truth, score))
+    return dict(sorted(drop.items(), key=lambda item: -item[1]))
+
+
+def importance_figure(importance: Mapping[str, float], title: str, shown: int = 25) -> Figure:
+    """Draw the ``shown`` most important features as bars."""
+    top = list(importance.items())[:shown][::-1]
+    figure, axes = new_figure(title, height=1.2 + 0.26 * len(top))
+    axes.barh([name for name, _ in top], [value for _, value in top], color=PALETTE[0], height=0.7)
+    axes.axvline(0, color=MUTED, linewidth=0.8)
+    axes.set_xlabel("fall in ROC AUC when the column is shuffled (validation rows)")
+    axes.grid(visible=False, axis="y")
+    return figure
+
+
+def history_figure(history: Mapping[str, list[float]], title: str) -> Figure:
+    """Draw loss by round or epoch and mark the one that was kept, the best on validation."""
+    figure, axes = new_figure(title, height=4)
+    for (name, values), colour in zip(history.items(), PALETTE, strict=False):
+        axes.plot(range(1, len(values) + 1), values, label=name.replace("_", " "), color=colour)
+    best = int(np.argmin(history["validation_log_loss"]))
+    axes.axvline(best + 1, color=MUTED, linestyle="--", linewidth=1, label=f"kept: {best + 1}")
+    axes.set_xlabel("round")
+    axes.set_ylabel("log loss")
+    axes.legend(frameon=False)
+    return figure

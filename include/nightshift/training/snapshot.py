@@ -1,0 +1,186 @@
+"""Freezes the data of one training: features joined with the labels known at a night, split by time.
+
+A snapshot is immutable and named by its content hash. It holds nothing that became known after its
+night, so taking it again on any later day gives the same hash, until someone corrects the past itself.
+The holdout is its newest days, the validation rows the days before, the training rows all earlier ones
+within the use case's window.
+"""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import BaseModel, ConfigDict
+
+from nightshift.errors import DataError, TransientError
+from nightshift.lake import frozen, tables
+from nightshift.lake.hashing import combine_hashes
+from nightshift.partition import days
+from nightshift.usecase import UseCase
+
+Part = Literal["train", "validation", "holdout"]
+
+LABEL_AVAILABLE_ON = "label_available_on"
+
+
+class Window(BaseModel):
+    """Days of one part, both ends included, and how many labelled rows they hold."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    start: date
+    end: date
+    rows: int
+
+
+class Snapshot(BaseModel):
+    """What was frozen.
+
+    Attributes:
+        night: The night whose knowledge it holds: labels available on or before it.
+        data: Where its rows lie, and their content hash.
+        feature_version: Combined content hash of the feature partitions it was made from.
+        label_version: The same of the label partitions as they were when it was taken.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    usecase: str
+    night: date
+    data: frozen.Frozen
+    feature_version: str
+    label_version: str
+    train: Window
+    validation: Window
+    holdout: Window
+
+    @property
+    def content_hash(self) -> str:
+        """Hash of its rows, which identifies the snapshot."""
+        return self.data.content_hash
+
+
+def snapshot(uc: UseCase, night: date) -> Snapshot:
+    """Freeze what is known at ``night`` and return where it lies.
+
+    Rows without a label (the outcome never came) are left out. All columns of the feature table are kept, so
+    that a champion with an earlier feature list can be judged on the same rows.
+
+    Raises:
+        TransientError: A day in the window has no published features or labels yet.
+        DataError: The window is too short for the three parts, or a part has no rows.
+    """
+    start, end = _window(uc, night)
+    features = tables.read_partitions(uc, "features", start, end)
+    labels = tables.read_partitions(uc, "labels", start, end)
+    joined = _join(uc, features, labels, night)
+    bounds = _split(uc, start, end)
+    windows = {}
+    for part, (first, last) in bounds.items():
+        rows = _between(joined, first, last).num_rows
+        if rows == 0:
+            raise _too_short(uc, night, f"no labelled row from {first} to {last} for {part}")
+        windows[part] = Window(start=first, end=last, rows=rows)
+    return Snapshot(
+        usecase=uc.name,
+        night=night,
+        data=frozen.freeze(uc, "snapshots", joined, [uc.entity]),
+        feature_version=_version(uc, "features", start, end),
+        label_version=_version(uc, "labels", start, end),
+        **windows,
+    )
+
+
+def load(snapshot: Snapshot, part: Part) -> pa.Table:
+    """Return the rows of one part, in order of partition and entity.
+
+    Raises:
+        DataError: The stored rows were changed or damaged.
+    """
+    window: Window = getattr(snapshot, part)
+    return _between(frozen.thaw(snapshot.data), window.start, window.end)
+
+
+def labels_of(uc: UseCase, table: pa.Table) -> pa.Array:
+    """Return the label of each row as float32, 0 or 1."""
+    return pc.cast(table[uc.label.column], pa.float32()).combine_chunks()
+
+
+def _window(uc: UseCase, night: date) -> tuple[date, date]:
+    """Return first and last day: at most ``window_days``, gapless, starting with the first published day."""
+    end = night - timedelta(days=uc.label.lag_days)
+    start = max(uc.history_start, night - timedelta(days=uc.training.window_days))
+    features = {day for day in tables.partition_versions(uc, "features") if start <= day <= end}
+    labels = {day for day in tables.partition_versions(uc, "labels") if start <= day <= end}
+    if not features:
+        raise TransientError(f"{uc.name} has no published features from {start} to {end}")
+    start = min(features)
+    for layer, present in (("features", features), ("labels", labels)):
+        missing = [day.isoformat() for day in days(start, end) if day not in present]
+        if missing:
+            raise TransientError(
+                f"{uc.name}: {len(missing)} days from {start} to {end} have no published {layer}: "
+                f"{', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}"
+            )
+    return start, end
+
+
+def _split(uc: UseCase, start: date, end: date) -> dict[str, tuple[date, date]]:
+    holdout = end - timedelta(days=uc.training.holdout_days - 1)
+    validation = holdout - timedelta(days=uc.training.validation_days)
+    if validation <= start:
+        raise _too_short(uc, end, f"{(end - start).days + 1} days from {start} to {end}")
+    day = timedelta(days=1)
+    return {
+        "train": (start, validation - day),
+        "validation": (validation, holdout - day),
+        "holdout": (holdout, end),
+    }
+
+
+def _join(uc: UseCase, features: pa.Table, labels: pa.Table, night: date) -> pa.Table:
+    known = pc.and_(
+        pc.is_valid(labels[uc.label.column]),
+        pc.less_equal(pc.cast(labels[LABEL_AVAILABLE_ON], pa.date32()), night),
+    )
+    labels = labels.filter(known)
+    for layer, table in (("features", features), ("labels", labels)):
+        repeated = table.num_rows - pc.count_distinct(table[uc.entity]).as_py()
+        if repeated:
+            raise DataError(
+                f"{repeated} rows of {layer} repeat a {uc.entity}",
+                rule=f"{uc.entity} identifies one row",
+                where=f"{uc.name}, {layer}",
+                cure="mend the dbt model and rebuild these partitions",
+            )
+    # Looked up rather than joined: a hash join returns rows in no fixed order.
+    position = pc.index_in(features[uc.entity], value_set=labels[uc.entity].combine_chunks())
+    joined = features.append_column(uc.label.column, labels[uc.label.column].take(position))
+    joined = joined.filter(pc.is_valid(position))
+    return joined.sort_by([("partition", "ascending"), (uc.entity, "ascending")])
+
+
+def _between(table: pa.Table, first: date, last: date) -> pa.Table:
+    day = table["partition"]
+    return table.filter(pc.and_(pc.greater_equal(day, first), pc.less_equal(day, last)))
+
+
+def _version(uc: UseCase, layer: str, start: date, end: date) -> str:
+    versions = tables.partition_versions(uc, layer)
+    return combine_hashes(
+        (day.isoformat(), version.content_hash) for day, version in versions.items() if start <= day <= end
+    )
+
+
+def _too_short(uc: UseCase, night: date, found: str) -> DataError:
+    needed = uc.training.validation_days + uc.training.holdout_days + 1
+    return DataError(
+        f"a snapshot at {night} is too small: {found}",
+        rule=f"training needs labelled rows of at least {needed} days: {uc.training.holdout_days} holdout, "
+        f"{uc.training.validation_days} validation, the rest training",
+        where=f"{uc.name}, features and labels",
+        cure="bootstrap a longer range, or lower training.validation_days and training.holdout_days",
+    )
