@@ -1,0 +1,7 @@
+{#
+  Division is the last step, on integer sums: sums of floats differ from run to run when several threads
+  add them up. Null where there is nothing to divide by.
+#}
+{% macro ratio(numerator, denominator) -%}
+    cast({{ numerator }} as double precision) / nullif({{ denominator }}, 0)
+{%- endmacro %}

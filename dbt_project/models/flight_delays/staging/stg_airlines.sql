@@ -1,0 +1,5 @@
+select
+    partition as snapshot,
+    carrier,
+    name
+from {{ source('raw_flight_delays', 'airlines') }}

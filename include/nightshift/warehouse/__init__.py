@@ -1,0 +1,4 @@
+"""The warehouse: raw objects loaded into tables, dbt run over them, relations read as Arrow.
+
+It is a cache of the lake. Deleting its file loses nothing: the next build loads again what it needs.
+"""

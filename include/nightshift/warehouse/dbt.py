@@ -1,0 +1,187 @@
+"""dbt, run inside this process over a range of nights of one use case.
+
+Each use case is a dbt project of its own as far as parsing goes: only ``dbt_project/models/<use case>`` is
+read, so that one team's broken SQL never stops another's night. Relations land in the schema named as the
+use case. Everything dbt writes (parsed project, compiled SQL, logs, docs) lies under the state folder.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nightshift.errors import DataError, NightshiftError, TransientError
+from nightshift.settings import settings
+from nightshift.usecase import UseCase
+from nightshift.warehouse.connection import connect, is_locked, warehouse_file
+
+if TYPE_CHECKING:
+    from dbt.contracts.graph.manifest import Manifest
+
+log = logging.getLogger(__name__)
+
+# The machine's fault, not the data's: the same build may succeed later.
+_BAD_LUCK = ("No space left on device", "Out of Memory Error", "could not allocate", "Too many open files")
+# dbt's words when a model selects other columns than its table has.
+_COLUMNS_CHANGED = "The source and target schemas on this incremental model are out of sync"
+
+
+def build(uc: UseCase, start: date, end: date, *, full: bool = False) -> dict[str, float]:
+    """Build and test every model of the use case for the nights ``start`` to ``end``.
+
+    The same SQL serves a night and all of history: each model replaces the partitions of its window and
+    leaves the others alone.
+
+    Args:
+        uc: The use case.
+        start: First night.
+        end: Last night.
+        full: Drop the models' tables first; afterwards they hold this range only. Happens by itself when
+            the columns of a model have changed, since old partitions would not fit any more.
+
+    Returns:
+        Seconds per model and test, by name.
+
+    Raises:
+        DataError: A model or a test failed; the message names it, its compiled SQL and the reason.
+        TransientError: Another process holds the warehouse, or the machine ran out of something.
+    """
+    _require_free()
+    variables = {
+        "start": start.isoformat(),
+        "end": end.isoformat(),
+        "history_start": uc.history_start.isoformat(),
+        "lookback_days": uc.features.lookback_days,
+        "run_hour": uc.schedule.hour,
+        "timezone": uc.timezone,
+    }
+    arguments = [
+        "build",
+        # Unit tests judge the SQL, not the data: they run with the tests of this repository.
+        "--exclude-resource-type",
+        "unit_test",
+        "--vars",
+        json.dumps(variables),
+        *(["--full-refresh"] if full else []),
+    ]
+    outcome = run(uc, arguments)
+    results = list(outcome.result or ())
+    if not full and any(_COLUMNS_CHANGED in str(r.message) for r in results):
+        log.warning("the columns of a model changed: its tables are built again for %s to %s", start, end)
+        return build(uc, start, end, full=True)
+    _raise_for_failures(uc, outcome, results, f"{uc.name}, nights {start} to {end}")
+    for result in results:
+        log.info("%s %s in %.2f s", result.status, result.node.name, result.execution_time)
+    return {result.node.name: float(result.execution_time) for result in results}
+
+
+def docs(uc: UseCase) -> Path:
+    """Generate dbt's documentation of the use case and return its page, readable without a server.
+
+    Raises:
+        DataError: dbt cannot describe the project.
+        TransientError: Another process holds the warehouse.
+    """
+    _require_free()
+    outcome = run(uc, ["docs", "generate", "--static"])
+    if not outcome.success:
+        _raise_for_failures(uc, outcome, [], f"{uc.name}, documentation")
+    return _target(uc) / "static_index.html"
+
+
+def run(uc: UseCase, arguments: Sequence[str]) -> Any:
+    """Run one dbt command on the use case's part of the project; return its ``dbtRunnerResult``.
+
+    The parsed project is cached between runs. dbt throws that cache away when variables differ, and those
+    differ every night: so the project is parsed without any, and the command gets the parsed one.
+    """
+    from dbt.cli.main import dbtRunner
+
+    common = [
+        "--project-dir",
+        str(settings().dbt_project),
+        "--profiles-dir",
+        str(settings().dbt_project),
+        "--target-path",
+        str(_target(uc)),
+        "--log-path",
+        str(_target(uc).parent / "logs"),
+        "--log-level",
+        "none",
+        "--log-level-file",
+        "info",
+        "--no-version-check",
+    ]
+    with _environment(uc):
+        parsed = dbtRunner().invoke(["parse", *common])
+        if not parsed.success:
+            raise DataError(
+                f"dbt cannot read the project: {parsed.exception}",
+                rule="dbt_project/ parses",
+                where=str(settings().dbt_project / "models" / uc.name),
+                cure="mend the file that dbt names",
+            )
+        manifest: Manifest = parsed.result
+        return dbtRunner(manifest=manifest).invoke([*arguments, *common])
+
+
+def _target(uc: UseCase) -> Path:
+    return settings().home / "warehouse" / "dbt" / uc.name / "target"
+
+
+@contextmanager
+def _environment(uc: UseCase) -> Iterator[None]:
+    """Give dbt_project.yml and profiles.yml what they read from the environment, for as long as dbt runs."""
+    ours = {
+        "NIGHTSHIFT_DBT_USECASE": uc.name,
+        "NIGHTSHIFT_DBT_SCHEMA": uc.name,
+        "NIGHTSHIFT_DBT_DUCKDB_FILE": str(warehouse_file()),
+        # dbt otherwise leaves a file with an id of this user in the project.
+        "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
+    }
+    before = {name: os.environ.get(name) for name in ours}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _require_free() -> None:
+    """Fail before dbt is even imported if somebody else holds the warehouse."""
+    with connect():
+        pass
+
+
+def _raise_for_failures(uc: UseCase, outcome: Any, results: Sequence[Any], where: str) -> None:
+    failed = [r for r in results if str(r.status) in ("error", "fail", "runtime error")]
+    if outcome.success and not failed:
+        return
+    messages = [str(r.message) for r in failed] or [str(outcome.exception)]
+    if any(is_locked(m) or any(words in m for words in _BAD_LUCK) for m in messages):
+        raise TransientError(f"dbt could not use the warehouse: {messages[0]}")
+    if not failed:
+        raise NightshiftError(f"dbt failed without naming a model ({where}): {messages[0]}")
+    first = failed[0]
+    others = ", ".join(r.node.name for r in failed[1:])
+    raise DataError(
+        f"dbt {first.node.resource_type} {first.node.name}: {str(first.message).strip()}"
+        + (f"; also failed: {others}" if others else ""),
+        rule=f"{first.node.original_file_path}: {first.node.name}",
+        where=where,
+        cure=f"run the compiled SQL to see the rows: {_compiled(uc, first.node)}",
+    )
+
+
+def _compiled(uc: UseCase, node: Any) -> str:
+    return str(getattr(node, "compiled_path", None) or _target(uc) / "compiled")

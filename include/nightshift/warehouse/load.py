@@ -1,0 +1,171 @@
+"""Loading: the current version of each raw partition becomes rows of ``raw_<use case>.<table>``.
+
+A partition is replaced as a whole, and ``raw_<use case>._loaded`` remembers the content hash of what
+lies there, written in the same transaction as the rows. So loading again is free, a correction replaces
+its partition, and a killed load leaves either all of a table's change or none of it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from datetime import date, timedelta
+
+import duckdb
+import pyarrow as pa
+
+from nightshift.lake import raw
+from nightshift.lake.raw import RawManifest
+from nightshift.usecase import ColumnType, Table, UseCase
+from nightshift.warehouse.connection import connect
+
+log = logging.getLogger(__name__)
+
+_SQL_TYPES: dict[ColumnType, str] = {
+    "string": "varchar",
+    "int64": "bigint",
+    "float64": "double precision",
+    "boolean": "boolean",
+    "date": "date",
+    "timestamp": "timestamp with time zone",
+}
+
+_ARROW_TYPES: dict[ColumnType, pa.DataType] = {
+    "string": pa.string(),
+    "int64": pa.int64(),
+    "float64": pa.float64(),
+    "boolean": pa.bool_(),
+    "date": pa.date32(),
+    "timestamp": pa.timestamp("us", tz="UTC"),
+}
+
+
+def load(uc: UseCase, start: date, end: date) -> dict[str, int]:
+    """Load what the nights ``start`` to ``end`` may read, look-back included, and was not loaded before.
+
+    Returns:
+        Rows loaded by this call, per table; all zero when everything was there.
+
+    Raises:
+        TransientError: The warehouse is locked by another process.
+        DataError: A raw object does not match its manifest.
+    """
+    wanted = {name: current_partitions(uc, source, name, start, end) for source, name, _ in uc.tables()}
+    with connect() as connection:
+        connection.execute(f'create schema if not exists "{_schema(uc)}"')
+        connection.execute(
+            f'create table if not exists "{_schema(uc)}"._loaded '
+            "(table_name varchar, partition date, content_hash varchar)"
+        )
+        rows: dict[str, int] = {}
+        for _, name, table in uc.tables():
+            connection.execute("begin")
+            try:
+                _create(connection, uc, name, table)
+                span = (start, end) if table.refresh == "slow" else partitions_read(uc, table, start, end)
+                rows[name] = _load_table(connection, uc, name, table, wanted[name], span)
+                connection.execute("commit")
+            except BaseException:
+                connection.execute("rollback")
+                raise
+    return rows
+
+
+def current_partitions(
+    uc: UseCase, source: str, name: str, start: date, end: date
+) -> dict[date, RawManifest]:
+    """Return the current manifests that the nights ``start`` to ``end`` read from one table, by partition.
+
+    Of a slow table these are the snapshots in force on those nights.
+    """
+    table = uc.sources[source].tables[name]
+    if table.refresh == "slow":
+        first = raw.newest_snapshot(uc, source, name, start)
+        later = raw.current_many(uc, source, name, start, end)
+        return ({first.partition: first} if first else {}) | later
+    return raw.current_many(uc, source, name, *partitions_read(uc, table, start, end))
+
+
+def partitions_read(uc: UseCase, table: Table, start: date, end: date) -> tuple[date, date]:
+    """Return the first and the last partition of a daily table that the nights ``start`` to ``end`` read."""
+    first = max(uc.history_start, start - timedelta(days=uc.features.lookback_days))
+    return first, end - timedelta(days=table.lag_days)
+
+
+def _schema(uc: UseCase) -> str:
+    return f"raw_{uc.name}"
+
+
+def _create(connection: duckdb.DuckDBPyConnection, uc: UseCase, name: str, table: Table) -> None:
+    columns = {"partition": "date"} | {column: _SQL_TYPES[c.type] for column, c in table.columns.items()}
+    present = connection.execute(
+        "select column_name from information_schema.columns where table_schema = ? and table_name = ? "
+        "order by ordinal_position",
+        [_schema(uc), name],
+    ).fetchall()
+    if [column for (column,) in present] == list(columns):
+        return
+    # New, or the catalogue has changed. Either way what is read will be loaded again from the lake.
+    definition = ", ".join(f'"{column}" {sql_type}' for column, sql_type in columns.items())
+    connection.execute(f'drop table if exists "{_schema(uc)}"."{name}" cascade')
+    connection.execute(f'create table "{_schema(uc)}"."{name}" ({definition})')
+    connection.execute(f'delete from "{_schema(uc)}"._loaded where table_name = ?', [name])
+
+
+def _load_table(
+    connection: duckdb.DuckDBPyConnection,
+    uc: UseCase,
+    name: str,
+    table: Table,
+    wanted: Mapping[date, RawManifest],
+    span: tuple[date, date],
+) -> int:
+    """Make the partitions in ``span`` those of ``wanted``; return the rows inserted."""
+    # A slow table's snapshot in force may be older than the span.
+    first, last = min((span[0], *wanted)), span[1]
+    loaded: dict[date, str] = dict(
+        connection.execute(
+            f'select partition, content_hash from "{_schema(uc)}"._loaded '
+            "where table_name = ? and partition between ? and ?",
+            [name, first, last],
+        ).fetchall()
+    )
+    incoming = {day: m for day, m in sorted(wanted.items()) if loaded.get(day) != m.content_hash}
+    # What the lake no longer has must go too, or features would rest on data that nobody can show.
+    vanished = [day for day in loaded if day not in wanted and span[0] <= day <= span[1]]
+    outdated = [*incoming, *vanished]
+    if not outdated:
+        return 0
+    # Bounds as well as the list: engines skip blocks outside bounds, however long history is.
+    condition = (
+        f"partition between '{min(outdated)}' and '{max(outdated)}' and partition in "
+        f"({', '.join(repr(str(day)) for day in outdated)})"
+    )
+    connection.execute(f'delete from "{_schema(uc)}"."{name}" where {condition}')
+    connection.execute(f'delete from "{_schema(uc)}"._loaded where table_name = ? and {condition}', [name])
+    if not incoming:
+        return 0
+    rows = pa.concat_tables(_rows(table, day, manifest) for day, manifest in incoming.items())
+    connection.register("incoming", rows)
+    connection.execute(f'insert into "{_schema(uc)}"."{name}" by name select * from incoming')
+    connection.unregister("incoming")
+    connection.executemany(
+        f'insert into "{_schema(uc)}"._loaded values (?, ?, ?)',
+        [[name, day, manifest.content_hash] for day, manifest in incoming.items()],
+    )
+    log.info("loaded %d rows of %s.%s in %d partitions", rows.num_rows, _schema(uc), name, len(incoming))
+    return rows.num_rows
+
+
+def _rows(table: Table, day: date, manifest: RawManifest) -> pa.Table:
+    data = raw.read(manifest)
+    # An object landed before a column was added to the catalogue lacks it: null, as for any unknown.
+    arrays = {"partition": pa.array([day] * data.num_rows, pa.date32())}
+    for column, declared in table.columns.items():
+        arrow_type = _ARROW_TYPES[declared.type]
+        arrays[column] = (
+            data[column].cast(arrow_type)
+            if column in data.column_names
+            else pa.nulls(data.num_rows, arrow_type)
+        )
+    return pa.table(arrays)
