@@ -20,6 +20,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from nightshift.errors import DataError
 from nightshift.settings import settings
 
+# The same safe loader in C: ten times faster, and every parse of every DAG file reads this YAML.
+_Loader: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
 ColumnType = Literal["string", "int64", "float64", "boolean", "date", "timestamp"]
 
 
@@ -253,7 +256,7 @@ def usecase_names() -> Sequence[str]:
 
 def _read_yaml(file: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
     except (OSError, yaml.YAMLError) as error:
         raise DataError(
             f"cannot read {file.name}: {error}",

@@ -17,8 +17,13 @@ _KEY = "%Y-%m-%d"
 
 
 def asset(usecase: UseCase, name: str) -> Asset:
-    """Return the asset ``<use case>.<name>``."""
-    return Asset(name=f"{usecase.name}.{name}", uri=f"nightshift://{usecase.name}/{name}", group="nightshift")
+    """Return the asset ``<use case>.<name>``.
+
+    Airflow leaves ``x-`` schemes alone. For any other it asks every installed provider for a normaliser,
+    which adds 0.15 s of imports to the parse of a DAG file.
+    """
+    uri = f"x-nightshift://{usecase.name}/{name}"
+    return Asset(name=f"{usecase.name}.{name}", uri=uri, group="nightshift")
 
 
 def nightly(usecase: UseCase) -> CronPartitionTimetable:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import Asset, task_group
 
 from nightshift.orchestration import tasks
@@ -15,33 +14,36 @@ from nightshift.usecase import UseCase
 @task_group(group_id="features")
 def make_features(usecase: UseCase, outlets: list[Asset]) -> None:
     """Build, validate and publish the features of the run's days."""
-    staged = tasks.build_features(usecase.name)
-    accepted = tasks.validate_features(usecase.name, staged)
+    staged: Any = tasks.build_features(usecase.name)
+    accepted: Any = tasks.validate_features(usecase.name, staged)
     tasks.publish_features.override(outlets=outlets)(usecase.name, accepted)
 
 
 @task_group(group_id="predictions")
 def make_predictions(usecase: UseCase, outlets: list[Asset]) -> None:
     """Score, validate and publish the predictions of the run's days."""
-    staged = tasks.score(usecase.name)
-    accepted = tasks.validate_predictions(usecase.name, staged)
+    staged: Any = tasks.score(usecase.name)
+    accepted: Any = tasks.validate_predictions(usecase.name, staged)
     tasks.publish_predictions.override(outlets=outlets)(usecase.name, accepted)
 
 
 @task_group(group_id="model")
 def make_model(usecase: UseCase, outlets: list[Asset]) -> None:
     """Train the candidates on one snapshot, judge them, and promote the one that passes the gate."""
-    snapshot = tasks.take_snapshot(usecase.name)
+    snapshot: Any = tasks.take_snapshot(usecase.name)
     candidates: list[Any] = [
         tasks.train_candidate.override(task_id=f"train_{name}", pool=trainer.pool, queue=trainer.queue)(
             usecase.name, snapshot, name
         )
         for name, trainer in usecase.training.trainers.items()
     ]
-    evaluation = tasks.evaluate(usecase.name, snapshot, candidates)
-    decision = tasks.gate(usecase.name, evaluation)
-    promoted = tasks.promote.override(outlets=outlets)(usecase.name, decision)
+    evaluation: Any = tasks.evaluate(usecase.name, snapshot, candidates)
+    decision: Any = tasks.gate(usecase.name, evaluation)
+    promoted: Any = tasks.promote.override(outlets=outlets)(usecase.name, decision)
     if usecase.gate.approval == "manual":
+        # Imported here: every DAG file that wires a group would pay for the operator, and few use it.
+        from airflow.providers.standard.operators.hitl import ApprovalOperator
+
         approve = ApprovalOperator(
             task_id="approve",
             subject=f"{usecase.title}: make this candidate champion?",
