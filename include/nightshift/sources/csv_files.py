@@ -29,7 +29,9 @@ def read_csv(file: Path, columns: Mapping[str, pa.DataType | None]) -> pa.Table:
         DataError: The file cannot be read, its header has other columns, or values other types.
     """
     data = _content(file)
-    header = data[: data.find(b"\n")] if b"\n" in data else data
+    if not data.endswith(b"\n"):
+        data += b"\n"  # Arrow takes a header that ends without a line break for no header
+    header = data[: data.index(b"\n")]
     found = [
         name.strip().strip('"') for name in header.decode("utf-8", "replace").lstrip("\ufeff").split(",")
     ]

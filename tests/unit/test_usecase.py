@@ -1,0 +1,156 @@
+"""What a team reads when its use case files are wrong, and the dates a use case computes."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from nightshift.errors import DataError
+from nightshift.settings import settings
+from nightshift.usecase import UseCase, load_usecase, usecase_names
+
+NAME = "flight_delays"
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A checkout of its own, with a copy of the use case to break."""
+    folder = tmp_path / "include" / "usecases" / NAME
+    folder.mkdir(parents=True)
+    for file in ("usecase.yml", "sources.yml"):
+        shutil.copy(settings().usecases / NAME / file, folder / file)
+    monkeypatch.setenv("NIGHTSHIFT_PROJECT", str(tmp_path))
+    settings.cache_clear()
+    yield folder
+    settings.cache_clear()
+
+
+def edit(file: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    change(content)
+    file.write_text(yaml.safe_dump(content), encoding="utf-8")
+
+
+def refused(name: str = NAME) -> DataError:
+    with pytest.raises(DataError) as error:
+        load_usecase(name)
+    assert error.value.rule
+    assert error.value.cure
+    return error.value
+
+
+def test_the_copy_is_valid_before_it_is_broken(project: Path) -> None:
+    assert load_usecase(NAME).name == NAME
+    assert usecase_names() == [NAME]
+
+
+def table(content: dict[str, Any]) -> dict[str, Any]:
+    return content["sources"]["nycflights13"]["tables"]["weather"]
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "key"),
+    [
+        ("usecase.yml", lambda c: c.update(ownr="me"), "ownr"),
+        ("usecase.yml", lambda c: c["gate"].update(floor={"roc_auc": 0.6}), "gate.floor"),
+        ("usecase.yml", lambda c: c.pop("entity"), "entity"),
+        ("usecase.yml", lambda c: c["costs"].update(false_negative="dear"), "costs.false_negative"),
+        ("usecase.yml", lambda c: c["costs"].update(false_negative=0), "costs.false_negative"),
+        ("usecase.yml", lambda c: c["schedule"].update(hour=24), "schedule.hour"),
+        ("usecase.yml", lambda c: c.update(history_start="last year"), "history_start"),
+        (
+            "usecase.yml",
+            lambda c: c["training"]["trainers"]["xgboost"].update(kind="oracle"),
+            "trainers.xgboost.kind",
+        ),
+        ("sources.yml", lambda c: table(c).update(lag=1), "sources.nycflights13.tables.weather.lag"),
+        ("sources.yml", lambda c: table(c).update(refresh="hourly"), "tables.weather.refresh"),
+        ("sources.yml", lambda c: table(c).update(lag_days=-1), "tables.weather.lag_days"),
+        ("sources.yml", lambda c: table(c).update(key=["station"]), "'station' is not declared"),
+        ("sources.yml", lambda c: table(c).update(available_at="seen_at"), "'seen_at' is not declared"),
+        ("sources.yml", lambda c: table(c)["columns"]["origin"].update(type="text"), "columns.origin.type"),
+        (
+            "sources.yml",
+            lambda c: table(c)["columns"]["origin"].pop("description"),
+            "columns.origin.description",
+        ),
+        ("sources.yml", lambda c: table(c)["columns"]["origin"].update(pii="some"), "columns.origin.pii"),
+        ("sources.yml", lambda c: c["sources"]["nycflights13"].pop("owner"), "sources.nycflights13.owner"),
+        ("sources.yml", lambda c: c.update(sources={}), "sources"),
+        ("sources.yml", lambda c: c.pop("sources"), "sources"),
+    ],
+)
+def test_a_wrong_key_is_named(
+    project: Path, file: str, change: Callable[[dict[str, Any]], object], key: str
+) -> None:
+    edit(project / file, change)
+    error = refused()
+    assert key in error.message
+    assert str(project) in error.where
+
+
+def test_all_wrong_keys_are_named_at_once(project: Path) -> None:
+    edit(project / "usecase.yml", lambda c: c.update(ownr="me", timezone=5))
+    edit(project / "sources.yml", lambda c: table(c).update(lag=1))
+    message = refused().message
+    assert all(key in message for key in ("ownr", "timezone", "tables.weather.lag"))
+
+
+@pytest.mark.parametrize("file", ["usecase.yml", "sources.yml"])
+def test_a_missing_file_is_named(project: Path, file: str) -> None:
+    (project / file).unlink()
+    assert refused().where == str(project / file)
+
+
+@pytest.mark.parametrize("file", ["usecase.yml", "sources.yml"])
+@pytest.mark.parametrize("text", ["name: [unclosed", "- a list\n- of things", "", "just words"])
+def test_a_file_that_is_no_mapping_is_named(project: Path, file: str, text: str) -> None:
+    (project / file).write_text(text, encoding="utf-8")
+    assert refused().where == str(project / file)
+
+
+def test_a_use_case_that_is_not_there_is_named(project: Path) -> None:
+    assert "parcel_delays" in refused("parcel_delays").where
+
+
+def test_name_and_folder_must_agree(project: Path) -> None:
+    edit(project / "usecase.yml", lambda c: c.update(name="parcel_delays"))
+    error = refused()
+    assert "parcel_delays" in error.message
+    assert error.where == str(project / "usecase.yml")
+
+
+def test_a_broken_use_case_is_still_listed(project: Path) -> None:
+    (project / "usecase.yml").write_text("name: [unclosed", encoding="utf-8")
+    assert usecase_names() == [NAME]
+
+
+def test_the_night_runs_at_its_hour_on_the_local_clock(flight_delays: UseCase) -> None:
+    assert flight_delays.cron == "0 4 * * *"
+    assert flight_delays.as_of(date(2013, 1, 2)) == datetime(2013, 1, 2, 9, tzinfo=UTC)
+    assert flight_delays.as_of(date(2013, 7, 1)) == datetime(2013, 7, 1, 8, tzinfo=UTC)
+    assert flight_delays.as_of(date(2013, 3, 10)) == datetime(2013, 3, 10, 8, tzinfo=UTC)
+    assert flight_delays.as_of(date(2013, 11, 3)) == datetime(2013, 11, 3, 9, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("name", "night", "wanted"),
+    [
+        ("schedules", date(2013, 7, 1), [date(2013, 7, 1)]),
+        ("flights", date(2013, 7, 1), [date(2013, 6, 29), date(2013, 6, 30)]),
+        ("weather", date(2013, 7, 1), [date(2013, 6, 30)]),
+        ("flights", date(2013, 1, 2), [date(2013, 1, 1)]),
+        ("flights", date(2013, 1, 1), []),
+    ],
+)
+def test_the_partitions_of_a_night(
+    flight_delays: UseCase, name: str, night: date, wanted: list[date]
+) -> None:
+    declared = {table: declared for _, table, declared in flight_delays.tables()}[name]
+    assert list(declared.partitions_of_night(night, flight_delays.history_start)) == wanted
