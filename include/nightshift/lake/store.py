@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -90,6 +91,11 @@ class FileStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        # What killed writers left. Nobody takes a day to write one object.
+        for scratch in (root / self._SCRATCH).glob("*"):
+            with suppress(FileNotFoundError):
+                if time.time() - scratch.stat().st_mtime > 86_400:
+                    scratch.unlink()
 
     def put(self, key: str, content: bytes) -> None:
         """Write an object, replacing the one that may be there."""
@@ -168,7 +174,8 @@ class FileStore:
                     os.fsync(file.fileno())
             yield scratch
         finally:
-            scratch.unlink(missing_ok=True)
+            with suppress(OSError):
+                scratch.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -182,6 +189,13 @@ def _explained(path: Path) -> Iterator[Path]:
             rule="the lake's folder is readable and writable",
             where=str(path),
             cure="mend the folder's owner or mode, or set NIGHTSHIFT_LAKE; `nightshift doctor` checks it",
+        ) from error
+    except (FileExistsError, NotADirectoryError) as error:
+        raise DataError(
+            f"{path} cannot be made: something above it is no folder",
+            rule="the lake is a folder",
+            where=str(path),
+            cure="move away the file that is in its place, or set NIGHTSHIFT_LAKE to another folder",
         ) from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -3,36 +3,33 @@
 A replacement is one Delta commit: readers see the old partition or the new one. Each partition carries its
 content hash as a second partition column, so which content is published can be read from the table's log
 alone, and publishing equal content commits nothing. Rows are stored in key order and read back in partition
-and key order, with the partition as a date32 column ``partition``.
+and key order, with the partition as a date32 column ``partition``. A partition without rows is an absent one.
 """
 
 from __future__ import annotations
 
-import random
-import re
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date
-from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from deltalake import DeltaTable, write_deltalake
-from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from pydantic import BaseModel, ConfigDict
 
-from nightshift.errors import DataError, TransientError
 from nightshift.lake.canonical import sort_rows, with_partition
+from nightshift.lake.delta import (
+    HASH_COLUMN,
+    as_declared,
+    committed,
+    explained,
+    open_or_create,
+    open_table,
+    table_folder,
+)
 from nightshift.lake.hashing import content_hash
 from nightshift.lake.store import open_store
 from nightshift.usecase import UseCase
-
-LAYERS = ("features", "labels", "predictions", "quarantine", "monitoring", "outcomes")
-_LAYER = re.compile(rf"({'|'.join(LAYERS)})(_[a-z0-9_]+)?")
-_HASH = "content_hash"
-_ATTEMPTS = 8
-_T = TypeVar("_T")
 
 
 class PartitionVersion(BaseModel):
@@ -52,12 +49,12 @@ def replace_partition(
 ) -> PartitionVersion:
     """Publish ``table`` as the content of one partition, replacing what was there, in one commit.
 
-    The same content as what is published commits nothing. New columns join the table's schema, null
+    The same content as what is published commits nothing. New columns join the table's schema and are null
     elsewhere; columns that are missing read as null. An empty ``table`` leaves the partition absent.
 
     Args:
         uc: The use case.
-        layer: One of LAYERS, or one of them with a suffix (``quarantine_raw_x``).
+        layer: One of ``delta.LAYERS``, or one of them with a suffix (``quarantine_raw_x``).
         partition: The day.
         table: The partition's rows; a ``partition`` column is added where missing.
         key_columns: Columns that identify a row.
@@ -68,41 +65,47 @@ def replace_partition(
     """
     data = with_partition(table, partition)
     digest = content_hash(data, key_columns)
-    data = _storable(sort_rows(data, key_columns))
+    # A column without a type holds only nulls; Delta has no such columns.
+    typed = [field.name for field in data.schema if not pa.types.is_null(field.type)]
+    data = sort_rows(data, key_columns).select(typed)
+    where = f"{uc.name}, {layer}, partition {partition}"
 
     def attempt() -> PartitionVersion:
-        delta = _open_or_create(uc, layer, data)
-        published = _published(layer, delta).get(partition)
-        if (published.content_hash if published else None) != (digest if data.num_rows else None):
-            rows = _as_declared(delta, data, f"{uc.name}, {layer}, partition {partition}")
-            write_deltalake(
-                delta,
-                rows.append_column(_HASH, pa.repeat(pa.scalar(digest), rows.num_rows)),
-                mode="overwrite",
-                predicate=f"partition = '{partition}'",
-                schema_mode="merge",
+        with explained(uc, layer):
+            delta = open_or_create(uc, layer, data.schema)
+            published = _published(layer, delta).get(partition)
+            if published and published.content_hash == digest and _files_exist(uc, layer, delta, partition):
+                return published
+            if published or data.num_rows:
+                rows = as_declared(delta, data, where)
+                write_deltalake(
+                    delta,
+                    rows.append_column(HASH_COLUMN, pa.repeat(pa.scalar(digest), rows.num_rows)),
+                    mode="overwrite",
+                    predicate=f"partition = '{partition}'",
+                    schema_mode="merge",
+                )
+            return PartitionVersion(
+                layer=layer,
+                partition=partition,
+                rows=data.num_rows,
+                content_hash=digest,
+                table_version=delta.version(),
             )
-            published = None
-        return published or PartitionVersion(
-            layer=layer,
-            partition=partition,
-            rows=data.num_rows,
-            content_hash=digest,
-            table_version=delta.version(),
-        )
 
-    return _committed(attempt, f"{layer} {partition}")
+    return committed(attempt, where)
 
 
 def delete_partition(uc: UseCase, layer: str, partition: date) -> None:
     """Remove one partition in one commit; nothing happens when it is not there."""
 
     def attempt() -> None:
-        delta = _open(uc, layer)
+        delta = open_table(uc, layer)
         if delta is not None and partition in _published(layer, delta):
-            delta.delete(f"partition = '{partition}'")
+            with explained(uc, layer):
+                delta.delete(f"partition = '{partition}'")
 
-    _committed(attempt, f"{layer} {partition}")
+    committed(attempt, f"{uc.name}, {layer}, partition {partition}")
 
 
 def partition_version(uc: UseCase, layer: str, partition: date) -> PartitionVersion | None:
@@ -112,8 +115,15 @@ def partition_version(uc: UseCase, layer: str, partition: date) -> PartitionVers
 
 def partition_versions(uc: UseCase, layer: str) -> dict[date, PartitionVersion]:
     """Return what is published, by partition, oldest first. Reads the table's log, no data."""
-    delta = _open(uc, layer)
+    delta = open_table(uc, layer)
     return _published(layer, delta) if delta is not None else {}
+
+
+def layers(uc: UseCase) -> list[str]:
+    """Return the layers of a use case that somebody has published to, sorted."""
+    folder = f"tables/{uc.name}/"
+    logs = (key.removeprefix(folder) for key in open_store().list(folder) if "/_delta_log/" in key)
+    return sorted({key.partition("/")[0] for key in logs})
 
 
 def read_partitions(
@@ -133,7 +143,8 @@ def read_partitions(
     dataset = _dataset(uc, layer, start, end)
     if dataset is None:
         return pa.table({})
-    return dataset.to_table(columns=_chosen(dataset, columns))
+    with explained(uc, layer):
+        return dataset.to_table(columns=_chosen(dataset, columns))
 
 
 def scan(
@@ -150,63 +161,27 @@ def scan(
     batches = dataset.to_batches(
         columns=_chosen(dataset, columns), batch_size=batch_rows, batch_readahead=2, fragment_readahead=1
     )
-    yield from (batch for batch in batches if batch.num_rows)
+    with explained(uc, layer):
+        for batch in batches:
+            if batch.num_rows:
+                yield batch
 
 
 def vacuum(uc: UseCase, layer: str, retention_days: int) -> int:
     """Remove files no version younger than ``retention_days`` needs, killed writers' too; return how many."""
-    delta = _open(uc, layer)
+    delta = open_table(uc, layer)
     if delta is None:
         return 0
-    removed = delta.vacuum(
-        retention_hours=retention_days * 24, dry_run=False, enforce_retention_duration=False, full=True
-    )
+    with explained(uc, layer):
+        removed = delta.vacuum(
+            retention_hours=retention_days * 24, dry_run=False, enforce_retention_duration=False, full=True
+        )
     return len(removed)
-
-
-def _open(uc: UseCase, layer: str) -> DeltaTable | None:
-    if not _LAYER.fullmatch(layer):
-        raise DataError(
-            f"there is no layer {layer!r}",
-            rule=f"layers are {', '.join(LAYERS)}, or one of them followed by _<name>",
-            where=f"{uc.name}, layer {layer}",
-            cure="use one of these",
-        )
-    store = open_store()
-    try:
-        return DeltaTable(store.uri(f"tables/{uc.name}/{layer}"), storage_options=store.storage_options())
-    except TableNotFoundError:
-        return None
-
-
-def _open_or_create(uc: UseCase, layer: str, data: pa.Table) -> DeltaTable:
-    """Return the layer's table, creating it with the columns of ``data`` where there is none.
-
-    Of several processes that create at once one wins, by Delta's own first commit; the others then open it.
-    Nobody holds a lock that a killed process could leave behind.
-    """
-    delta = _open(uc, layer)
-    if delta is not None:
-        return delta
-    store = open_store()
-    with_hash = data.schema.append(pa.field(_HASH, pa.string()))
-    try:
-        return DeltaTable.create(
-            store.uri(f"tables/{uc.name}/{layer}"),
-            schema=pa.schema([field.with_nullable(True) for field in with_hash]),
-            partition_by=["partition", _HASH],
-            storage_options=store.storage_options(),
-        )
-    except DeltaError:
-        delta = _open(uc, layer)
-        if delta is None:
-            raise
-        return delta
 
 
 def _published(layer: str, delta: DeltaTable) -> dict[date, PartitionVersion]:
     files = pa.table(delta.get_add_actions(flatten=True))
-    day, digest = "partition.partition", f"partition.{_HASH}"
+    day, digest = "partition.partition", f"partition.{HASH_COLUMN}"
     rows = files.group_by([day, digest]).aggregate([("num_records", "sum")]).sort_by(day)
     return {
         row[day]: PartitionVersion(
@@ -220,36 +195,19 @@ def _published(layer: str, delta: DeltaTable) -> dict[date, PartitionVersion]:
     }
 
 
-def _storable(data: pa.Table) -> pa.Table:
-    """Drop columns without a type: Delta has no such columns, and they hold only nulls."""
-    return data.drop_columns([field.name for field in data.schema if pa.types.is_null(field.type)])
-
-
-def _as_declared(delta: DeltaTable, data: pa.Table, where: str) -> pa.Table:
-    """Return ``data`` in the column types of the table; columns the table lacks stay as they are."""
-    declared = pa.schema(delta.schema())
-    for place, field in enumerate(data.schema):
-        if field.name not in declared.names:
-            continue
-        wanted = declared.field(field.name).type
-        column = data[field.name]
-        if field.type == wanted:
-            continue
-        widened = pa.types.is_int64(field.type) and pa.types.is_float64(wanted)
-        if not widened and column.null_count < len(column):
-            raise DataError(
-                f"column {field.name!r} is {field.type}, the published table has {wanted}",
-                rule="a published column keeps its type",
-                where=where,
-                cure="cast the column, or publish it under a new name",
-            )
-        data = data.set_column(place, field.name, column.cast(wanted))
-    return data
+def _files_exist(uc: UseCase, layer: str, delta: DeltaTable, partition: date) -> bool:
+    """Return whether storage still has a partition's files, so that publishing again mends lost ones."""
+    files = pa.table(delta.get_add_actions(flatten=True))
+    named = files.filter(pc.equal(files["partition.partition"], partition))["path"].to_pylist()
+    folder = table_folder(uc, layer)
+    return {f"{folder}/{path}" for path in named} <= set(
+        open_store().list(f"{folder}/partition={partition}/")
+    )
 
 
 def _dataset(uc: UseCase, layer: str, start: date, end: date) -> ds.Dataset | None:
     """Return the files of a range of partitions as a dataset that yields them in order."""
-    delta = _open(uc, layer)
+    delta = open_table(uc, layer)
     if delta is None:
         return None
     whole = delta.to_pyarrow_dataset()
@@ -260,19 +218,8 @@ def _dataset(uc: UseCase, layer: str, start: date, end: date) -> ds.Dataset | No
 
 
 def _chosen(dataset: ds.Dataset, columns: Sequence[str] | None) -> list[str]:
-    return list(columns) if columns is not None else [name for name in dataset.schema.names if name != _HASH]
-
-
-def _committed(attempt: Callable[[], _T], what: str) -> _T:
-    """Call ``attempt`` until no other writer's commit comes in between."""
-    for tries in range(1, _ATTEMPTS + 1):
-        try:
-            return attempt()
-        except (CommitFailedError, OSError) as error:
-            if tries == _ATTEMPTS:
-                raise TransientError(
-                    f"{what}: other writers or the storage kept in the way: {error}"
-                ) from error
-            # Random, so that writers that collided do not collide again.
-            time.sleep(random.uniform(0.05, 0.2) * tries)
-    raise AssertionError("unreachable")
+    return (
+        list(columns)
+        if columns is not None
+        else [name for name in dataset.schema.names if name != HASH_COLUMN]
+    )

@@ -1,0 +1,150 @@
+"""What the Delta tables of ``tables`` stand on: opening, creating, committing, and explaining failures.
+
+Two things of Delta decide the shape. First writes of a new table collide in its metadata, so a table is
+created by a commit of its own before anyone writes. Of several commits to one partition at once all but one
+fail, so a writer looks again at what is published and tries again.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import pyarrow as pa
+from deltalake import DeltaTable
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+
+from nightshift.errors import DataError, TransientError
+from nightshift.lake.store import open_store
+from nightshift.usecase import UseCase
+
+LAYERS = ("features", "labels", "predictions", "quarantine", "monitoring", "outcomes")
+HASH_COLUMN = "content_hash"
+
+_LAYER = re.compile(rf"({'|'.join(LAYERS)})(_[a-z0-9_]+)?")
+_ATTEMPTS = 10
+_T = TypeVar("_T")
+
+
+def table_folder(uc: UseCase, layer: str) -> str:
+    """Return the key under which the table of a layer lies.
+
+    Raises:
+        DataError: There is no such layer.
+    """
+    if not _LAYER.fullmatch(layer):
+        raise DataError(
+            f"there is no layer {layer!r}",
+            rule=f"layers are {', '.join(LAYERS)}, or one of them followed by _<name>",
+            where=f"{uc.name}, layer {layer}",
+            cure="use one of these",
+        )
+    return f"tables/{uc.name}/{layer}"
+
+
+def open_table(uc: UseCase, layer: str) -> DeltaTable | None:
+    """Return the newest version of a layer's table; None when nobody has published to it."""
+    store = open_store()
+    uri = store.uri(table_folder(uc, layer))
+    try:
+        with explained(uc, layer):
+            return DeltaTable(uri, storage_options=store.storage_options())
+    except TableNotFoundError:
+        return None
+
+
+def open_or_create(uc: UseCase, layer: str, columns: pa.Schema) -> DeltaTable:
+    """Return a layer's table, creating it with ``columns`` where there is none.
+
+    Of several processes that create at once one wins, by Delta's own first commit, and the others open what
+    it made. Nobody holds a lock that a killed process could leave behind.
+    """
+    delta = open_table(uc, layer)
+    if delta is not None:
+        return delta
+    store = open_store()
+    declared = [field.with_nullable(True) for field in columns.append(pa.field(HASH_COLUMN, pa.string()))]
+    try:
+        return DeltaTable.create(
+            store.uri(table_folder(uc, layer)),
+            schema=pa.schema(declared),
+            partition_by=["partition", HASH_COLUMN],
+            storage_options=store.storage_options(),
+        )
+    except DeltaError:
+        delta = open_table(uc, layer)
+        if delta is None:
+            raise
+        return delta
+
+
+def committed(attempt: Callable[[], _T], what: str) -> _T:
+    """Call ``attempt`` until no other writer's commit comes in between.
+
+    Raises:
+        TransientError: The others kept winning.
+    """
+    for tries in range(1, _ATTEMPTS + 1):
+        try:
+            return attempt()
+        except CommitFailedError as error:
+            if tries == _ATTEMPTS:
+                raise TransientError(
+                    f"{what}: other writers committed first, {tries} times: {error}"
+                ) from error
+            # Random, so that writers that collided do not collide again.
+            time.sleep(random.uniform(0.02, 0.2) * tries)
+    raise AssertionError("unreachable")
+
+
+def as_declared(delta: DeltaTable, data: pa.Table, where: str) -> pa.Table:
+    """Return ``data`` in the column types of the table; columns the table lacks stay as they are.
+
+    Raises:
+        DataError: A column's type has changed.
+    """
+    declared = pa.schema(delta.schema())
+    for place, field in enumerate(data.schema):
+        wanted = declared.field(field.name).type if field.name in declared.names else field.type
+        if field.type == wanted:
+            continue
+        column = data[field.name]
+        widened = pa.types.is_int64(field.type) and pa.types.is_float64(wanted)
+        if not widened and column.null_count < len(column):
+            raise DataError(
+                f"column {field.name!r} is {field.type}, the published table has {wanted}",
+                rule="a published column keeps its type",
+                where=where,
+                cure="cast the column, or publish it under a new name",
+            )
+        data = data.set_column(place, field.name, column.cast(wanted))
+    return data
+
+
+@contextmanager
+def explained(uc: UseCase, layer: str) -> Iterator[None]:
+    """Tell apart a damaged table, a storage that failed, and a lost race (which passes through)."""
+    try:
+        yield
+    except (CommitFailedError, TableNotFoundError):
+        raise
+    except FileNotFoundError as error:
+        raise _damaged(uc, layer, "a file that its log names is gone", error) from error
+    except OSError as error:
+        raise TransientError(f"{uc.name}, {layer}: the storage failed: {error}") from error
+    except DeltaError as error:
+        raise _damaged(uc, layer, "its log cannot be read or written", error) from error
+
+
+def _damaged(uc: UseCase, layer: str, what: str, error: Exception) -> DataError:
+    return DataError(
+        f"the table of {layer} is damaged: {what}: {error}",
+        rule="a table has its log and every file the log names",
+        where=open_store().uri(table_folder(uc, layer)),
+        cure="publish the partition again, which replaces lost files; if the log is lost, remove the folder "
+        "of the table and rebuild the layer",
+    )
