@@ -24,8 +24,12 @@
 {% endmacro %}
 
 {#
-  The lagged features: for each grouping which rates, over which windows. Each is a division of two sums of
-  int_performance_lagged, joined as `<grouping>_lagged`.
+  The lagged features: each is a name and the SQL of its value, from int_performance_lagged joined once a
+  grouping as `<grouping>_lagged`.
+
+  Yesterday counts as it was. Over 7 and 28 days a group is compared with all flights of the same days
+  (`excess`: the group's rate minus the overall one): the overall level over weeks is the season, which a
+  model that has seen less than a year would take for the cause.
 #}
 {% macro lagged_features() %}
     {%- set measures = {
@@ -34,31 +38,45 @@
         'mean_departure_delay': ('departure_delay_minutes', 'departed'),
         'cancelled_rate': ('cancelled', 'flights'),
     } -%}
-    {%- set wanted = [
-        ('overall', ['late_rate', 'mean_delay', 'cancelled_rate'], [1]),
-        ('origin', ['late_rate', 'mean_delay', 'cancelled_rate'], [1]),
-        ('origin', ['late_rate'], [7, 28]),
-        ('carrier', ['late_rate', 'mean_delay'], [1, 7, 28]),
-        ('carrier', ['cancelled_rate'], [1]),
-        ('carrier_origin', ['mean_delay', 'mean_departure_delay', 'cancelled_rate'], [1]),
-        ('route', ['late_rate', 'mean_delay'], [1, 7, 28]),
-        ('dest', ['late_rate', 'mean_delay'], [1]),
-        ('aircraft', ['late_rate', 'mean_delay'], [1, 7, 28]),
-        ('flight', ['late_rate', 'mean_delay'], [1, 7, 28]),
-        ('carrier_hour', ['late_rate', 'mean_delay'], [1, 7, 28]),
-        ('origin_hour', ['late_rate', 'mean_delay'], [1, 7, 28]),
+    {%- set yesterday = [
+        ('overall', ['late_rate', 'mean_delay', 'mean_departure_delay', 'cancelled_rate']),
+        ('origin', ['late_rate', 'mean_delay', 'mean_departure_delay', 'cancelled_rate']),
+        ('carrier', ['late_rate', 'mean_delay', 'cancelled_rate']),
+        ('carrier_origin', ['late_rate', 'mean_delay', 'mean_departure_delay', 'cancelled_rate']),
+        ('route', ['late_rate', 'mean_delay']),
+        ('dest', ['late_rate', 'mean_delay', 'cancelled_rate']),
+        ('aircraft', ['late_rate', 'mean_delay']),
+        ('flight', ['late_rate', 'mean_delay']),
+        ('carrier_hour', ['late_rate', 'mean_delay']),
+        ('origin_hour', ['late_rate', 'mean_delay']),
     ] -%}
+    {%- set over_weeks = ['origin', 'carrier', 'route', 'dest', 'aircraft', 'flight', 'carrier_hour', 'origin_hour'] -%}
     {%- set features = [] -%}
-    {%- for grouping, rates, windows in wanted -%}
-        {%- for rate in rates -%}
-            {%- for window in windows -%}
+    {%- for grouping, names in yesterday -%}
+        {%- for name in names -%}
+            {%- do features.append({
+                'name': grouping ~ '_' ~ name ~ '_1d',
+                'value': _lagged_rate(grouping, measures[name], 1),
+            }) -%}
+        {%- endfor -%}
+    {%- endfor -%}
+    {%- for grouping in over_weeks -%}
+        {%- for name in ['late_rate', 'mean_delay'] -%}
+            {%- for window in [7, 28] -%}
                 {%- do features.append({
-                    'name': grouping ~ '_' ~ rate ~ '_' ~ window ~ 'd',
-                    'numerator': grouping ~ '_lagged.' ~ measures[rate][0] ~ '_' ~ window ~ 'd',
-                    'denominator': grouping ~ '_lagged.' ~ measures[rate][1] ~ '_' ~ window ~ 'd',
+                    'name': grouping ~ '_' ~ name ~ '_excess_' ~ window ~ 'd',
+                    'value': _lagged_rate(grouping, measures[name], window)
+                        ~ ' - ' ~ _lagged_rate('overall', measures[name], window),
                 }) -%}
             {%- endfor -%}
         {%- endfor -%}
     {%- endfor -%}
     {{ return(features) }}
 {% endmacro %}
+
+{% macro _lagged_rate(grouping, measure, window) -%}
+    {{ return(ratio(
+        grouping ~ '_lagged.' ~ measure[0] ~ '_' ~ window ~ 'd',
+        grouping ~ '_lagged.' ~ measure[1] ~ '_' ~ window ~ 'd',
+    )) }}
+{%- endmacro %}

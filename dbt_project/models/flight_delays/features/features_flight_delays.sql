@@ -1,5 +1,3 @@
-{{ config(meta={'window': 'nights'}) }}
-
 -- One row for each flight scheduled on the day, with what the night of that day knows. Training and scoring
 -- read this relation and nothing else; its model inputs are listed in usecase.yml, in the same words.
 --
@@ -55,6 +53,8 @@ select
     cast(extract(year from flights.partition) as bigint) - planes.manufactured_year as plane_age_years,
     planes.seats as plane_seats,
 
+    coalesce(flight_lagged.arrived_28d, 0) as flight_arrivals_28d,
+
     context.departures_day,
     context.departures_origin_day,
     context.departures_origin_hour,
@@ -80,7 +80,7 @@ select
     weather.day_max_gust_mph,
 
     {% for feature in lagged_features() %}
-    {{ ratio(feature.numerator, feature.denominator) }} as {{ feature.name }}{{ ',' if not loop.last }}
+    {{ feature.value }} as {{ feature.name }}{{ ',' if not loop.last }}
     {% endfor %}
 from flights
 inner join context

@@ -1,5 +1,3 @@
-{{ config(meta={'window': 'facts'}) }}
-
 -- The truth, and from which night on it may be learnt from. Cancelled and diverted flights have none.
 select
     flight_id,

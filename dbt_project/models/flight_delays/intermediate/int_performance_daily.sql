@@ -1,5 +1,3 @@
-{{ config(meta={'window': 'facts'}) }}
-
 -- Integers only, and one row per day *and* night of becoming known: features add up the rows that their
 -- night may see, and divide once, at the end.
 with flights as (

@@ -1,5 +1,3 @@
-{{ config(meta={'window': 'nights'}) }}
-
 -- Each day counts for the nights that follow it, up to the longest lag, once it was known to them.
 {% set measures = [
     'flights', 'arrived', 'arrived_late', 'arrival_delay_minutes',

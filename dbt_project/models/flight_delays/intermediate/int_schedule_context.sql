@@ -1,5 +1,3 @@
-{{ config(meta={'window': 'nights'}) }}
-
 -- What the day's schedule itself says of each flight: how crowded it is around it, and where it stands in
 -- the day of its aircraft. Flights without an aircraft are all cancelled in the end, which nothing here may
 -- give away: each of them counts as the first and only flight of an aircraft of its own.

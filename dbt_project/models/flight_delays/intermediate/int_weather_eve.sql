@@ -1,5 +1,3 @@
-{{ config(meta={'window': 'nights'}) }}
-
 -- What the night of D knows of the sky: the day before, above all its evening, at each origin.
 -- Minima, maxima and last values only: they do not depend on the order of adding up.
 {% set evening = 'local_hour >= 18' %}

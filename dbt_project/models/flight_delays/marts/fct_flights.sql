@@ -1,5 +1,3 @@
-{{ config(meta={'window': 'facts'}) }}
-
 with flights as (
 
     select * from {{ ref('stg_flights') }}

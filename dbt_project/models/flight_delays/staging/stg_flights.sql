@@ -1,5 +1,3 @@
-{{ config(meta={'window': 'facts'}) }}
-
 select
     partition,
     flight_id,

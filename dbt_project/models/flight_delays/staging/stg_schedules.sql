@@ -1,5 +1,3 @@
-{{ config(meta={'window': 'nights'}) }}
-
 select
     partition,
     flight_id,
