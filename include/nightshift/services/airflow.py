@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 
@@ -177,7 +178,7 @@ def start() -> None:
         processes.start(processes.Service(name=name, command=command, environment=whole))
 
 
-def wait_ready(seconds: float = 120) -> None:
+def wait_ready(seconds: float = 300) -> None:
     """Return when the API answers and scheduler, DAG processor and triggerer have reported to it.
 
     Raises:
@@ -193,8 +194,21 @@ def healthy() -> bool:
         health = response.raise_for_status().json()
     except (httpx.HTTPError, ValueError):
         return False
-    parts = (health.get(part) or {} for part in ("metadatabase", "scheduler", "dag_processor", "triggerer"))
-    return all(part.get("status") == "healthy" for part in parts)
+    return health["metadatabase"]["status"] == "healthy" and all(
+        _reported(health[part], since)
+        for part, since in (
+            ("scheduler", "airflow-scheduler"),
+            ("dag_processor", "airflow-dag-processor"),
+            ("triggerer", "airflow-triggerer"),
+        )
+    )
+
+
+def _reported(health: dict[str, str | None], name: str) -> bool:
+    """Tell whether the last heartbeat is of the process that runs now, not of one stopped a moment ago."""
+    running = processes.alive(name)
+    beat = next((value for key, value in health.items() if key.endswith("_heartbeat")), None)
+    return bool(running and beat and datetime.fromisoformat(beat).timestamp() > running.created)
 
 
 def _passwords_file() -> Path:

@@ -35,7 +35,7 @@ def start() -> None:
     processes.start(processes.Service(name=NAME, command=command, environment=environment))
 
 
-def wait_ready(seconds: float = 60) -> None:
+def wait_ready(seconds: float = 300) -> None:
     """Return when the server answers.
 
     Raises:

@@ -33,9 +33,9 @@ _MAINTENANCE_DATABASE = "postgres"
 # PostgreSQL refuses to run as root; the wheel's own answer is a system user of this name.
 _SYSTEM_USER = "pgserver"
 
-_CURE = (
-    "run `nightshift down`, delete that folder and run `nightshift up`: Airflow's history and the served "
-    "copy of the predictions are lost, the lake is not"
+CURE = (
+    "run `nightshift down`, delete {folder} and run `nightshift up`: Airflow's history and the served copy "
+    "of the predictions are lost, the lake is not"
 )
 
 
@@ -146,25 +146,29 @@ def _environment() -> dict[str, str]:
     return {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
 
 
+def damage(folder: Path) -> str | None:
+    """Say what is wrong with a data folder; None when it is whole, empty or not there."""
+    if (folder / "PG_VERSION").exists():
+        whole = (folder / "base").is_dir() and (folder / "global" / "pg_control").exists()
+        return None if whole else f"{folder} is a PostgreSQL data folder with files missing"
+    # A database is made elsewhere and moved here whole, so this was never one, or is no more.
+    if folder.exists() and any(folder.iterdir()):
+        return f"{folder} holds files but no PG_VERSION: it is no PostgreSQL data folder"
+    return None
+
+
 def _initialise() -> None:
     folder = data_folder()
-    if (folder / "PG_VERSION").exists():
-        if not (folder / "base").is_dir() or not (folder / "global" / "pg_control").exists():
-            raise DataError(
-                f"{folder} is a PostgreSQL data folder with files missing",
-                rule="the state folder is whole",
-                where=str(folder),
-                cure=_CURE,
-            )
-        return
-    # Without PG_VERSION the folder never became a database (initdb writes elsewhere first, below).
-    if folder.exists() and any(folder.iterdir()):
+    damaged = damage(folder)
+    if damaged:
         raise DataError(
-            f"{folder} holds files but is no PostgreSQL data folder (no PG_VERSION)",
+            damaged,
             rule="the state folder is whole",
             where=str(folder),
-            cure=_CURE,
+            cure=CURE.format(folder=folder),
         )
+    if (folder / "PG_VERSION").exists():
+        return
     user = _system_user()
     if user:
         _let_pass(folder)
