@@ -87,11 +87,11 @@ def publish_features(uc: UseCase, staged: Sequence[dict[str, Any]]) -> list[dict
 # Inference ------------------------------------------------------------------------------------------
 
 
-def score(uc: UseCase, start: date, end: date) -> list[dict[str, Any]]:
+def score(uc: UseCase, start: date, end: date, run_id: str = "") -> list[dict[str, Any]]:
     """Score each day with the champion in force on it, and stage the predictions for validation."""
     from nightshift.inference.score import score as score_partition
 
-    return [score_partition(uc, day).model_dump(mode="json") for day in days(start, end)]
+    return [score_partition(uc, day, run_id).model_dump(mode="json") for day in days(start, end)]
 
 
 def validate_predictions(uc: UseCase, staged: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -102,9 +102,14 @@ def validate_predictions(uc: UseCase, staged: Sequence[dict[str, Any]]) -> list[
 def publish_predictions(uc: UseCase, staged: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Publish validated predictions to the lake, then to the table that applications read."""
     from nightshift.inference.publish import publish_predictions as publish
+    from nightshift.inference.serving import serve
     from nightshift.lake.staging import Staged
+    from nightshift.services import postgres
 
-    return [publish(uc, Staged.model_validate(item)).model_dump(mode="json") for item in staged]
+    published = [publish(uc, Staged.model_validate(item)) for item in staged]
+    for version in published:
+        serve(uc, version.partition, postgres.url("serving"))
+    return [version.model_dump(mode="json") for version in published]
 
 
 # Monitoring -----------------------------------------------------------------------------------------
@@ -150,9 +155,14 @@ def superseded(uc: UseCase, night: date) -> bool:
 
 def take_snapshot(uc: UseCase, night: date) -> dict[str, Any]:
     """Freeze what is known by ``night`` as the data of one training."""
+    from nightshift.quality.reference import remember
+    from nightshift.training.snapshot import load as load_part
     from nightshift.training.snapshot import snapshot
 
-    return snapshot(uc, night).model_dump(mode="json")
+    frozen = snapshot(uc, night)
+    # The suites of later nights compare their features with what training saw.
+    remember(uc, frozen.content_hash, load_part(frozen, "train"))
+    return frozen.model_dump(mode="json")
 
 
 def train_candidate(uc: UseCase, snapshot: dict[str, Any], trainer: str) -> dict[str, Any]:
@@ -166,8 +176,8 @@ def train_candidate(uc: UseCase, snapshot: dict[str, Any], trainer: str) -> dict
 def evaluate(uc: UseCase, snapshot: dict[str, Any], candidates: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Judge candidates and champion on the same holdout rows."""
     from nightshift.evaluation.evaluate import evaluate as evaluate_candidates
+    from nightshift.registry.records import Candidate
     from nightshift.training.snapshot import Snapshot
-    from nightshift.training.train import Candidate
 
     return evaluate_candidates(
         uc, Snapshot.model_validate(snapshot), [Candidate.model_validate(item) for item in candidates]
@@ -184,15 +194,50 @@ def gate(uc: UseCase, evaluation: dict[str, Any]) -> dict[str, Any]:
 
 def promote(uc: UseCase, night: date, decision: dict[str, Any]) -> dict[str, Any]:
     """Register the gate's choice and put it in force from the day after ``night``."""
-    from nightshift.evaluation.gate import Decision
     from nightshift.registry.deployments import promote as deploy
+    from nightshift.registry.records import Decision
 
     return deploy(uc, Decision.model_validate(decision), effective_from=night + timedelta(days=1)).model_dump(
         mode="json"
     )
 
 
-# Watching -------------------------------------------------------------------------------------------
+def roll_back(uc: UseCase, version: str, effective_from: date, reason: str) -> dict[str, Any]:
+    """Put an earlier version in force again, from ``effective_from`` on."""
+    from nightshift.registry.deployments import rollback
+
+    return rollback(uc, version, effective_from=effective_from, reason=reason).model_dump(mode="json")
+
+
+# Keeping --------------------------------------------------------------------------------------------
+
+
+def find_gaps(uc: UseCase, grace_minutes: int) -> dict[str, list[str]]:
+    """Return the nights that stopped halfway, by the asset to announce again, and ``late`` ones."""
+    from nightshift.monitoring.gaps import find_gaps as find
+
+    gaps = find(uc, grace=timedelta(minutes=grace_minutes))
+    found = gaps.again | {"late": gaps.late}
+    return {name: [night.isoformat() for night in nights] for name, nights in found.items()}
+
+
+def replay_quarantine(uc: UseCase, night: date) -> dict[str, Any]:
+    """Judge the quarantined rows of a night's partitions again by today's rules; land those that pass."""
+    from nightshift.ingestion import replay
+
+    replayed = {}
+    for source, name, table in uc.tables():
+        for partition in table.partitions_of_night(night, uc.history_start):
+            replayed[f"{name} {partition}"] = replay(uc, source, name, partition)
+    return replayed
+
+
+def sweep_lake(uc: UseCase, today: date) -> dict[str, int]:
+    """Delete what the use case's retention no longer keeps: number of things deleted, by kind."""
+    from nightshift.lake.retention import sweep
+
+    return sweep(uc, today)
+
 
 
 def _validate(uc: UseCase, staged: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -203,8 +248,15 @@ def _validate(uc: UseCase, staged: Sequence[dict[str, Any]]) -> list[dict[str, A
     accepted: list[Staged] = []
     for layer in dict.fromkeys(item.layer for item in items):
         for chunk in _chunks([item for item in items if item.layer == layer]):
-            accepted += validate_staged(uc, chunk)
+            accepted += validate_staged(uc, chunk, snapshot_of=lambda day: _snapshot_behind(uc, day))
     return [item.model_dump(mode="json") for item in accepted]
+
+
+def _snapshot_behind(uc: UseCase, day: date) -> str | None:
+    from nightshift.registry.deployments import champion_at
+
+    deployment = champion_at(uc, day)
+    return deployment.snapshot_hash if deployment else None
 
 
 def _chunks(items: Sequence[Staged]) -> Iterator[Sequence[Staged]]:

@@ -226,17 +226,24 @@ def load_usecase(name: str) -> UseCase:
         DataError: A file is missing, is not YAML, or breaks the schema; the message names file and key.
     """
     folder = settings().usecases / name
-    content: dict[str, Any] = {}
-    for file in (folder / "usecase.yml", folder / "sources.yml"):
-        content |= _read_yaml(file)
+    usecase_file, sources_file = folder / "usecase.yml", folder / "sources.yml"
+    content, catalogue = _read_yaml(usecase_file), _read_yaml(sources_file)
+    for key in (content.keys() & {"sources"}) | (catalogue.keys() - {"sources"}):
+        raise DataError(
+            f"key {key!r} is in the wrong file",
+            rule="sources.yml holds `sources` and nothing else; usecase.yml holds the rest",
+            where=str(folder),
+            cure=f"move {key!r} to the other file",
+        )
     try:
-        usecase = UseCase.model_validate(content)
+        usecase = UseCase.model_validate(content | catalogue)
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'top level'}: {e['msg']}" for e in error.errors())
+        files = {sources_file if e["loc"][:1] == ("sources",) else usecase_file for e in error.errors()}
         raise DataError(
             f"use case {name!r} is not valid: {problems}",
             rule="usecase.yml and sources.yml follow nightshift.usecase.UseCase",
-            where=str(folder),
+            where=", ".join(str(file) for file in sorted(files)),
             cure="mend the keys named above; every key and its meaning is in include/nightshift/usecase.py",
         ) from error
     if usecase.name != name:
@@ -257,7 +264,7 @@ def usecase_names() -> Sequence[str]:
 def _read_yaml(file: Path) -> dict[str, Any]:
     try:
         content = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise DataError(
             f"cannot read {file.name}: {error}",
             rule="a use case has a usecase.yml and a sources.yml",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from datetime import UTC, datetime
 from typing import Any
@@ -25,7 +26,9 @@ def run_failed(context: dict[str, Any]) -> None:
     alert(run.dag_id.split(".")[0], "run_failed", f"{run.dag_id} failed{key} (run {run.run_id})")
 
 
-async def deadline_missed(usecase: str, **context: Any) -> None:
-    """Raise an alert for a run that is still unfinished at its SLA."""
-    run = context.get("context", {}).get("dag_run", {})
-    alert(usecase, "deadline_missed", f"a run is past its SLA: {run}")
+async def deadline_missed(usecase: str, context: dict[str, Any]) -> None:
+    """Raise an alert for a run that is still unfinished at its SLA; runs in the triggerer."""
+    run = context["dag_run"]
+    key = f", partition {run['partition_key']}" if run.get("partition_key") else ""
+    message = f"{run['dag_id']} is unfinished at its SLA{key} (run {run['dag_run_id']})"
+    await asyncio.to_thread(alert, usecase, "deadline_missed", message)

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from datetime import datetime, time, timedelta
 from typing import Any
 
+# The stub file of airflow.sdk 3.3 does not list the three deadline classes that the package exports.
 from airflow.sdk import (
-    AsyncCallback,
-    DeadlineAlert,
-    DeadlineReference,
+    AsyncCallback,  # type: ignore[attr-defined]
+    DeadlineAlert,  # type: ignore[attr-defined]
+    DeadlineReference,  # type: ignore[attr-defined]
     ExceptionRetryPolicy,
     RetryAction,
     RetryRule,

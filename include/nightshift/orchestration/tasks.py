@@ -15,6 +15,7 @@ from typing import Any
 from airflow.sdk import get_current_context, task
 from airflow.sdk.exceptions import AirflowSkipException
 
+from nightshift.orchestration.alerts import alert
 from nightshift.orchestration.assets import announce
 from nightshift.orchestration.params import night, window
 from nightshift.partition import parse_partition
@@ -97,7 +98,7 @@ def score(usecase: str) -> list[dict[str, Any]]:
     """Score the run's days with the champion in force on each."""
     from nightshift import stages
 
-    return stages.score(load_usecase(usecase), *window())
+    return stages.score(load_usecase(usecase), *window(), run_id=get_current_context()["run_id"])
 
 
 @task
@@ -221,7 +222,10 @@ def find_gaps(usecase: str) -> dict[str, list[str]]:
     """Find nights that stopped halfway: keys to send again, by asset."""
     from nightshift import stages
 
-    return stages.find_gaps(load_usecase(usecase), get_current_context()["params"]["grace_minutes"])
+    gaps = stages.find_gaps(load_usecase(usecase), get_current_context()["params"]["grace_minutes"])
+    for late in gaps["late"]:
+        alert(usecase, "night_late", f"{late} is past its SLA and has no predictions")
+    return gaps
 
 
 @task

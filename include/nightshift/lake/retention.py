@@ -1,0 +1,36 @@
+"""Deletes what a use case's retention no longer keeps, and what killed writers left behind."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+
+from nightshift.lake import raw, staging, tables
+from nightshift.usecase import UseCase
+
+
+def sweep(uc: UseCase, today: date) -> dict[str, int]:
+    """Apply the retention of ``uc`` as of ``today``; a second call deletes nothing.
+
+    Partitions are kept by their own day, and never counted from a day after the newest one: a lake that was
+    left alone for years, or that replays the past, is not emptied by its first sweep.
+
+    Returns:
+        Number of things deleted, by kind: raw files, table partitions, table files, staged objects.
+    """
+    layers = tables.layers(uc)
+    newest = max((day for layer in layers for day in tables.partition_versions(uc, layer)), default=today)
+    now = min(today, newest)
+    oldest = now - timedelta(days=uc.retention.table_days)
+    expired = [
+        (layer, day) for layer in layers for day in tables.partition_versions(uc, layer) if day < oldest
+    ]
+    for layer, day in expired:
+        tables.delete_partition(uc, layer, day)
+    return {
+        "raw_files": raw.expire(uc, now - timedelta(days=uc.retention.raw_days)) + raw.sweep_orphans(uc),
+        "table_partitions": len(expired),
+        "table_files": sum(
+            tables.vacuum(uc, layer, retention_days=uc.retention.staging_days) for layer in layers
+        ),
+        "staged_objects": staging.sweep(uc, older_than_days=uc.retention.staging_days),
+    }
