@@ -1,0 +1,201 @@
+"""The only code that talks to Great Expectations.
+
+Great Expectations 1.24 logs an expectation it does not know and then leaves it out, returns results in
+another order than the suite's, and turns an exception inside an expectation into a failure. All three
+would make a suite look stricter or laxer than it is, so they are checked for here.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from nightshift.errors import DataError
+
+ROW_NUMBER = "row_number"
+_NAME = "nightshift"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One expectation, ready to run: nothing in ``kwargs`` is left to fill in."""
+
+    rule: str
+    type: str
+    kwargs: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one expectation found.
+
+    Attributes:
+        rule: Name of the rule.
+        success: Whether the expectation holds for the whole frame.
+        broken: Values of ``row_number`` of the rows that break it; empty for one that judges a whole batch.
+        observed: The number or values seen, for one that judges a whole batch.
+        result: Great Expectations' own result, for its Data Docs.
+    """
+
+    rule: str
+    success: bool
+    broken: npt.NDArray[np.int64]
+    observed: Any
+    result: Any
+
+
+def judges_rows(kind: str, where: str) -> bool:
+    """Return whether expectation ``kind`` tells which rows break it.
+
+    Raises:
+        DataError: Great Expectations knows no such expectation.
+    """
+    great_expectations()
+    from great_expectations.exceptions.exceptions import ExpectationNotFoundError
+    from great_expectations.expectations.expectation import (
+        ColumnMapExpectation,
+        ColumnPairMapExpectation,
+        MulticolumnMapExpectation,
+    )
+    from great_expectations.expectations.registry import get_expectation_impl
+
+    try:
+        found = get_expectation_impl(kind)
+    except ExpectationNotFoundError as error:
+        raise DataError(
+            f"Great Expectations knows no {kind!r}",
+            rule="every rule of a suite can be judged",
+            where=where,
+            cure="correct the type of the expectation",
+        ) from error
+    return issubclass(found, ColumnMapExpectation | ColumnPairMapExpectation | MulticolumnMapExpectation)
+
+
+def run(checks: Sequence[Check], frame: pd.DataFrame, where: str) -> list[Finding]:
+    """Judge ``frame``, which has a column ``row_number``, by every check; findings come in their order.
+
+    Raises:
+        DataError: A check cannot be judged: its arguments are wrong, or it names a column that is not there.
+    """
+    if not checks:
+        return []
+    suite = great_expectations().ExpectationSuite(
+        # Given as objects: configurations it cannot build would be left out, and configurations added later
+        # to the same column would replace one another.
+        name=_NAME,
+        expectations=[_expectation(check, where) for check in checks],
+    )
+    batch = _batch_definition().get_batch({"dataframe": frame})
+    results = batch.validate(
+        suite,
+        result_format={"result_format": "COMPLETE", "unexpected_index_column_names": [ROW_NUMBER]},
+    )
+    found = {result.expectation_config.meta["rule"]: result for result in results.results}
+    return [_finding(check, found.get(check.rule), where) for check in checks]
+
+
+def data_docs(suite: str, title: str, findings: Sequence[Finding]) -> str:
+    """Return Great Expectations' own HTML page of the findings."""
+    great_expectations()
+    from great_expectations.core.expectation_validation_result import ExpectationSuiteValidationResult
+    from great_expectations.render.renderer.page_renderer import ValidationResultsPageRenderer
+    from great_expectations.render.view.view import DefaultJinjaPageView
+    from great_expectations.validator.validation_statistics import calc_validation_statistics
+
+    results = [finding.result for finding in findings]
+    statistics = calc_validation_statistics(results)
+    whole = ExpectationSuiteValidationResult(
+        results=results,
+        success=statistics.success,
+        suite_name=suite,
+        statistics=statistics._asdict(),
+        meta={"great_expectations_version": great_expectations().__version__, "batch_spec": {"batch": title}},
+    )
+    view: Any = DefaultJinjaPageView()
+    return str(view.render(ValidationResultsPageRenderer().render(whole)))
+
+
+@lru_cache(maxsize=1)
+def great_expectations() -> Any:
+    """Import Great Expectations (seconds, once a process) with telemetry and progress bars off."""
+    os.environ["GX_ANALYTICS_ENABLED"] = "false"
+    import great_expectations as gx
+
+    logging.getLogger("great_expectations").setLevel(logging.WARNING)
+    return gx
+
+
+@lru_cache(maxsize=1)
+def _batch_definition() -> Any:
+    gx = great_expectations()
+    from great_expectations.data_context.types.base import (
+        DataContextConfig,
+        InMemoryStoreBackendDefaults,
+        ProgressBarsConfig,
+    )
+
+    context = gx.get_context(
+        mode="ephemeral",
+        project_config=DataContextConfig(
+            store_backend_defaults=InMemoryStoreBackendDefaults(init_temp_docs_sites=False),
+            progress_bars=ProgressBarsConfig(globally=False),
+            analytics_enabled=False,
+        ),
+    )
+    asset = context.data_sources.add_pandas(_NAME).add_dataframe_asset(_NAME)
+    return asset.add_batch_definition_whole_dataframe(_NAME)
+
+
+def _expectation(check: Check, where: str) -> Any:
+    great_expectations()
+    from great_expectations.exceptions.exceptions import GreatExpectationsError
+    from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
+
+    try:
+        return ExpectationConfiguration(
+            type=check.type, kwargs=check.kwargs, meta={"rule": check.rule}
+        ).to_domain_obj()
+    except (GreatExpectationsError, ValueError, TypeError) as error:
+        raise _not_judged(check, error, where) from error
+
+
+def _finding(check: Check, result: Any, where: str) -> Finding:
+    if trouble := _trouble(result):
+        raise _not_judged(check, trouble, where)
+    rows = result.result.get("unexpected_index_list") or []
+    return Finding(
+        rule=check.rule,
+        success=bool(result.success),
+        broken=np.unique(np.fromiter((row[ROW_NUMBER] for row in rows), dtype=np.int64, count=len(rows))),
+        observed=result.result.get("observed_value"),
+        result=result,
+    )
+
+
+def _not_judged(check: Check, trouble: object, where: str) -> DataError:
+    return DataError(
+        f"rule {check.rule!r} cannot be judged: {trouble}",
+        rule="every rule of a suite can be judged",
+        where=where,
+        cure=f"correct the arguments of {check.type} in the suite, or the columns of the data",
+    )
+
+
+def _trouble(result: Any) -> str | None:
+    """Return the exception's message, which sits one level deeper where a metric raised it."""
+    if result is None:
+        return "no result came back"
+    info = result.exception_info or {}
+    nested = [value for value in info.values() if isinstance(value, dict)]
+    for entry in nested or [info]:
+        if entry.get("raised_exception"):
+            return str(entry.get("exception_message"))
+    return None

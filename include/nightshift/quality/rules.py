@@ -1,0 +1,128 @@
+"""From a suite to rules that can be judged: columns filled in, parameters looked up, scope decided."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, Literal
+
+from nightshift.errors import DataError
+from nightshift.quality import engine
+from nightshift.quality.suites import Rule, Severity, Suite
+from nightshift.usecase import UseCase
+
+Scope = Literal["rows", "share", "volume", "partition"]
+"""What a rule judges: each row; the share of good rows of a partition (``mostly``); the number of rows of a
+partition; a partition as a whole (a mean, a set of values)."""
+
+_VOLUME = "expect_table_row_count_to_be_between"
+_COLUMN_SETS = {"$numeric": "numeric", "$categorical": "categorical"}
+
+
+@dataclass(frozen=True)
+class BoundRule:
+    """One rule for named columns. ``column`` is the one filled in for ``$numeric`` or ``$categorical``."""
+
+    name: str
+    rule: Rule
+    scope: Scope
+    kwargs: dict[str, Any]
+    column: str | None
+
+    @property
+    def severity(self) -> Severity:
+        """What happens when the rule is broken."""
+        return self.rule.meta.severity
+
+    def arguments(self, context: Mapping[str, Any], day: date | None, place: str) -> dict[str, Any] | None:
+        """Return the arguments with every ``{"$PARAMETER": name}`` looked up in ``context``.
+
+        None: a parameter is not given and the rule only warns, so it is left unjudged.
+
+        Raises:
+            DataError: A parameter is not given and the rule does more than warn.
+        """
+        filled: dict[str, Any] = {}
+        for key, value in self.kwargs.items():
+            if not (isinstance(value, dict) and set(value) == {"$PARAMETER"}):
+                filled[key] = value
+                continue
+            path = [
+                self.column or part if part == "$column" else part for part in value["$PARAMETER"].split(".")
+            ]
+            found = _look_up(context, path, day)
+            if found is None:
+                if self.severity == "warn":
+                    return None
+                raise DataError(
+                    f"rule {self.name!r} needs {'.'.join(path)!r}, which was not given",
+                    rule="every parameter of a rule that does more than warn is given",
+                    where=place,
+                    cure="pass it in the context of validate(), or make the rule a warning",
+                )
+            filled[key] = found
+        return filled
+
+
+def bind(uc: UseCase, suite: Suite, columns: Iterable[str], place: str) -> list[BoundRule]:
+    """Return the suite's rules in order; one for ``$numeric`` or ``$categorical`` becomes one a feature.
+
+    Raises:
+        DataError: A rule names a column that is not there, an unknown expectation, or quarantines without
+            telling rows apart.
+    """
+    known = set(columns)
+    bound = []
+    for rule in suite.expectations:
+        column_set = _COLUMN_SETS.get(str(rule.kwargs.get("column")))
+        names: Sequence[str | None] = getattr(uc.features, column_set) if column_set else [None]
+        for name in names:
+            kwargs = {**rule.kwargs, "column": name} if name else dict(rule.kwargs)
+            if missing := [column for column in columns_of(kwargs) if column not in known]:
+                raise unknown_columns(f"rule {rule.name!r}", missing, known, place)
+            full_name = f"{rule.name}:{name}" if name else rule.name
+            bound.append(BoundRule(full_name, rule, _scope(rule, place), kwargs, name))
+    return bound
+
+
+def columns_of(kwargs: Mapping[str, Any]) -> list[str]:
+    """Return the columns that an expectation with these arguments reads."""
+    single = [kwargs[name] for name in ("column", "column_A", "column_B") if name in kwargs]
+    return [*single, *kwargs.get("column_list", [])]
+
+
+def unknown_columns(who: str, missing: Sequence[str], known: Iterable[str], place: str) -> DataError:
+    """Return the error for a suite that names columns its data do not have."""
+    return DataError(
+        f"{who} names columns that are not there: {', '.join(missing)}; there are {', '.join(sorted(known))}",
+        rule="a suite names only columns of its data",
+        where=place,
+        cure="correct the suite, or bring the column back",
+    )
+
+
+def _scope(rule: Rule, place: str) -> Scope:
+    if rule.type == _VOLUME:
+        scope: Scope = "volume"
+    elif engine.judges_rows(rule.type, place):
+        scope = "share" if "mostly" in rule.kwargs else "rows"
+    else:
+        scope = "partition"
+    if rule.meta.severity == "quarantine" and scope != "rows":
+        raise DataError(
+            f"rule {rule.name!r} quarantines, but {rule.type} does not say which rows break it",
+            rule="a quarantine rule judges rows",
+            where=place,
+            cure="give it the severity stop or warn",
+        )
+    return scope
+
+
+def _look_up(context: Mapping[str, Any], path: Sequence[str], day: date | None) -> Any:
+    found: Any = context
+    for part in path:
+        found = found.get(part) if isinstance(found, Mapping) else None
+    if isinstance(found, Mapping):
+        found = found.get(day)
+    return found
