@@ -1,0 +1,138 @@
+"""The commands of ``nightshift``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date
+from typing import Annotated
+
+import typer
+
+from nightshift.errors import DataError, NightshiftError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Nightshift: from raw data to monitored predictions, every night.",
+)
+
+
+@app.command()
+def up() -> None:
+    """Start PostgreSQL, Airflow and MLflow, and print where they answer."""
+    from nightshift.cli.output import print_addresses
+    from nightshift.services import stack
+
+    with _explained():
+        stack.up(lambda what: typer.echo(f"starting {what}", err=True))
+        print_addresses()
+
+
+@app.command()
+def down() -> None:
+    """Stop every process that `up` started, and check that they are gone."""
+    from nightshift.services import stack
+
+    with _explained():
+        stopped = stack.down()
+    typer.echo(f"stopped, and gone: {', '.join(stopped)}" if stopped else "nothing was running")
+
+
+@app.command()
+def demo(
+    usecase: Annotated[str | None, typer.Option(help="Which use case; the first one by default.")] = None,
+    history: Annotated[int, typer.Option(min=1, help="Days of history to bootstrap.")] = 181,
+    nights: Annotated[int, typer.Option(min=0, help="Nights to run after it.")] = 7,
+) -> None:
+    """Run the whole loop on real data through Airflow, and show what came of it.
+
+    What the lake already holds is not done again: a second demo changes nothing.
+    """
+    from nightshift.cli.demo import run
+    from nightshift.usecase import load_usecase, usecase_names
+
+    with _explained():
+        run(load_usecase(usecase or usecase_names()[0]), history=history, nights=nights)
+
+
+@app.command()
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+) -> None:
+    """Show what exists and what runs. Works with all services down."""
+    from nightshift.cli.status import collect
+
+    with _explained():
+        found = collect()
+    if as_json:
+        typer.echo(json.dumps(found, indent=2, allow_nan=False))
+    else:
+        from nightshift.cli.output import print_status
+
+        print_status(found)
+
+
+@app.command()
+def doctor() -> None:
+    """Check what Nightshift needs; each failure names its cure. Exit code 1 if there is one."""
+    from nightshift.cli.output import print_finding
+    from nightshift.services import checks
+
+    with _explained():
+        failed = 0
+        for finding in checks.everything():
+            print_finding(finding)
+            failed += not finding.passed
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def partitions(
+    usecase: Annotated[str | None, typer.Option(help="Which use case; all by default.")] = None,
+    layer: Annotated[
+        str | None,
+        typer.Option(help="raw, raw/<source>/<table>, features, predictions, ...; all by default."),
+    ] = None,
+    start: Annotated[str, typer.Option(help="First partition, YYYY-MM-DD.")] = date.min.isoformat(),
+    end: Annotated[str, typer.Option(help="Last partition, YYYY-MM-DD.")] = date.max.isoformat(),
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """List what exists for each layer and day, with versions."""
+    from dataclasses import asdict
+
+    from nightshift.cli.partitions import list_partitions
+    from nightshift.partition import parse_partition
+    from nightshift.usecase import load_usecase, usecase_names
+
+    with _explained():
+        first, last = parse_partition(start), parse_partition(end)
+        for name in [usecase] if usecase else usecase_names():
+            for row in list_partitions(load_usecase(name), layer, first, last):
+                if as_json:
+                    typer.echo(json.dumps({"usecase": name, **asdict(row)}, default=str))
+                else:
+                    typer.echo(
+                        f"{name}  {row.layer:<32} {row.partition}  v{row.version:<5} {row.rows:>8} rows  "
+                        f"{row.content_hash[:12]}"
+                    )
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Turn an error raised on purpose into its own words and exit code 1; anything else is a bug, shown."""
+    try:
+        yield
+    except DataError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from error
+    except NightshiftError as error:
+        typer.echo(f"error: {error}\n  cure:  `nightshift doctor` checks the usual causes", err=True)
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt:
+        typer.echo("interrupted; `nightshift down` stops what still runs", err=True)
+        sys.exit(130)
