@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import numpy as np
@@ -10,10 +9,6 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from nightshift.registry.encoder import Encoder
-
-# Threads that spin while they wait steal the cores they wait for: with two busy cores, training on two
-# threads took six times as long as on one. The library reads this once, when it is loaded.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 class BoosterScorer:

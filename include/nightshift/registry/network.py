@@ -18,8 +18,8 @@ from torch import nn
 
 from nightshift.registry.encoder import Encoder
 
-# A matrix product rounds differently for different numbers of rows. Scoring in blocks of one fixed size
-# gives a row the same score in whatever batch it arrives.
+# Matrix products and sigmoids round differently for different numbers of rows. Scoring in blocks of one
+# fixed size gives a row the same score in whatever batch it arrives.
 _BLOCK = 2048
 
 
@@ -114,7 +114,7 @@ class NetworkScorer:
                     torch.from_numpy(np.pad(codes[block], padding)),
                     torch.from_numpy(np.pad(scaled[block], padding)),
                 )
-                scores[block] = torch.sigmoid(logits[:rows].double()).numpy()
+                scores[block] = torch.sigmoid(logits.double()).numpy()[:rows]
         return scores
 
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import nn
@@ -74,7 +73,8 @@ def _fit(
     def on_device(examples: Examples) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         codes, numbers = encoder.tensors(examples.features)
         arrays = (codes, scale.apply(numbers), examples.label)
-        return tuple(torch.from_numpy(np.ascontiguousarray(array)).to(device) for array in arrays)  # type: ignore[return-value]
+        codes_there, numbers_there, label_there = (torch.tensor(array, device=device) for array in arrays)
+        return codes_there, numbers_there, label_there
 
     # All rows live on the device: a batch is an index there, not a copy from the host.
     train_codes, train_numbers, train_label = on_device(train)

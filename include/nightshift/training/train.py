@@ -166,7 +166,7 @@ def _log(
     snapshot: Snapshot,
     model: Model,
     fit: Fit,
-    metrics: Mapping[str, Mapping[str, float]],
+    metrics: Mapping[Part, Mapping[str, float]],
     validation: Examples,
     seconds: float,
 ) -> tuple[str, str]:
@@ -206,15 +206,12 @@ def _log(
         title = f"{uc.title}: {origin.trainer}"
         mlflow.log_figure(importance_figure(importance, f"{title}, importance"), "plots/importance.png")
         mlflow.log_figure(history_figure(fit.history, f"{title}, convergence"), "plots/convergence.png")
-        example = _example(model, validation.features.slice(0, 5))
         logged = mlflow.pyfunc.log_model(
             name="model",
             loader_module="nightshift.registry.pyfunc",
             data_path=str(model.folder),
-            signature=mlflow.models.infer_signature(
-                example, model.predict_proba(validation.features.slice(0, 5))
-            ),
-            input_example=example,
+            signature=_signature(model.origin.encoder),
+            input_example=_example(model.origin.encoder, validation.features.slice(0, 5)),
             # Given, because MLflow would otherwise load the model once more in a process of its own to guess.
             pip_requirements=[
                 f"{key}=={version}" for key, version in made_by["environment"]["libraries"].items()
@@ -225,13 +222,21 @@ def _log(
     return run.info.run_id, logged.model_uri
 
 
-def _example(model: Model, rows: pa.Table) -> Any:
+def _signature(encoder: Encoder) -> Any:
+    """Return the MLflow signature. Stated, because types guessed from a few rows vary with their nulls."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema, TensorSpec
+
+    inputs = [ColSpec("string", name) for name in encoder.categories]
+    inputs += [ColSpec("double", name) for name in encoder.numeric]
+    return ModelSignature(Schema(inputs), Schema([TensorSpec(np.dtype("float64"), (-1,))]))
+
+
+def _example(encoder: Encoder, rows: pa.Table) -> Any:
     """Return rows as a frame whose columns have the types the signature promises."""
-    encoder = model.origin.encoder
     frame = rows.select(list(encoder.columns)).to_pandas()
-    return frame.astype(
-        dict.fromkeys(encoder.numeric, "float64") | dict.fromkeys(encoder.categories, "object")
-    )
+    types = dict.fromkeys(encoder.categories, "object") | dict.fromkeys(encoder.numeric, "float64")
+    return frame.astype(types)
 
 
 def _log_datasets(uc: UseCase, snapshot: Snapshot, run_id: str) -> None:

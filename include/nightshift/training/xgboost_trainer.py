@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
+import logging
+import warnings
 from collections.abc import Mapping
 from typing import Any
-
-# Threads that spin while they wait steal the cores they wait for: with two busy cores, training on two
-# threads took six times as long as on one. The library reads this once, when it is loaded.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import xgboost
 
 from nightshift.errors import DataError
 from nightshift.registry.encoder import Encoder
 from nightshift.training.trainer import Examples, Fit
+
+log = logging.getLogger(__name__)
 
 # Shallow, slow and heavily regularised: the signal known at midnight is weak, and a deep tree learns
 # the weather of particular days.
@@ -64,22 +63,24 @@ class XGBoostTrainer:
         )
         history: dict[str, dict[str, list[float]]] = {}
         try:
-            booster = xgboost.train(
-                booster_params,
-                train_data,
-                num_boost_round=rounds,
-                evals=[(train_data, "train"), (validation_data, "validation")],
-                early_stopping_rounds=patience,
-                evals_result=history,
-                verbose_eval=False,
-            )
+            with warnings.catch_warnings(record=True) as heard:
+                warnings.simplefilter("always")
+                booster = xgboost.train(
+                    booster_params,
+                    train_data,
+                    num_boost_round=rounds,
+                    evals=[(train_data, "train"), (validation_data, "validation")],
+                    early_stopping_rounds=patience,
+                    evals_result=history,
+                    verbose_eval=False,
+                )
         except xgboost.core.XGBoostError as error:
-            raise DataError(
-                f"xgboost refused to train: {str(error).splitlines()[0]}",
-                rule="trainer parameters are known to xgboost, and features are finite numbers",
-                where="usecase.yml, training.trainers",
-                cure="mend the parameters, or find the infinite value in the features",
-            ) from error
+            raise _refused(str(error)) from error
+        for warning in heard:
+            # A misspelt parameter is only warned about, and would silently leave the default.
+            if "are not used" in str(warning.message):
+                raise _refused(str(warning.message))
+            log.warning("xgboost: %s", warning.message)
         # Only the rounds up to the best one are the model; the rest was patience.
         best = booster[: booster.best_iteration + 1]
         return Fit(
@@ -87,3 +88,12 @@ class XGBoostTrainer:
             history={f"{name}_log_loss": values["logloss"] for name, values in history.items()},
             params=effective,
         )
+
+
+def _refused(message: str) -> DataError:
+    return DataError(
+        f"xgboost refused to train: {' '.join(message.split())[:500]}",
+        rule="trainer parameters are known to xgboost, and features are finite numbers",
+        where="usecase.yml, training.trainers",
+        cure="mend the parameters, or find the infinite value in the features",
+    )

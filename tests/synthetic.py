@@ -1,0 +1,126 @@
+"""A small made-up history, published to the lake as the real one is: features and labels by day."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from nightshift.lake import tables
+from nightshift.partition import days
+from nightshift.usecase import UseCase
+
+START = date(2020, 1, 1)
+CATEGORICAL = ("shop", "city")
+NUMERIC = ("demand", "lag", "hour")
+SHOPS = ("a", "b", "c", "d")
+
+
+def use_case(**changes: Any) -> UseCase:
+    """A use case over the made-up columns; ``changes`` replace its top-level keys."""
+    content: dict[str, Any] = {
+        "name": "synthetic",
+        "title": "Made-up orders",
+        "description": "Orders of four shops.",
+        "owner": "tests",
+        "timezone": "UTC",
+        "history_start": START,
+        "entity": "order_id",
+        "event_time": "ordered_at",
+        "label": {"column": "returned", "relation": "labels_synthetic"},
+        "schedule": {"hour": 4},
+        "features": {
+            "relation": "features_synthetic",
+            "lookback_days": 7,
+            "categorical": CATEGORICAL,
+            "numeric": NUMERIC,
+        },
+        "slices": ["shop"],
+        "costs": {"false_positive": 1, "false_negative": 3},
+        "training": {
+            "window_days": 60,
+            "validation_days": 7,
+            "holdout_days": 7,
+            "seed": 7,
+            "trainers": {
+                "trees": {"kind": "xgboost", "params": {"rounds": 60, "early_stopping_rounds": 10}},
+                "network": {"kind": "torch", "params": {"hidden": [16], "epochs": 4, "batch_rows": 256}},
+            },
+        },
+        "gate": {"primary": "roc_auc", "floors": {"roc_auc": 0.6}, "ceilings": {"ece": 0.2}},
+        "drift": {
+            "numeric_threshold": 0.5,
+            "categorical_threshold": 0.2,
+            "share_of_columns": 0.5,
+            "reference_rows": 300,
+        },
+        "retrain": {"enabled": True, "every_days": 7, "drifted_days": 3, "min_roc_auc": 0.58},
+        "retention": {"raw_days": 30, "table_days": 30, "staging_days": 7},
+        "sources": {
+            "none": {
+                "connector": "none:None",
+                "description": "none",
+                "owner": "tests",
+                "access": "none",
+                "sla": "none",
+                "tables": {
+                    "none": {
+                        "description": "none",
+                        "key": ["id"],
+                        "refresh": "daily",
+                        "columns": {"id": {"type": "string", "description": "none"}},
+                    }
+                },
+            }
+        },
+    }
+    return UseCase.model_validate(content | changes)
+
+
+def features_of(day: date, rows: int = 80) -> pa.Table:
+    """One day's features, the same at each call. ``demand`` and ``shop`` carry the signal."""
+    random = np.random.default_rng(day.toordinal())
+    shop = random.integers(0, len(SHOPS), rows)
+    midnight = datetime(day.year, day.month, day.day, tzinfo=UTC)
+    hour = random.integers(0, 24, rows)
+    return pa.table(
+        {
+            "order_id": [f"{day:%Y%m%d}-{i:04d}" for i in range(rows)],
+            "partition": pa.array([day] * rows, pa.date32()),
+            "ordered_at": pa.array([midnight + timedelta(hours=int(h)) for h in hour]),
+            "shop": pa.array([SHOPS[i] for i in shop]),
+            "city": pa.array(random.choice(["x", "y"], rows).tolist(), mask=random.random(rows) < 0.1),
+            "demand": pa.array(random.normal(size=rows) + 0.4 * shop),
+            "lag": pa.array(random.normal(size=rows), mask=random.random(rows) < 0.2),
+            "hour": pa.array(hour, pa.int64()),
+        }
+    )
+
+
+def labels_of(day: date, rows: int = 80) -> pa.Table:
+    """The day's outcomes: known the next night, save every tenth, a night later, and some that never are."""
+    random = np.random.default_rng(day.toordinal() + 10**7)
+    features = features_of(day, rows)
+    shop = np.array([SHOPS.index(value) for value in features["shop"].to_pylist()])
+    logit = 1.2 * features["demand"].to_numpy() + 0.8 * (shop == 2) - 1.5
+    outcome = (random.random(rows) < 1 / (1 + np.exp(-logit))).astype(np.int64)
+    late = np.arange(rows) % 10 == 3
+    return pa.table(
+        {
+            "order_id": features["order_id"],
+            "partition": features["partition"],
+            "returned": pa.array(outcome, mask=np.arange(rows) % 40 == 5),
+            "label_available_on": pa.array(
+                [day + timedelta(days=2 if is_late else 1) for is_late in late], pa.date32()
+            ),
+        }
+    )
+
+
+def publish(uc: UseCase, start: date, end: date, rows: int = 80) -> None:
+    """Publish features and labels of every day from ``start`` to ``end``."""
+    for day in days(start, end):
+        tables.replace_partition(uc, "features", day, features_of(day, rows), [uc.entity])
+        tables.replace_partition(uc, "labels", day, labels_of(day, rows), [uc.entity])

@@ -1,0 +1,139 @@
+"""A stored model scores as it did when it was trained, whatever batch a row comes in."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import xgboost
+
+import synthetic
+from nightshift.errors import DataError
+from nightshift.registry import model as stored
+from nightshift.registry.encoder import Encoder
+from nightshift.registry.model import BetaCalibration, Model, Origin
+from nightshift.training.torch_trainer import TorchTrainer
+from nightshift.training.trainer import Examples, Fit
+from nightshift.training.xgboost_trainer import XGBoostTrainer
+
+DAYS = [synthetic.START + timedelta(days=i) for i in range(12)]
+ENCODER = Encoder.fit(
+    pa.concat_tables(synthetic.features_of(day) for day in DAYS[:10]),
+    synthetic.CATEGORICAL,
+    synthetic.NUMERIC,
+)
+
+
+def _examples(days: list[date]) -> Examples:
+    labels = pa.concat_tables(synthetic.labels_of(day) for day in days)["returned"].fill_null(0)
+    return Examples(
+        pa.concat_tables(synthetic.features_of(day) for day in days),
+        labels.to_numpy().astype(np.float32),
+    )
+
+
+@pytest.fixture(scope="module")
+def fits() -> dict[str, Fit]:
+    train, validation = _examples(DAYS[:10]), _examples(DAYS[10:])
+    network = {"hidden": [16], "epochs": 2, "batch_rows": 128}
+    return {
+        "xgboost": XGBoostTrainer().fit(train, validation, ENCODER, {"rounds": 20}, 1),
+        "torch": TorchTrainer().fit(train, validation, ENCODER, network, 1),
+    }
+
+
+@pytest.fixture(params=["xgboost", "torch"])
+def model(request: pytest.FixtureRequest, fits: dict[str, Fit], tmp_path: Path) -> Model:
+    origin = Origin(
+        usecase="synthetic",
+        trainer="one",
+        kind=request.param,
+        encoder=ENCODER,
+        calibration=BetaCalibration(slope_low=0.8, slope_high=1.1, intercept=-0.2),
+        threshold=0.25,
+        snapshot_hash="s",
+        trained_night=date(2020, 1, 13),
+        trained_through=date(2020, 1, 11),
+    )
+    reference = synthetic.features_of(DAYS[0]).append_column("score", pa.array(np.zeros(80)))
+    stored.save(tmp_path, origin, fits[request.param].weights, reference)
+    return stored.load(tmp_path)
+
+
+def test_a_row_has_the_same_score_in_any_batch(model: Model) -> None:
+    rows = pa.concat_tables(synthetic.features_of(day) for day in DAYS)
+    together = model.predict_proba(rows)
+    apart = [
+        model.predict_proba(batch)
+        for batch in rows.combine_chunks().to_batches(max_chunksize=7)
+        if batch.num_rows
+    ]
+    np.testing.assert_array_equal(together, np.concatenate(apart))
+    assert together.dtype == np.float64
+    assert ((together > 0) & (together < 1)).all()
+
+
+def test_no_rows_give_no_scores(model: Model) -> None:
+    assert model.predict_proba(synthetic.features_of(DAYS[0]).slice(0, 0)).shape == (0,)
+
+
+def test_a_new_category_scores_as_a_missing_one(model: Model) -> None:
+    rows = synthetic.features_of(DAYS[0])
+
+    def with_shop(value: str | None) -> pa.Table:
+        column = pa.array([value] * rows.num_rows, pa.string())
+        return rows.set_column(rows.schema.get_field_index("shop"), "shop", column)
+
+    np.testing.assert_array_equal(
+        model.predict_proba(with_shop("never seen")), model.predict_proba(with_shop(None))
+    )
+    assert not np.array_equal(model.predict_proba(with_shop("a")), model.predict_proba(with_shop("c")))
+
+
+def test_columns_are_found_by_name_and_extra_ones_ignored(model: Model) -> None:
+    rows = synthetic.features_of(DAYS[0])
+    turned = rows.select(rows.column_names[::-1]).append_column("extra", pa.array(["z"] * rows.num_rows))
+    np.testing.assert_array_equal(model.predict_proba(rows), model.predict_proba(turned))
+
+
+def test_a_damaged_model_is_refused(model: Model) -> None:
+    weights = model.folder / "weights.bin"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    with pytest.raises(DataError, match="content hash"):
+        stored.load(model.folder)
+
+
+def test_half_a_model_is_refused(model: Model) -> None:
+    (model.folder / "weights.bin").unlink()
+    with pytest.raises(DataError, match="cannot be read"):
+        stored.load(model.folder)
+
+
+@pytest.mark.parametrize(
+    "change", [{"threshold": 0.3}, {"calibration": BetaCalibration(slope_low=1, slope_high=1, intercept=0)}]
+)
+def test_all_that_decides_a_score_is_in_the_content_hash(
+    model: Model, change: dict[str, object], tmp_path: Path
+) -> None:
+    weights = (model.folder / "weights.bin").read_bytes()
+    changed = stored.save(
+        tmp_path / "other", model.origin.model_copy(update=change), weights, model.reference
+    )
+    assert changed.content_hash != model.content_hash
+
+
+def test_where_it_was_trained_is_not_in_the_content_hash(model: Model, tmp_path: Path) -> None:
+    weights = (model.folder / "weights.bin").read_bytes()
+    moved = model.origin.model_copy(update={"trained_night": date(2021, 1, 1), "snapshot_hash": "other"})
+    assert stored.save(tmp_path / "other", moved, weights, model.reference).content_hash == model.content_hash
+
+
+def test_trees_score_as_the_booster_itself(fits: dict[str, Fit]) -> None:
+    rows = synthetic.features_of(DAYS[-1])
+    booster = xgboost.Booster(model_file=bytearray(fits["xgboost"].weights))
+    expected = booster.predict(xgboost.DMatrix(ENCODER.encode(rows), enable_categorical=True))
+    scorer = stored.scorer_of("xgboost", fits["xgboost"].weights, ENCODER)
+    np.testing.assert_array_equal(scorer.probabilities(rows), expected.astype(np.float64))

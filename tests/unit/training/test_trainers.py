@@ -1,0 +1,102 @@
+"""Both trainers find the signal, keep to validation, and give the same bytes twice."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from sklearn.metrics import roc_auc_score
+
+import synthetic
+from nightshift.errors import DataError
+from nightshift.registry.encoder import Encoder
+from nightshift.registry.model import Kind, scorer_of
+from nightshift.training.torch_trainer import TorchTrainer
+from nightshift.training.trainer import Examples, Trainer
+from nightshift.training.xgboost_trainer import XGBoostTrainer
+
+TRAINERS: dict[Kind, tuple[Trainer, dict[str, Any]]] = {
+    "xgboost": (XGBoostTrainer(), {"rounds": 60, "early_stopping_rounds": 10, "min_child_weight": 5}),
+    "torch": (TorchTrainer(), {"hidden": [32], "epochs": 12, "batch_rows": 128}),
+}
+
+
+def _examples(first: int, last: int) -> Examples:
+    days = [synthetic.START + timedelta(days=i) for i in range(first, last)]
+    labels = pa.concat_tables(synthetic.labels_of(day) for day in days)["returned"].fill_null(0)
+    return Examples(
+        pa.concat_tables(synthetic.features_of(day) for day in days), labels.to_numpy().astype(np.float32)
+    )
+
+
+TRAIN, VALIDATION, TEST = _examples(0, 20), _examples(20, 25), _examples(25, 32)
+ENCODER = Encoder.fit(TRAIN.features, synthetic.CATEGORICAL, synthetic.NUMERIC)
+
+
+@pytest.fixture(params=list(TRAINERS))
+def kind(request: pytest.FixtureRequest) -> Kind:
+    return request.param  # type: ignore[no-any-return]
+
+
+def test_it_finds_the_signal_and_stops_in_time(kind: Kind) -> None:
+    trainer, params = TRAINERS[kind]
+    fit = trainer.fit(TRAIN, VALIDATION, ENCODER, params, 1)
+    score = scorer_of(kind, fit.weights, ENCODER).probabilities(TEST.features)
+    assert roc_auc_score(TEST.label, score) > 0.75
+    kept = scorer_of(kind, fit.weights, ENCODER).probabilities(VALIDATION.features)
+    loss = -np.mean(np.where(VALIDATION.label > 0.5, np.log(kept), np.log1p(-kept)))
+    assert loss == pytest.approx(min(fit.history["validation_log_loss"]), abs=1e-5)
+    assert len(fit.history["train_log_loss"]) == len(fit.history["validation_log_loss"])
+
+
+def test_labels_without_signal_are_not_learned(kind: Kind) -> None:
+    trainer, params = TRAINERS[kind]
+    shuffled = Examples(TRAIN.features, np.random.default_rng(3).permutation(TRAIN.label))
+    fit = trainer.fit(shuffled, VALIDATION, ENCODER, params, 1)
+    score = scorer_of(kind, fit.weights, ENCODER).probabilities(TEST.features)
+    assert abs(roc_auc_score(TEST.label, score) - 0.5) < 0.12
+
+
+def test_equal_inputs_give_equal_bytes_and_another_seed_does_not(kind: Kind) -> None:
+    trainer, params = TRAINERS[kind]
+    few = {"rounds": 8} if kind == "xgboost" else {"epochs": 2}
+    weights = [trainer.fit(TRAIN, VALIDATION, ENCODER, {**params, **few}, seed).weights for seed in (1, 1, 2)]
+    assert weights[0] == weights[1]
+    assert weights[0] != weights[2]
+
+
+def test_trees_do_not_depend_on_the_number_of_threads() -> None:
+    trainer, params = TRAINERS["xgboost"]
+    one, three = (
+        trainer.fit(TRAIN, VALIDATION, ENCODER, {**params, "rounds": 8, "nthread": threads}, 1)
+        for threads in (1, 3)
+    )
+    assert one.weights == three.weights
+
+
+def test_the_network_leaves_the_process_as_it_found_it() -> None:
+    import torch
+
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    TorchTrainer().fit(TRAIN, VALIDATION, ENCODER, {"hidden": [4], "epochs": 1}, 1)
+    assert torch.equal(torch.rand(3), expected)
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.parametrize(
+    ("trainer", "params"),
+    [
+        (TorchTrainer(), {"hiden": [4]}),
+        (TorchTrainer(), {"dropout": 1.5}),
+        (XGBoostTrainer(), {"max_depth": -3}),
+        (XGBoostTrainer(), {"tree_methode": "hist", "rounds": 2}),
+    ],
+)
+def test_an_unusable_parameter_is_an_error_that_names_it(trainer: Trainer, params: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match=next(iter(params))):
+        trainer.fit(TRAIN, VALIDATION, ENCODER, params, 1)
