@@ -1,0 +1,104 @@
+# One vocabulary for people, hooks and CI. `make help` lists it.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+
+# The environment is made again when what it is made from changes.
+STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum | tr ' ' '-')
+
+# A Python 3.11, wherever it is: PYTHON=/path/to/python3.11 overrides.
+PYTHON ?= $(shell for name in python3.11 python3 python; do \
+	"$$name" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && echo "$$name" && break; done)
+
+# Without bytecode files heavy imports take 2 to 6 times as long, in every task.
+unexport PYTHONDONTWRITEBYTECODE
+
+# uv does not read pip's settings. Whoever made them for pip means the same for uv.
+ifndef UV_FIND_LINKS
+ifdef PIP_FIND_LINKS
+export UV_FIND_LINKS := $(PIP_FIND_LINKS)
+endif
+endif
+ifndef UV_DEFAULT_INDEX
+ifdef PIP_INDEX_URL
+export UV_DEFAULT_INDEX := $(PIP_INDEX_URL)
+endif
+endif
+ifndef UV_INDEX
+ifdef PIP_EXTRA_INDEX_URL
+export UV_INDEX := $(PIP_EXTRA_INDEX_URL)
+endif
+endif
+ifndef SSL_CERT_FILE
+ifdef PIP_CERT
+export SSL_CERT_FILE := $(PIP_CERT)
+endif
+endif
+
+# uv from the PATH, else the one that pip puts into the environment.
+UV = $$(command -v uv || echo $(BIN)/uv)
+
+.PHONY: help demo up down status doctor test lint bench lock clean .venv
+
+help: ## Show this list
+	@grep -E '^[.a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /|/' | \
+		while IFS='|' read -r target text; do printf '  %-8s  %s\n' "$$target" "$$text"; done
+
+.venv: $(STAMP) ## Create or update the environment from pyproject.toml and constraints.txt
+
+$(STAMP): pyproject.toml constraints.txt
+	@if [ ! -x $(BIN)/python ]; then \
+		[ -n "$(PYTHON)" ] || { echo "Python 3.11 is needed: install it, or name it, make PYTHON=/path/to/python3.11" >&2; exit 1; }; \
+		if command -v uv >/dev/null; then uv venv --quiet --allow-existing --python "$(PYTHON)" $(VENV); \
+		else "$(PYTHON)" -m venv $(VENV) && $(BIN)/python -m pip install --quiet uv; fi; \
+	fi
+	@command -v uv >/dev/null || [ -x $(BIN)/uv ] || $(BIN)/python -m pip install --quiet uv
+	@echo "installing what constraints.txt lists into $(VENV)"
+	@$(UV) pip install --python $(BIN)/python --compile-bytecode --constraints constraints.txt \
+		--editable . --group dev
+	@rm -f $(VENV)/.installed-*
+	@touch $@
+
+demo: $(STAMP) ## Run the whole loop on real data through Airflow, and show what came of it
+	@$(BIN)/nightshift demo
+
+up: $(STAMP) ## Start PostgreSQL, Airflow and MLflow
+	@$(BIN)/nightshift up
+
+down: ## Stop every process that was started, and check that they are gone
+	@if [ -x $(BIN)/nightshift ]; then $(BIN)/nightshift down; else echo "there is no environment, so nothing was started from it"; fi
+
+status: $(STAMP) ## Show what exists and what runs
+	@$(BIN)/nightshift status
+
+doctor: $(STAMP) ## Check what Nightshift needs; each failure names its cure
+	@$(BIN)/nightshift doctor
+
+lint: $(STAMP) ## Style, types, and which room may import which
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint ## Lint, then every test
+	$(BIN)/pytest tests
+
+bench: $(STAMP) ## Measure, and write benchmarks.json and docs/benchmarks.md
+	$(BIN)/python -m tests.benchmarks
+
+# Local builds of a release (2.13.0+cpu) are pinned as the release, which they satisfy.
+lock: $(STAMP) ## Resolve pyproject.toml anew into constraints.txt
+	@{ echo "# Every package of the environment, pinned. Written by \`make lock\`; the reasons for"; \
+	   echo "# the pins we chose by hand stand beside them in pyproject.toml."; \
+	   $(UV) pip compile --quiet --python $(BIN)/python --upgrade --no-header --no-annotate --group dev pyproject.toml \
+	   | sed 's/+[a-z0-9.]*$$//'; } > constraints.new
+	@mv constraints.new constraints.txt
+
+clean: ## Delete all state (.nightshift) and caches; refuses while services run
+	@if [ -x $(BIN)/nightshift ] && $(BIN)/nightshift status --json | grep -q '"up": true'; then \
+		echo "services are running: \`make down\` first" >&2; exit 1; fi
+	rm -rf .nightshift .mypy_cache .ruff_cache .pytest_cache .import_linter_cache dbt_project/target dbt_project/logs
+	find dags dbt_project include plugins tests -name __pycache__ -type d -prune -exec rm -rf {} +
