@@ -17,7 +17,6 @@ from nightshift.inference.publish import publish_predictions
 from nightshift.inference.score import score
 from nightshift.lake import tables
 from nightshift.monitoring import truth
-from nightshift.monitoring.summary import summary
 from nightshift.usecase import UseCase
 
 Day = Callable[..., pa.Table]
@@ -188,18 +187,3 @@ def test_killed_halfway_and_run_again(usecase: UseCase, day_of_features: Day, pu
         tables.delete_partition(usecase, layer, DAY)
     truth.judge(usecase, NIGHT)
     assert _hashes(usecase) == recovered
-
-
-def test_the_summary_is_what_status_promises(
-    usecase: UseCase, day_of_features: Day, publish_truth: Day
-) -> None:
-    empty = summary(usecase)
-    assert (empty["predictions"]["partitions"], empty["drift"], empty["retrain_requests"]) == (0, {}, 0)
-    _predict(usecase, DAY, NIGHT)
-    publish_truth(DAY, day_of_features(DAY))
-    truth.judge(usecase, NIGHT)
-    found = summary(usecase)["predictions"]
-    assert (found["partitions"], found["rows"]) == (2, 600)
-    assert found["content_hash"] != empty["predictions"]["content_hash"]
-    assert found["observed"][DAY.isoformat()]["rows"] == 300
-    assert 0.5 < found["observed"][DAY.isoformat()]["roc_auc"] < 1
