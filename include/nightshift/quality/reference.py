@@ -1,10 +1,14 @@
 """What features looked like in training, kept small enough to compare every night with.
 
-A profile is a few numbers a column, named by the training snapshot they come from. Suites read them as
-``{"$PARAMETER": "reference.$column.<number>"}``.
+A profile is a few numbers a feature, named by the training snapshot they come from. A night is compared
+with the profile behind its champion: ``compare`` puts both side by side, one row a feature, and the suite
+``features_profile`` says what is worth a warning.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,6 +17,12 @@ from nightshift.lake import append_log
 from nightshift.usecase import UseCase
 
 Profile = dict[str, dict[str, float]]
+
+COMPARED = pa.schema(
+    [("partition", pa.date32()), ("feature", pa.string())]
+    + [(name, pa.float64()) for name in ("mean", "mean_low", "mean_high", "filled", "filled_low")]
+)
+"""``filled`` is the share of values that are not null; ``_low`` and ``_high`` come from training."""
 
 # A day's mean scatters far less than single values, so three standard deviations of the values is a wide
 # band: it lets seasons pass and finds a changed unit or a join that lost its rows. Drift has its own room.
@@ -39,6 +49,28 @@ def profile(uc: UseCase, training: pa.Table) -> Profile:
             "filled_low": max(0.0, len(values) / len(column) - _FILLED_TOLERANCE),
         }
     return found
+
+
+def compare(features: pa.Table, profiles: Mapping[date, Profile]) -> pa.Table:
+    """Return one row a partition and feature, as ``COMPARED``: what the day says beside what training said.
+
+    Args:
+        features: Feature rows with their ``partition`` (date32).
+        profiles: The profile each partition is compared with; partitions without one are left out.
+    """
+    rows = []
+    for day, known in profiles.items():
+        part = features.filter(pc.equal(features["partition"], pa.scalar(day, pa.date32())))
+        for name, bounds in known.items():
+            # A feature that training had and the table lacks is the contract of the model to refuse.
+            if name in part.column_names and part.num_rows:
+                values = pc.cast(part[name], pa.float64())
+                filled = 1 - values.null_count / part.num_rows
+                rows.append(
+                    {"partition": day, "feature": name, "mean": pc.mean(values).as_py(), "filled": filled}
+                    | bounds
+                )
+    return pa.Table.from_pylist(rows, schema=COMPARED)
 
 
 def remember(uc: UseCase, snapshot_hash: str, training: pa.Table) -> None:

@@ -1,4 +1,4 @@
-"""From a suite to rules that can be judged: columns filled in, parameters looked up, scope decided."""
+"""From a suite to rules that can be judged: columns known, parameters looked up, scope decided."""
 
 from __future__ import annotations
 
@@ -10,25 +10,30 @@ from typing import Any, Literal
 from nightshift.errors import DataError
 from nightshift.quality import engine
 from nightshift.quality.suites import Rule, Severity, Suite
-from nightshift.usecase import UseCase
 
 Scope = Literal["rows", "share", "volume", "partition"]
 """What a rule judges: each row; the share of good rows of a partition (``mostly``); the number of rows of a
 partition; a partition as a whole (a mean, a set of values)."""
 
 _VOLUME = "expect_table_row_count_to_be_between"
-_COLUMN_SETS = {"$numeric": "numeric", "$categorical": "categorical"}
 
 
 @dataclass(frozen=True)
 class BoundRule:
-    """One rule for named columns. ``column`` is the one filled in for ``$numeric`` or ``$categorical``."""
+    """One rule, and what it judges."""
 
-    name: str
     rule: Rule
     scope: Scope
-    kwargs: dict[str, Any]
-    column: str | None
+
+    @property
+    def name(self) -> str:
+        """What the suite calls it."""
+        return self.rule.name
+
+    @property
+    def kwargs(self) -> dict[str, Any]:
+        """What the suite says; parameters are not looked up yet."""
+        return self.rule.kwargs
 
     @property
     def severity(self) -> Severity:
@@ -48,9 +53,7 @@ class BoundRule:
             if not (isinstance(value, dict) and set(value) == {"$PARAMETER"}):
                 filled[key] = value
                 continue
-            path = [
-                self.column or part if part == "$column" else part for part in value["$PARAMETER"].split(".")
-            ]
+            path = value["$PARAMETER"].split(".")
             found = _look_up(context, path, day)
             if found is None:
                 if self.severity == "warn":
@@ -65,25 +68,18 @@ class BoundRule:
         return filled
 
 
-def bind(uc: UseCase, suite: Suite, columns: Iterable[str], place: str) -> list[BoundRule]:
-    """Return the suite's rules in order; one for ``$numeric`` or ``$categorical`` becomes one a feature.
+def bind(suite: Suite, columns: Iterable[str], place: str) -> list[BoundRule]:
+    """Return the suite's rules in order.
 
     Raises:
         DataError: A rule names a column that is not there, an unknown expectation, or quarantines without
             telling rows apart.
     """
     known = set(columns)
-    bound = []
     for rule in suite.expectations:
-        column_set = _COLUMN_SETS.get(str(rule.kwargs.get("column")))
-        names: Sequence[str | None] = getattr(uc.features, column_set) if column_set else [None]
-        for name in names:
-            kwargs = {**rule.kwargs, "column": name} if name else dict(rule.kwargs)
-            if missing := [column for column in columns_of(kwargs) if column not in known]:
-                raise unknown_columns(f"rule {rule.name!r}", missing, known, place)
-            full_name = f"{rule.name}:{name}" if name else rule.name
-            bound.append(BoundRule(full_name, rule, _scope(rule, place), kwargs, name))
-    return bound
+        if missing := [column for column in columns_of(rule.kwargs) if column not in known]:
+            raise unknown_columns(f"rule {rule.name!r}", missing, known, place)
+    return [BoundRule(rule, _scope(rule, place)) for rule in suite.expectations]
 
 
 def columns_of(kwargs: Mapping[str, Any]) -> list[str]:

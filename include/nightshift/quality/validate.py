@@ -118,7 +118,7 @@ def validate(
     suite = load_suite(uc, suite_name)
     place = f"{uc.name}/{where}"
     batch = _batch(uc, suite, data, partition_column, partitions, place)
-    rules = bind(uc, suite, batch.frame.columns, place)
+    rules = bind(suite, batch.frame.columns, place)
     judged = _judge(batch, rules, context or {}, allow_empty=allow_empty, place=place)
 
     bad = np.zeros(data.num_rows, dtype=bool)
@@ -303,18 +303,12 @@ def _judge_rows(
 ) -> dict[str, Finding]:
     checks = []
     for bound in rules:
-        if bound.scope not in ("rows", "share") or batch.frame.empty:
-            continue
-        # The share is taken for each partition afterwards, from the rows this finds.
-        by_row = BoundRule(
-            bound.name,
-            bound.rule,
-            "rows",
-            {k: v for k, v in bound.kwargs.items() if k != "mostly"},
-            bound.column,
-        )
-        if (arguments := by_row.arguments(context, None, place)) is not None:
-            checks.append(Check(bound.name, bound.rule.type, arguments))
+        if bound.scope in ("rows", "share") and len(batch.frame):
+            arguments = bound.arguments(context, None, place)
+            if arguments is not None:
+                # The share is taken for each partition afterwards, from the rows that this finds.
+                arguments.pop("mostly", None)
+                checks.append(Check(bound.name, bound.rule.type, arguments))
     return {finding.rule: finding for finding in engine.run(checks, batch.frame, place)}
 
 
