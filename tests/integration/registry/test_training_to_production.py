@@ -1,0 +1,415 @@
+"""From published features to a champion and back again, on a real MLflow database and a real lake."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+import synthetic
+from nightshift.errors import DataError
+from nightshift.evaluation.evaluate import evaluate
+from nightshift.evaluation.gate import gate
+from nightshift.lake import append_log, tables
+from nightshift.registry import deployments
+from nightshift.registry import mlflow as tracking
+from nightshift.registry.models import load_candidate, load_model, register
+from nightshift.registry.records import Candidate, Decision
+from nightshift.settings import settings
+from nightshift.training.snapshot import Snapshot, load, snapshot
+from nightshift.training.train import train
+from nightshift.usecase import UseCase
+
+FIRST = date(2020, 2, 3)
+SECOND = date(2020, 2, 12)
+DAY = timedelta(days=1)
+
+
+class Trained:
+    """Candidates of two nights, trained once for all tests of this file."""
+
+    def __init__(self) -> None:
+        self.uc = synthetic.use_case()
+        synthetic.publish(self.uc, synthetic.START, SECOND)
+        self.first = snapshot(self.uc, FIRST)
+        self.second = snapshot(self.uc, SECOND)
+        self.trees = train(self.uc, self.first, "trees")
+        self.network = train(self.uc, self.first, "network")
+        self.later = train(self.uc, self.second, "trees")
+
+    def decision(self, candidate: Candidate) -> Decision:
+        """A gate's yes, whatever the metrics."""
+        return Decision(promote=True, candidate=candidate, metrics={"roc_auc": 0.7}, reasons=["by the test"])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NIGHTSHIFT_HOME", str(tmp_path_factory.mktemp("state")))
+        settings.cache_clear()
+        yield Trained()
+    settings.cache_clear()
+
+
+@pytest.fixture
+def fresh_log(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> Iterator[Trained]:
+    """The same MLflow, and a use case of another name whose deployment log and registry are empty."""
+    name = f"synthetic_{os.urandom(4).hex()}"
+    everything, trained.uc = trained.uc, synthetic.use_case(name=name)
+    yield trained
+    trained.uc = everything
+
+
+def _aliases(uc: UseCase) -> dict[str, str]:
+    return {
+        alias: str(version)
+        for alias, version in tracking.client(uc).get_registered_model(uc.name).aliases.items()
+    }
+
+
+# Training -------------------------------------------------------------------------------------------
+
+
+def test_the_run_holds_all_that_made_the_model(trained: Trained) -> None:
+    uc, client = trained.uc, tracking.client(trained.uc)
+    run = client.get_run(trained.trees.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["snapshot_hash"] == trained.first.content_hash
+    assert run.data.tags["model_hash"] == trained.trees.content_hash
+    assert run.data.params["rounds"] == "60"
+    assert run.data.metrics["validation_roc_auc"] == trained.trees.metrics["roc_auc"] > 0.7
+    assert run.data.metrics["train_roc_auc"] > 0.7
+    contexts = {i.tags[0].value: json.loads(i.dataset.source)["rows"] for i in run.inputs.dataset_inputs}
+    assert contexts == {
+        "train": trained.first.train.rows,
+        "validation": trained.first.validation.rows,
+        "holdout": trained.first.holdout.rows,
+    }
+    files = {item.path for item in client.list_artifacts(run.info.run_id, "plots")}
+    assert {"plots/importance.png", "plots/convergence.png"} <= files
+    manifest = json.loads(
+        Path(client.download_artifacts(run.info.run_id, "manifest.json")).read_text(encoding="utf-8")
+    )
+    assert manifest["data"]["data"]["content_hash"] == trained.first.content_hash
+    assert len(manifest["environment"]["lock_hash"]) == 64
+    assert manifest["configuration"]["features"]["numeric"] == list(synthetic.NUMERIC)
+    assert set(manifest["code"]) == {"commit", "diff_hash"}
+    assert manifest["hardware"]["cores"] == os.cpu_count()
+    assert manifest["seeds"] == {"training": uc.training.seed}
+
+
+def test_the_feature_with_the_signal_is_the_most_important(trained: Trained) -> None:
+    client = tracking.client(trained.uc)
+    for candidate in (trained.trees, trained.later):
+        file = client.download_artifacts(candidate.run_id, "importance.json")
+        assert next(iter(json.loads(Path(file).read_text(encoding="utf-8")))) == "demand"
+
+
+@pytest.mark.parametrize("name", ["trees", "network"])
+def test_training_again_gives_the_same_model_and_no_second_run(trained: Trained, name: str) -> None:
+    uc = trained.uc
+    before = len(tracking.client(uc).search_runs([tracking.setup(uc)]))
+    assert train(uc, trained.first, name) == getattr(trained, name)
+    assert len(tracking.client(uc).search_runs([tracking.setup(uc)])) == before
+
+
+def test_a_run_that_was_killed_while_logging_is_not_taken_for_a_finished_one(trained: Trained) -> None:
+    uc, client = trained.uc, tracking.client(trained.uc)
+    client.update_run(trained.trees.run_id, status="RUNNING")
+    again = train(uc, trained.first, "trees")
+    assert again.run_id != trained.trees.run_id
+    assert again.content_hash == trained.trees.content_hash
+    client.update_run(trained.trees.run_id, status="FINISHED")
+
+
+def test_the_model_can_be_read_by_mlflow_alone(trained: Trained) -> None:
+    mlflow = tracking.fluent(trained.uc)
+    rows = load(trained.first, "holdout")
+    model = load_candidate(trained.uc, trained.trees)
+    frame = rows.select(list(model.feature_columns)).to_pandas().astype({"hour": "float64"})
+    scores = mlflow.pyfunc.load_model(trained.trees.model_uri).predict(frame)
+    np.testing.assert_array_equal(scores, model.predict_proba(rows))
+    logged = mlflow.models.get_model_info(trained.trees.model_uri)
+    assert logged.signature.inputs.input_names() == list(model.feature_columns)
+    assert logged.saved_input_example_info is not None
+
+
+def test_the_reference_is_a_sample_of_the_training_rows_with_their_scores(trained: Trained) -> None:
+    model = load_candidate(trained.uc, trained.network)
+    reference = model.reference
+    assert reference.num_rows == trained.uc.drift.reference_rows
+    assert reference.column_names == ["partition", *trained.uc.features.columns, "score"]
+    assert max(reference["partition"].to_pylist()) <= trained.first.train.end
+    # Spread over the whole window, not its first days.
+    assert len(set(reference["partition"].to_pylist())) > 15
+    np.testing.assert_array_equal(reference["score"].to_numpy(), model.predict_proba(reference))
+
+
+def test_a_trainer_that_is_not_declared_is_refused(trained: Trained) -> None:
+    with pytest.raises(DataError, match="there are trees, network"):
+        train(trained.uc, trained.first, "forest")
+
+
+def test_outcomes_of_one_kind_are_refused(trained: Trained) -> None:
+    uc = synthetic.use_case(name="one_kind")
+    for offset in range(20):
+        day = synthetic.START + offset * DAY
+        labels = synthetic.labels_of(day)
+        none = labels.set_column(2, "returned", pa.array([0] * labels.num_rows))
+        tables.replace_partition(uc, "features", day, synthetic.features_of(day), [uc.entity])
+        tables.replace_partition(uc, "labels", day, none, [uc.entity])
+    with pytest.raises(DataError, match=r"all \d+ train rows have returned = 0"):
+        train(uc, snapshot(uc, synthetic.START + 20 * DAY), "trees")
+
+
+# Evaluation -----------------------------------------------------------------------------------------
+
+
+def test_candidates_are_judged_on_the_holdout(trained: Trained) -> None:
+    uc = trained.uc
+    evaluation = evaluate(uc, trained.first, [trained.trees, trained.network])
+    assert (evaluation.start, evaluation.end) == (trained.first.holdout.start, trained.first.holdout.end)
+    judged = evaluation.challenges[0].judged
+    assert judged.metrics["rows"] == trained.first.holdout.rows
+    assert set(judged.slices["shop"]) == set(synthetic.SHOPS)
+    assert sum(m["rows"] for m in judged.slices["shop"].values()) == trained.first.holdout.rows
+    run = tracking.client(uc).get_run(trained.trees.run_id)
+    assert run.data.metrics["holdout_roc_auc"] == judged.metrics["roc_auc"]
+    files = {item.path for item in tracking.client(uc).list_artifacts(trained.trees.run_id, "plots")}
+    assert {f"plots/holdout_{name}.png" for name in ("roc", "precision_recall", "calibration")} <= files
+    assert evaluate(uc, trained.first, [trained.trees, trained.network]) == evaluation
+
+
+def test_candidates_of_another_snapshot_do_not_compete(trained: Trained) -> None:
+    with pytest.raises(DataError, match="another snapshot: trees"):
+        evaluate(trained.uc, trained.first, [trained.later])
+
+
+def test_champion_and_challenger_meet_on_rows_neither_knows(fresh_log: Trained) -> None:
+    uc = fresh_log.uc
+    champion = deployments.promote(uc, fresh_log.decision(fresh_log.trees), effective_from=FIRST + DAY)
+    evaluation = evaluate(uc, fresh_log.second, [fresh_log.later])
+    assert evaluation.champion == champion
+    assert evaluation.champion_judged is not None
+    # The holdout of the second snapshot begins after all that shaped the champion.
+    assert champion.trained_through < evaluation.start == fresh_log.second.holdout.start
+    rows = load(fresh_log.second, "holdout")
+    assert evaluation.champion_judged.metrics["rows"] == rows.num_rows
+    assert evaluation.champion_judged.metrics["rows"] == evaluation.challenges[0].judged.metrics["rows"]
+    # The other way round, days the champion was trained on are left out for both.
+    deployments.promote(uc, fresh_log.decision(fresh_log.later), effective_from=SECOND + DAY)
+    with pytest.raises(DataError, match="trained on days up to 2020-02-04"):
+        evaluate(uc, fresh_log.first, [fresh_log.trees])
+
+
+def test_days_that_shaped_the_champion_are_left_out_for_both(fresh_log: Trained) -> None:
+    uc = fresh_log.uc
+    deployments.promote(uc, fresh_log.decision(fresh_log.trees), effective_from=FIRST + DAY)
+    long = synthetic.use_case(
+        name=uc.name,
+        training={**uc.training.model_dump(), "holdout_days": 20},
+        gate={"primary": "roc_auc", "floors": {"roc_auc": 0.6}},
+    )
+    synthetic.publish(long, synthetic.START, SECOND)
+    taken = snapshot(long, SECOND)
+    assert taken.holdout.start <= fresh_log.trees.trained_through
+    evaluation = evaluate(long, taken, [train(long, taken, "trees")])
+    assert evaluation.start == fresh_log.trees.trained_through + DAY
+    expected = load(taken, "holdout")["partition"].to_pylist()
+    rows = sum(day > fresh_log.trees.trained_through for day in expected)
+    assert evaluation.champion_judged is not None
+    assert evaluation.champion_judged.metrics["rows"] == rows
+    assert evaluation.challenges[0].judged.metrics["rows"] == rows
+
+
+def test_a_champion_whose_columns_are_gone_is_said_to_be_so(fresh_log: Trained) -> None:
+    uc = fresh_log.uc
+    deployments.promote(uc, fresh_log.decision(fresh_log.trees), effective_from=FIRST + DAY)
+    features = {**uc.features.model_dump(), "numeric": ["demand", "hour"]}
+    fewer = synthetic.use_case(name=uc.name, features=features)
+    for offset in range((SECOND - synthetic.START).days + 1):
+        day = synthetic.START + offset * DAY
+        rows = synthetic.features_of(day).drop_columns(["lag"])
+        tables.replace_partition(fewer, "features", day, rows, [uc.entity])
+        tables.replace_partition(fewer, "labels", day, synthetic.labels_of(day), [uc.entity])
+    taken = snapshot(fewer, SECOND)
+    evaluation = evaluate(fewer, taken, [train(fewer, taken, "trees")])
+    assert evaluation.champion_judged is None
+    assert "no longer have: lag" in evaluation.champion_note
+    assert gate(fewer, evaluation).promote
+
+
+# Registry and promotion -----------------------------------------------------------------------------
+
+
+def test_a_model_is_registered_once(fresh_log: Trained) -> None:
+    uc = fresh_log.uc
+    version = register(uc, fresh_log.trees)
+    assert _aliases(uc) == {"challenger": version}
+    assert register(uc, fresh_log.trees) == version
+    assert register(uc, fresh_log.later) != version
+    assert len(tracking.client(uc).search_model_versions(f"name = '{uc.name}'")) == 2
+
+
+def test_a_registered_version_scores_as_the_candidate(fresh_log: Trained) -> None:
+    uc = fresh_log.uc
+    rows = load(fresh_log.first, "holdout")
+    for candidate in (fresh_log.trees, fresh_log.network):
+        version = register(uc, candidate)
+        model = load_model(uc, version)
+        assert model.version == version
+        assert model.content_hash == candidate.content_hash
+        assert model.threshold == 0.25
+        assert model.trained_night == FIRST
+        assert model.trained_through == fresh_log.first.validation.end
+        expected = load_candidate(uc, candidate).predict_proba(rows)
+        np.testing.assert_array_equal(model.predict_proba(rows), expected)
+
+
+def test_an_unknown_version_is_an_error(fresh_log: Trained) -> None:
+    with pytest.raises(DataError, match="no model version '99'"):
+        load_model(fresh_log.uc, "99")
+
+
+def test_the_log_answers_what_was_in_production_on_any_day(fresh_log: Trained) -> None:
+    uc = fresh_log.uc
+    first = deployments.promote(uc, fresh_log.decision(fresh_log.trees), effective_from=date(2020, 2, 4))
+    second = deployments.promote(uc, fresh_log.decision(fresh_log.later), effective_from=date(2020, 2, 13))
+    assert deployments.champion_at(uc, date(2020, 2, 3)) is None
+    assert deployments.champion_at(uc, date(2020, 2, 4)) == first
+    assert deployments.champion_at(uc, date(2020, 2, 12)) == first
+    assert deployments.champion_at(uc, date(2020, 2, 13)) == second
+    assert second.previous_version == first.version
+    assert deployments.newest(uc) == second
+    assert _aliases(uc) == {"champion": second.version}
+
+
+def test_promoting_again_changes_nothing(fresh_log: Trained) -> None:
+    uc, decision = fresh_log.uc, fresh_log.decision(fresh_log.trees)
+    first = deployments.promote(uc, decision, effective_from=FIRST + DAY)
+    assert deployments.promote(uc, decision, effective_from=FIRST + DAY) == first
+    assert deployments.history(uc) == [first]
+
+
+def test_a_promotion_does_not_rewrite_the_past(fresh_log: Trained) -> None:
+    uc = fresh_log.uc
+    deployments.promote(uc, fresh_log.decision(fresh_log.later), effective_from=SECOND + DAY)
+    with pytest.raises(DataError, match="replace it in the past"):
+        deployments.promote(uc, fresh_log.decision(fresh_log.trees), effective_from=FIRST + DAY)
+    assert len(deployments.history(uc)) == 1
+
+
+def test_rollback_returns_to_an_earlier_champion(fresh_log: Trained) -> None:
+    uc = fresh_log.uc
+    first = deployments.promote(uc, fresh_log.decision(fresh_log.trees), effective_from=date(2020, 2, 4))
+    second = deployments.promote(uc, fresh_log.decision(fresh_log.later), effective_from=date(2020, 2, 13))
+    for _ in range(2):
+        back = deployments.rollback(
+            uc, first.version, effective_from=date(2020, 2, 11), reason="too many alarms"
+        )
+    assert back.version == first.version
+    assert back.model_hash == first.model_hash
+    assert back.previous_version == second.version
+    assert back.reasons == ["too many alarms"]
+    for day, version in ((10, first.version), (11, first.version), (20, first.version)):
+        in_force = deployments.champion_at(uc, date(2020, 2, day))
+        assert in_force is not None
+        assert in_force.version == version
+    assert len(deployments.history(uc)) == 3
+    assert _aliases(uc)["champion"] == first.version
+    assert deployments.rolled_back(uc, second.model_hash) == back
+    deployments.rollback(
+        uc, second.version, effective_from=date(2020, 2, 20), reason="it was right after all"
+    )
+    assert deployments.rolled_back(uc, second.model_hash) is None
+
+
+def test_rollback_to_what_never_was_champion_is_refused(fresh_log: Trained) -> None:
+    uc = fresh_log.uc
+    version = register(uc, fresh_log.network)
+    with pytest.raises(DataError, match="champions so far: none"):
+        deployments.rollback(uc, version, effective_from=SECOND, reason="try")
+
+
+# Bad luck -------------------------------------------------------------------------------------------
+
+WRITES = (
+    "create_model_version",
+    "set_registered_model_alias",
+    "append",
+    "set_registered_model_alias 2",
+    "delete_registered_model_alias",
+)
+
+
+def _promote_and_die(name: str, decision: dict[str, Any], write: str) -> None:
+    """Promote in a process of its own that is killed just before ``write`` (or its second call)."""
+    from mlflow import MlflowClient
+
+    function, _, call = write.partition(" ")
+    holder: Any = append_log if function == "append" else MlflowClient
+    original, calls = getattr(holder, function), iter(range(1, 10))
+
+    def killed(*args: Any, **kwargs: Any) -> Any:
+        if next(calls) == int(call or 1):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*args, **kwargs)
+
+    setattr(holder, function, killed)
+    deployments.promote(
+        synthetic.use_case(name=name), Decision.model_validate(decision), effective_from=SECOND + DAY
+    )
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_killed_between_two_writes_there_is_one_champion_and_a_rerun_completes(
+    fresh_log: Trained, write: str
+) -> None:
+    uc = fresh_log.uc
+    before = deployments.promote(uc, fresh_log.decision(fresh_log.trees), effective_from=FIRST + DAY)
+    decision = fresh_log.decision(fresh_log.later)
+    process = multiprocessing.get_context("spawn").Process(
+        target=_promote_and_die, args=(uc.name, decision.model_dump(mode="json"), write)
+    )
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    in_force = deployments.champion_at(uc, SECOND + DAY)
+    assert in_force is not None
+    logged = write in WRITES[3:]
+    assert in_force.model_hash == (fresh_log.later if logged else fresh_log.trees).content_hash
+    after = deployments.promote(uc, decision, effective_from=SECOND + DAY)
+    assert deployments.history(uc) == [before, after]
+    assert _aliases(uc) == {"champion": after.version}
+    assert load_model(uc, after.version).content_hash == fresh_log.later.content_hash
+    assert len(tracking.client(uc).search_model_versions(f"name = '{uc.name}'")) == 2
+
+
+def _set_up(name: str) -> None:
+    tracking.setup(synthetic.use_case(name=name))
+
+
+def test_many_processes_may_set_up_at_once(home: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=_set_up, args=(name,)) for name in ("one", "one", "two")]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    experiments = tracking.client(synthetic.use_case(name="one")).search_experiments()
+    assert sorted(experiment.name for experiment in experiments) == ["Default", "one", "two"]
+
+
+def test_a_snapshot_loaded_elsewhere_is_the_same(trained: Trained) -> None:
+    copied = Snapshot.model_validate_json(trained.first.model_dump_json())
+    assert load(copied, "holdout").equals(load(trained.first, "holdout"))
