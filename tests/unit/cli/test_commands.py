@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from datetime import date, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from typer.testing import CliRunner
+
+from nightshift.cli.main import app
+from nightshift.lake import tables
+from nightshift.usecase import UseCase
+
+DAY = date(2013, 7, 1)
+
+
+def _command(*arguments: str) -> str:
+    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def _publish(uc: UseCase, layer: str, day: date, value: float = 1.0) -> None:
+    table = pa.table({uc.entity: ["a", "b"], "value": [value, 2.0]})
+    tables.replace_partition(uc, layer, day, table, [uc.entity])
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, nightshift.cli.main;"
+        "heavy = ('airflow', 'pandas', 'pyarrow', 'deltalake', 'mlflow', 'psycopg', 'rich.live');"
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_status_of_nothing_is_the_whole_contract(home: Path, flight_delays: UseCase) -> None:
+    status = json.loads(_command("status", "--json"))
+    found = status["usecases"][flight_delays.name]
+    assert found["raw"] | {"content_hash": ""} == {
+        "partitions": 0,
+        "rows_in": 0,
+        "rows_accepted": 0,
+        "rows_quarantined": 0,
+        "content_hash": "",
+    }
+    assert found["features"]["rows"] == found["predictions"]["rows"] == 0
+    assert found["champion"] is None
+    assert found["predictions"]["observed"] == found["drift"] == {}
+    assert found["retrain_requests"] == 0
+    assert status["services"] == {"airflow": None, "mlflow": None}
+    assert flight_delays.name in _command("status")
+
+
+def test_the_content_hash_follows_content_not_history(home: Path, flight_delays: UseCase) -> None:
+    def features() -> dict[str, object]:
+        found = json.loads(_command("status", "--json"))["usecases"][flight_delays.name]["features"]
+        assert isinstance(found, dict)
+        return found
+
+    _publish(flight_delays, "features", DAY)
+    _publish(flight_delays, "features", DAY + timedelta(days=1))
+    first = features()
+    assert (first["partitions"], first["rows"]) == (2, 4)
+    _publish(flight_delays, "features", DAY, value=7.0)
+    changed = features()
+    assert changed["content_hash"] != first["content_hash"]
+    _publish(flight_delays, "features", DAY)
+    assert features() == first
+
+
+def test_partitions_lists_layers_days_and_versions(home: Path, flight_delays: UseCase) -> None:
+    for day in (DAY, DAY + timedelta(days=1)):
+        _publish(flight_delays, "features", day)
+    _publish(flight_delays, "predictions", DAY)
+    rows = [json.loads(line) for line in _command("partitions", "--json").splitlines()]
+    assert [(row["layer"], row["partition"], row["rows"]) for row in rows] == [
+        ("features", "2013-07-01", 2),
+        ("features", "2013-07-02", 2),
+        ("predictions", "2013-07-01", 2),
+    ]
+    assert len({row["content_hash"] for row in rows[:2]}) == 2, "the partition counts as content"
+    listed = _command("partitions", "--layer", "features", "--start", "2013-07-02")
+    assert listed.count("\n") == 1
+    assert "2013-07-02" in listed
+
+
+def test_a_malformed_day_is_explained(home: Path) -> None:
+    result = CliRunner().invoke(app, ["partitions", "--start", "July"])
+    assert result.exit_code == 1
+    assert "'July' is not a partition" in result.output
+    assert "cure:" in result.output
+
+
+@pytest.mark.parametrize("command", ["up", "demo", "down", "status", "doctor", "partitions"])
+def test_every_command_explains_itself(command: str) -> None:
+    assert command in _command("--help")
+    assert "Usage" in _command(command, "--help")

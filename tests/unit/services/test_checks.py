@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nightshift.errors import DataError
+from nightshift.services import checks
+from nightshift.settings import settings
+
+
+def test_a_state_folder_that_cannot_be_made_is_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: Path
+) -> None:
+    # Below a file: not even root can make a folder there.
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("NIGHTSHIFT_HOME", str(tmp_path / "file" / "state"))
+    settings.cache_clear()
+    finding = checks.writable()
+    assert not finding.passed
+    assert "NIGHTSHIFT_HOME" in finding.cure
+    with pytest.raises(DataError, match="cannot be written"):
+        checks.require(checks.before_up())
+
+
+def test_a_full_disk_is_explained(home: Path) -> None:
+    assert checks.disk_space(needed=1).passed
+    finding = checks.disk_space(needed=2**62)
+    assert not finding.passed
+    assert str(home) in finding.cure
+
+
+def test_a_warehouse_that_outlived_its_lake_is_explained(home: Path) -> None:
+    assert checks.whole_state().passed
+    (home / "warehouse").mkdir()
+    (home / "warehouse" / "warehouse.duckdb").touch()
+    finding = checks.whole_state()
+    assert not finding.passed
+    assert f"delete {home / 'warehouse'}" in finding.cure
+
+
+def test_the_environment_is_the_one_that_constraints_list() -> None:
+    finding = checks.package_versions()
+    assert finding.passed, finding.detail
