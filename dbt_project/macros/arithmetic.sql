@@ -5,3 +5,8 @@
 {% macro ratio(numerator, denominator) -%}
     cast({{ numerator }} as double precision) / nullif({{ denominator }}, 0)
 {%- endmacro %}
+
+{# A value held between two bounds. Null stays null, which greatest() and least() alone would turn into a bound. #}
+{% macro held_between(value, low, high) -%}
+    case when {{ value }} is not null then greatest(least({{ value }}, {{ high }}), {{ low }}) end
+{%- endmacro %}

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from nightshift.errors import DataError, NightshiftError, TransientError
 from nightshift.settings import settings
@@ -63,6 +63,8 @@ def build(uc: UseCase, start: date, end: date, *, full: bool = False) -> dict[st
     }
     arguments = [
         "build",
+        # The artifacts for other tools take longer to write than a night takes to build; `docs` writes them.
+        "--no-write-json",
         # Unit tests judge the SQL, not the data: they run with the tests of this repository.
         "--exclude-resource-type",
         "unit_test",
@@ -119,7 +121,7 @@ def run(uc: UseCase, arguments: Sequence[str]) -> Any:
         "--no-version-check",
     ]
     with _environment(uc):
-        parsed = dbtRunner().invoke(["parse", *common])
+        parsed = dbtRunner().invoke(["parse", "--no-write-json", *common])
         if not parsed.success:
             raise DataError(
                 f"dbt cannot read the project: {parsed.exception}",
@@ -127,8 +129,7 @@ def run(uc: UseCase, arguments: Sequence[str]) -> Any:
                 where=str(settings().dbt_project / "models" / uc.name),
                 cure="mend the file that dbt names",
             )
-        manifest: Manifest = parsed.result
-        return dbtRunner(manifest=manifest).invoke([*arguments, *common])
+        return dbtRunner(manifest=cast("Manifest", parsed.result)).invoke([*arguments, *common])
 
 
 def _target(uc: UseCase) -> Path:

@@ -154,7 +154,7 @@ def _load_table(
         [[name, day, manifest.content_hash] for day, manifest in incoming.items()],
     )
     log.info("loaded %d rows of %s.%s in %d partitions", rows.num_rows, _schema(uc), name, len(incoming))
-    return rows.num_rows
+    return int(rows.num_rows)
 
 
 def _rows(table: Table, day: date, manifest: RawManifest) -> pa.Table:

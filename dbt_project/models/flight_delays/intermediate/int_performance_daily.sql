@@ -5,8 +5,8 @@ with flights as (
     select
         *,
         -- One aircraft stuck for a day must not own the mean of its carrier.
-        greatest(least(arrival_delay_minutes, 300), -60) as arrival_delay,
-        greatest(least(departure_delay_minutes, 300), -30) as departure_delay
+        {{ held_between('arrival_delay_minutes', -60, 300) }} as arrival_delay,
+        {{ held_between('departure_delay_minutes', -30, 300) }} as departure_delay
     from {{ ref('fct_flights') }}
     where {{ in_window('facts') }}
 
