@@ -89,12 +89,13 @@ test: lint ## Lint, then every test
 bench: $(STAMP) ## Measure, and write benchmarks.json and docs/benchmarks.md
 	$(BIN)/python -m tests.benchmarks
 
-# Local builds of a release (2.13.0+cpu) are pinned as the release, which they satisfy.
+# Without the local wheels, so that a pin for each platform is there; local builds of a release (2.13.0+cpu)
+# satisfy its pin.
 lock: $(STAMP) ## Resolve pyproject.toml anew into constraints.txt
 	@{ echo "# Every package of the environment, pinned. Written by \`make lock\`; the reasons for"; \
 	   echo "# the pins we chose by hand stand beside them in pyproject.toml."; \
-	   $(UV) pip compile --quiet --python $(BIN)/python --upgrade --no-header --no-annotate --group dev pyproject.toml \
-	   | sed 's/+[a-z0-9.]*$$//'; } > constraints.new
+	   UV_FIND_LINKS= $(UV) pip compile --quiet --python $(BIN)/python --upgrade --no-header --no-annotate \
+	     --group dev pyproject.toml; } > constraints.new
 	@mv constraints.new constraints.txt
 
 clean: ## Delete all state (.nightshift) and caches; refuses while services run
