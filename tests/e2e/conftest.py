@@ -1,0 +1,122 @@
+"""A whole Nightshift of the tests' own: a copy of the project, empty state, free ports, real services."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nightshift.cli.status import of_usecase
+from nightshift.services import processes, stack
+from nightshift.services.airflow_api import AirflowApi, DagRun
+from nightshift.settings import settings
+from nightshift.usecase import UseCase, load_usecase
+
+CHAIN = ("ingest", "features", "score", "monitor")
+COPIED = ("dags", "plugins", "dbt_project", "expectations", "include")
+HISTORY = (date(2013, 1, 1), date(2013, 3, 10))
+
+
+@dataclass
+class Stack:
+    """A running Nightshift."""
+
+    api: AirflowApi
+    uc: UseCase
+    home: Path
+
+    def dag(self, name: str) -> str:
+        return f"{self.uc.name}.{name}"
+
+    def status(self) -> dict[str, Any]:
+        return of_usecase(self.uc)
+
+    def run(self, name: str, conf: dict[str, Any], state: str = "success") -> DagRun:
+        """Trigger a DAG, wait for its end, and check the state Airflow gives it."""
+        run = self.api.wait_for_run(self.api.trigger(self.dag(name), conf))
+        assert run.state == state, self.story(run)
+        return run
+
+    def ingest(self, night: date) -> None:
+        """Backfill one night of ``ingest`` as an operator would, and wait until that run has ended."""
+        since, start = datetime.now(UTC), datetime.combine(night, datetime.min.time(), tzinfo=UTC)
+        self.api.backfill(self.dag("ingest"), start, start + timedelta(days=1))
+        self.wait(lambda: self.ended("ingest", night, since), f"ingest of {night}")
+
+    def ended(self, name: str, night: date, since: datetime) -> bool:
+        """Tell whether a run of the night has succeeded after ``since``; fail when it failed."""
+        runs = self.api.runs(self.dag(name), partition_key=night.isoformat())
+        for run in runs:
+            if run.ended_at is not None and run.ended_at > since and run.finished:
+                assert run.state == "success", self.story(run)
+                return True
+        return False
+
+    def finish(self, night: date, since: datetime) -> None:
+        """Wait until every DAG of the night's chain has succeeded after ``since``."""
+        for name in CHAIN:
+            self.wait(lambda name=name: self.ended(name, night, since), f"{name} of {night}")
+
+    def wait(self, condition: Any, what: str, seconds: float = 600) -> None:
+        """Return when ``condition`` holds."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > deadline:
+                pytest.fail(f"{what} did not come about in {seconds:.0f} s")
+            time.sleep(0.5)
+
+    def failures(self, run: DagRun) -> str:
+        """Return the logs of the tasks of a run that failed by themselves."""
+        failed = [task for task in self.api.tasks(run) if task.state == "failed"]
+        return "\n".join(f"{task.label}: {self.api.log(task, 60)}" for task in failed)
+
+    def story(self, run: DagRun) -> str:
+        return f"{run.dag_id} {run.run_id} is {run.state}\n{self.failures(run)}"
+
+
+@pytest.fixture(scope="session")
+def running() -> Iterator[Stack]:
+    """Start everything once for all end-to-end tests.
+
+    The retrain policy is off, so that results depend on the data alone. The state is not under pytest's own
+    folder: as root, PostgreSQL runs as another user, who may not enter it.
+    """
+    project = settings().project
+    with tempfile.TemporaryDirectory(prefix="nightshift-e2e-") as folder, pytest.MonkeyPatch.context() as patch:
+        copy, home = Path(folder) / "project", Path(folder) / "state"
+        for name in COPIED:
+            if (project / name).exists():
+                shutil.copytree(project / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "target"))
+        usecase = copy / "include" / "usecases" / "flight_delays" / "usecase.yml"
+        policy_off = usecase.read_text().replace("retrain:\n  enabled: true", "retrain:\n  enabled: false")
+        assert policy_off != usecase.read_text()
+        usecase.write_text(policy_off)
+        patch.setenv("NIGHTSHIFT_HOME", str(home))
+        patch.setenv("NIGHTSHIFT_PROJECT", str(copy))
+        patch.setenv("NIGHTSHIFT_RETRY_SECONDS", "3")
+        for name in ("AIRFLOW", "MLFLOW", "POSTGRES"):
+            patch.setenv(f"NIGHTSHIFT_{name}_PORT", str(processes.free_port()))
+        settings.cache_clear()
+        try:
+            stack.up()
+            uc = load_usecase("flight_delays")
+            with AirflowApi() as api:
+                api.wait_for_dags(f"{uc.name}.{name}" for name in (*CHAIN, "bootstrap", "watch", "maintain"))
+                yield Stack(api, uc, home)
+        finally:
+            stack.down()
+            settings.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def bootstrapped(running: Stack) -> Stack:
+    """The stack with ten weeks of history and a first champion."""
+    running.run("bootstrap", {"start": HISTORY[0].isoformat(), "end": HISTORY[1].isoformat()})
+    return running

@@ -1,0 +1,189 @@
+"""The loop through a real Airflow, in the order of its story: each test goes on from the one before."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+
+from nightshift.lake import tables
+from nightshift.partition import days
+from nightshift.registry import deployments
+from nightshift.services import postgres
+from tests.e2e.conftest import HISTORY, Stack
+
+NIGHTS = [HISTORY[1] + timedelta(days=offset) for offset in (1, 2, 3)]
+LOST = NIGHTS[-1] + timedelta(days=1)
+
+
+@pytest.fixture(scope="module")
+def nights(bootstrapped: Stack) -> dict[str, Any]:
+    """The status after three nights, first in reverse order and then, from the same start, in order."""
+    stack = bootstrapped
+    kept = stack.home / "before"
+    for part in ("lake", "warehouse"):
+        shutil.copytree(stack.home / part, kept / part)
+    began = datetime.now(UTC)
+    for night in reversed(NIGHTS):
+        stack.ingest(night)
+    for night in NIGHTS:
+        stack.finish(night, began)
+    reverse = stack.status()
+    for part in ("lake", "warehouse"):
+        shutil.rmtree(stack.home / part)
+        shutil.copytree(kept / part, stack.home / part)
+    for night in NIGHTS:
+        began = datetime.now(UTC)
+        stack.ingest(night)
+        stack.finish(night, began)
+    return {"reverse": reverse, "forward": stack.status()}
+
+
+def test_bootstrap_lands_builds_and_promotes(bootstrapped: Stack) -> None:
+    status = bootstrapped.status()
+    history = len(list(days(*HISTORY)))
+    assert status["raw"]["rows_in"] == status["raw"]["rows_accepted"] + status["raw"]["rows_quarantined"]
+    assert status["raw"]["rows_quarantined"] < 0.001 * status["raw"]["rows_in"]
+    assert status["features"]["partitions"] == history
+    assert status["predictions"]["partitions"] == 0
+    assert status["champion"]["trained_through"] < HISTORY[1].isoformat()
+    assert status["champion"]["metrics"]["roc_auc"] > 0.62
+
+
+def test_nights_end_in_predictions_judged_by_the_truth(nights: dict[str, Any], bootstrapped: Stack) -> None:
+    status = nights["forward"]
+    assert status["predictions"]["partitions"] == len(NIGHTS)
+    features = tables.partition_versions(bootstrapped.uc, "features")
+    assert status["predictions"]["rows"] == sum(features[night].rows for night in NIGHTS)
+    assert set(status["drift"]) == {night.isoformat() for night in NIGHTS}
+    # The truth of a night arrives with the next one.
+    assert set(status["predictions"]["observed"]) == {night.isoformat() for night in NIGHTS[:-1]}
+    for observed in status["predictions"]["observed"].values():
+        assert 0.5 < observed["roc_auc"] < 0.9
+        assert observed["rows"] > 500
+
+
+@pytest.mark.parametrize("layer", ["raw", "features", "predictions"])
+def test_nights_in_reverse_order_end_the_same(nights: dict[str, Any], layer: str) -> None:
+    assert nights["reverse"][layer]["content_hash"] == nights["forward"][layer]["content_hash"]
+
+
+def test_applications_read_the_predictions_from_postgres(nights: dict[str, Any], bootstrapped: Stack) -> None:
+    with psycopg.connect(postgres.url("serving")) as connection:
+        rows = connection.execute("select count(*), count(distinct flight_id) from predictions.flight_delays").fetchone()
+        latest = connection.execute("select distinct partition from predictions.flight_delays_latest").fetchall()
+    assert rows == (nights["forward"]["predictions"]["rows"],) * 2
+    assert latest == [(NIGHTS[-1],)]
+
+
+def test_a_lost_night_is_noticed_and_completed(nights: dict[str, Any], bootstrapped: Stack) -> None:
+    stack = bootstrapped
+    began = datetime.now(UTC)
+    stack.api.set_paused(stack.dag("features"), True)
+    stack.ingest(LOST)
+    stack.api.set_paused(stack.dag("features"), False)
+    stack.run("watch", {"grace_minutes": 30})
+    assert stack.api.runs(stack.dag("features"), partition_key=LOST.isoformat()) == [], "within its grace"
+
+    stack.run("watch", {"grace_minutes": 0})
+
+    stack.finish(LOST, began)
+    assert tables.partition_version(stack.uc, "predictions", LOST) is not None
+
+
+def test_rebuilding_what_has_not_changed_makes_no_new_version(nights: dict[str, Any], bootstrapped: Stack) -> None:
+    stack = bootstrapped
+    before = {layer: tables.partition_versions(stack.uc, layer) for layer in ("features", "predictions")}
+    stack.run(
+        "rebuild",
+        {
+            "start": NIGHTS[0].isoformat(),
+            "end": NIGHTS[-1].isoformat(),
+            "stages": ["raw", "features", "predictions", "monitoring"],
+        },
+    )
+    assert {layer: tables.partition_versions(stack.uc, layer) for layer in before} == before
+
+
+def test_a_deleted_prediction_partition_is_rebuilt_alone(nights: dict[str, Any], bootstrapped: Stack) -> None:
+    stack = bootstrapped
+    before = tables.partition_versions(stack.uc, "predictions")
+    tables.delete_partition(stack.uc, "predictions", NIGHTS[0])
+    run = stack.run(
+        "rebuild", {"start": NIGHTS[0].isoformat(), "end": NIGHTS[0].isoformat(), "stages": ["predictions"]}
+    )
+    after = tables.partition_versions(stack.uc, "predictions")
+    assert {day: version.content_hash for day, version in after.items()} == {
+        day: version.content_hash for day, version in before.items()
+    }
+    states = {task.task_id: task.state for task in stack.api.tasks(run)}
+    assert states["features.build_features"] == "skipped"
+    assert states["predictions.publish_predictions"] == "success"
+
+
+def test_training_by_hand_ends_in_a_decision(nights: dict[str, Any], bootstrapped: Stack) -> None:
+    stack = bootstrapped
+    champions = len(deployments.history(stack.uc))
+    run = stack.run("train", {"partition": LOST.isoformat()})
+    states = {task.task_id: task.state for task in stack.api.tasks(run)}
+    assert states["model.gate"] == "success"
+    promoted = states["model.promote"] == "success"
+    assert len(deployments.history(stack.uc)) == champions + promoted
+
+
+def test_a_request_older_than_the_champion_is_superseded(nights: dict[str, Any], bootstrapped: Stack) -> None:
+    run = bootstrapped.run("train", {"partition": HISTORY[1].isoformat()})
+    states = {task.task_id: task.state for task in bootstrapped.api.tasks(run)}
+    assert set(states.values()) == {"skipped"}
+
+
+def test_rollback_puts_an_earlier_champion_in_force_again(nights: dict[str, Any], bootstrapped: Stack) -> None:
+    stack = bootstrapped
+    first = deployments.history(stack.uc)[0]
+    day = LOST + timedelta(days=10)
+    stack.run("rollback", {"version": first.version, "effective_from": day.isoformat(), "reason": "a drill"})
+    in_force = deployments.champion_at(stack.uc, day)
+    assert in_force is not None
+    assert in_force.version == first.version
+
+
+def test_replaying_a_quarantine_that_still_breaks_its_rule_changes_nothing(
+    nights: dict[str, Any], bootstrapped: Stack
+) -> None:
+    before = bootstrapped.status()["raw"]
+    bootstrapped.run("replay_quarantine", {"partition": NIGHTS[0].isoformat()})
+    assert bootstrapped.status()["raw"] == before
+
+
+def test_maintenance_keeps_what_retention_keeps(nights: dict[str, Any], bootstrapped: Stack) -> None:
+    before = bootstrapped.status()
+    bootstrapped.run("maintain", {})
+    assert bootstrapped.status() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "conf", "reason"),
+    [
+        ("rollback", {"version": "999", "effective_from": "2013-04-01", "reason": "a drill"}, "was never champion"),
+        ("features", {}, "this run names no day"),
+        ("rebuild", {"start": "2013-03-02", "end": "2013-03-01", "stages": ["raw"]}, "ends (2013-03-01) before it starts"),
+        ("score", {"partition": "2012-06-01"}, "no champion of flight_delays is in force on 2012-06-01"),
+    ],
+    ids=["unknown version", "no day", "backward range", "before the first champion"],
+)
+def test_runs_that_must_fail_fail_for_the_stated_reason(
+    nights: dict[str, Any], bootstrapped: Stack, name: str, conf: dict[str, Any], reason: str
+) -> None:
+    run = bootstrapped.run(name, conf, state="failed")
+    assert reason in bootstrapped.failures(run)
+    tries = {task.try_number for task in bootstrapped.api.tasks(run) if task.state == "failed"}
+    assert tries == {1}, "bad data must not be retried"
+
+
+def test_every_dag_has_run(nights: dict[str, Any], bootstrapped: Stack) -> None:
+    for dag_id in bootstrapped.api.dags():
+        succeeded = [run for run in bootstrapped.api.runs(dag_id) if run.state == "success"]
+        assert succeeded, f"{dag_id} never succeeded in these tests"
