@@ -26,6 +26,8 @@ LAYERS = ("features", "labels", "predictions", "quarantine", "monitoring", "outc
 HASH_COLUMN = "content_hash"
 
 _LAYER = re.compile(rf"({'|'.join(LAYERS)})(_[a-z0-9_]+)?")
+# delta-rs wraps what its storage raises in an error of its own; only the words tell.
+_STORAGE_FAILED = re.compile(r"Generic (S3|LocalFileSystem) error|os error \d+")
 _ATTEMPTS = 10
 _T = TypeVar("_T")
 
@@ -137,6 +139,8 @@ def explained(uc: UseCase, layer: str) -> Iterator[None]:
     except OSError as error:
         raise TransientError(f"{uc.name}, {layer}: the storage failed: {error}") from error
     except DeltaError as error:
+        if _STORAGE_FAILED.search(str(error)):
+            raise TransientError(f"{uc.name}, {layer}: the storage failed: {error}") from error
         raise _damaged(uc, layer, "its log cannot be read or written", error) from error
 
 

@@ -195,6 +195,17 @@ def test_a_storage_out_of_reach_is_bad_luck(
         tables.partition_versions(uc, "features")
 
 
+def test_a_storage_that_fails_while_rows_are_written_is_bad_luck(home: Path, uc: UseCase) -> None:
+    published = publish(uc, DAY, rows(1))
+    in_the_way = home / f"lake/tables/toy/features/partition={NEXT}"
+    in_the_way.write_text("a file where a folder has to be")
+    with pytest.raises(TransientError, match="the storage failed"):
+        publish(uc, NEXT, rows(1))
+    assert list(tables.partition_versions(uc, "features").values()) == [published]
+    in_the_way.unlink()
+    assert publish(uc, NEXT, rows(1)).rows == 200
+
+
 def test_versions_of_thousands_of_partitions_are_read_at_once(home: Path, uc: UseCase) -> None:
     publish(uc, DAY, rows(1, 1))
     folder = home / "lake/tables/toy/features"
