@@ -116,7 +116,7 @@ def test_install_commands_are_found_however_they_are_written() -> None:
     for text in (
         "uv pip install --compile-bytecode -c constraints.txt -e .",
         "\tuv pip install --python .venv --compile-bytecode -c constraints.txt -e . --group dev",
-        "\t@$(UV) pip install -q --compile-bytecode \\\n\t\t--constraints constraints.txt --editable . && true",
+        "\t@$(UV) pip install -q --compile-bytecode \\\n\t\t--constraints constraints.txt -e . && true",
     ):
         assert install_commands(text) == wanted, text
     assert install_commands("# uv pip install .") == []
