@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from tests import synthetic
 
-import synthetic
 from nightshift.errors import DataError
 from nightshift.evaluation.evaluate import evaluate
 from nightshift.evaluation.gate import gate

@@ -6,8 +6,8 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
+from tests import synthetic
 
-import synthetic
 from nightshift.errors import DataError
 from nightshift.evaluation.evaluate import Challenge, Evaluation, Judged
 from nightshift.evaluation.gate import gate

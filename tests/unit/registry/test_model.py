@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import xgboost
+from tests import synthetic
 
-import synthetic
 from nightshift.errors import DataError
 from nightshift.registry import model as stored
 from nightshift.registry.encoder import Encoder

@@ -8,8 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from tests import synthetic
 
-import synthetic
 from nightshift.errors import DataError, TransientError
 from nightshift.lake import tables
 from nightshift.training.snapshot import Snapshot, load, snapshot

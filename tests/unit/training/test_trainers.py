@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from sklearn.metrics import roc_auc_score
+from tests import synthetic
 
-import synthetic
 from nightshift.errors import DataError
 from nightshift.registry.encoder import Encoder
 from nightshift.registry.model import Kind, scorer_of
@@ -50,6 +50,21 @@ def test_it_finds_the_signal_and_stops_in_time(kind: Kind) -> None:
     loss = -np.mean(np.where(VALIDATION.label > 0.5, np.log(kept), np.log1p(-kept)))
     assert loss == pytest.approx(min(fit.history["validation_log_loss"]), abs=1e-5)
     assert len(fit.history["train_log_loss"]) == len(fit.history["validation_log_loss"])
+
+
+def test_what_was_learned_by_heart_is_not_kept(kind: Kind) -> None:
+    trainer, _ = TRAINERS[kind]
+    eager: dict[Kind, dict[str, Any]] = {
+        "xgboost": {"rounds": 60, "early_stopping_rounds": 20, "learning_rate": 0.5, "min_child_weight": 1},
+        "torch": {"hidden": [64, 64], "epochs": 20, "patience": 6, "batch_rows": 64, "learning_rate": 0.02},
+    }
+    few = Examples(TRAIN.features.slice(0, 300), TRAIN.label[:300])
+    fit = trainer.fit(few, VALIDATION, ENCODER, eager[kind], 1)
+    by_round = fit.history["validation_log_loss"]
+    assert by_round[-1] > min(by_round) + 0.01
+    kept = scorer_of(kind, fit.weights, ENCODER).probabilities(VALIDATION.features)
+    loss = -np.mean(np.where(VALIDATION.label > 0.5, np.log(kept), np.log1p(-kept)))
+    assert loss == pytest.approx(min(by_round), abs=1e-5)
 
 
 def test_labels_without_signal_are_not_learned(kind: Kind) -> None:
