@@ -169,6 +169,7 @@ class Retention(_Strict):
 
     raw_days: int = Field(gt=0)
     table_days: int = Field(gt=0)
+    version_days: int = Field(gt=0, description="How far back replaced versions of tables can still be read.")
     staging_days: int = Field(gt=0)
 
 

@@ -30,7 +30,7 @@ def sweep(uc: UseCase, today: date) -> dict[str, int]:
         "raw_files": raw.expire(uc, now - timedelta(days=uc.retention.raw_days)) + raw.sweep_orphans(uc),
         "table_partitions": len(expired),
         "table_files": sum(
-            tables.vacuum(uc, layer, retention_days=uc.retention.staging_days) for layer in layers
+            tables.vacuum(uc, layer, retention_days=uc.retention.version_days) for layer in layers
         ),
         "staged_objects": staging.sweep(uc, older_than_days=uc.retention.staging_days),
     }
