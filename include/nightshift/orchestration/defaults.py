@@ -7,10 +7,10 @@ from datetime import datetime, time, timedelta
 from typing import Any
 
 # The stub file of airflow.sdk 3.3 does not list the three deadline classes that the package exports.
-from airflow.sdk import (
-    AsyncCallback,  # type: ignore[attr-defined]
-    DeadlineAlert,  # type: ignore[attr-defined]
-    DeadlineReference,  # type: ignore[attr-defined]
+from airflow.sdk import (  # type: ignore[attr-defined]
+    AsyncCallback,
+    DeadlineAlert,
+    DeadlineReference,
     ExceptionRetryPolicy,
     RetryAction,
     RetryRule,

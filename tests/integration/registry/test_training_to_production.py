@@ -353,6 +353,8 @@ WRITES = (
 
 def _promote_and_die(name: str, decision: dict[str, Any], write: str) -> None:
     """Promote in a process of its own that is killed just before ``write`` (or its second call)."""
+    # MLflow hands its setting down to children; a task of its own would not have it.
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
     from mlflow import MlflowClient
 
     function, _, call = write.partition(" ")
