@@ -22,8 +22,8 @@ def read(uc: UseCase, relation: str, start: date, end: date) -> pa.Table:
     """
     with connect(read_only=True) as connection:
         try:
-            return connection.execute(
-                f'select * from "{uc.name}"."{relation}" where partition between ? and ?', [start, end]
+            return connection.sql(
+                f'select * from "{uc.name}"."{relation}" where partition between ? and ?', params=[start, end]
             ).to_arrow_table()
         except duckdb.CatalogException as error:
             raise TransientError(
