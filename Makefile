@@ -41,11 +41,11 @@ endif
 # uv from the PATH, else the one that pip puts into the environment.
 UV = $$(command -v uv || echo $(BIN)/uv)
 
-.PHONY: help demo up down status doctor test lint bench lock clean .venv
+.PHONY: help demo up down status doctor test lint bench lock dags-readme clean .venv
 
 help: ## Show this list
-	@grep -E '^[.a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /|/' | \
-		while IFS='|' read -r target text; do printf '  %-8s  %s\n' "$$target" "$$text"; done
+	@grep -E '^[.a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /|/' | \
+		while IFS='|' read -r target text; do printf '  %-11s  %s\n' "$$target" "$$text"; done
 
 .venv: $(STAMP) ## Create or update the environment from pyproject.toml and constraints.txt
 
@@ -91,6 +91,9 @@ bench: $(STAMP) ## Measure, and write benchmarks.json and docs/benchmarks.md
 
 # Without the local wheels, so that a pin for each platform is there; local builds of a release (2.13.0+cpu)
 # satisfy its pin.
+dags-readme: $(STAMP) ## Write dags/README.md from the DAGs
+	@$(BIN)/python -m nightshift.orchestration.readme >/dev/null
+
 lock: $(STAMP) ## Resolve pyproject.toml anew into constraints.txt
 	@{ echo "# Every package of the environment, pinned. Written by \`make lock\`; the reasons for"; \
 	   echo "# the pins we chose by hand stand beside them in pyproject.toml."; \

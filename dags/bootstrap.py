@@ -16,7 +16,8 @@ from nightshift.orchestration.groups import make_features, make_model
 from nightshift.orchestration.params import range_params
 
 for uc in use_cases():
-    with DAG(**dag_options(uc, "bootstrap", __doc__, schedule=None, max_active_runs=1, params=range_params())):
+    options = dag_options(uc, "bootstrap", __doc__, schedule=None, max_active_runs=1, params=range_params())
+    with DAG(**options):
         months = tasks.plan_months(uc.name)
         landed = tasks.land_month.partial(usecase=uc.name).expand_kwargs(months)
         features = make_features(uc, outlets=[])

@@ -12,8 +12,9 @@ from nightshift.orchestration.defaults import dag_options, use_cases
 from nightshift.orchestration.params import partition_param
 
 for uc in use_cases():
-    with DAG(
-        **dag_options(uc, "replay_quarantine", __doc__, schedule=None, max_active_runs=1, params=partition_param())
-    ):
+    options = dag_options(
+        uc, "replay_quarantine", __doc__, schedule=None, max_active_runs=1, params=partition_param()
+    )
+    with DAG(**options):
         replayed = tasks.replay_quarantine(uc.name)
         replayed >> tasks.load.override(outlets=[assets.asset(uc, "raw")])(uc.name)

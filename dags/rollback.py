@@ -12,5 +12,6 @@ from nightshift.orchestration.defaults import dag_options, use_cases
 from nightshift.orchestration.params import rollback_params
 
 for uc in use_cases():
-    with DAG(**dag_options(uc, "rollback", __doc__, schedule=None, max_active_runs=1, params=rollback_params())):
+    options = dag_options(uc, "rollback", __doc__, schedule=None, max_active_runs=1, params=rollback_params())
+    with DAG(**options):
         tasks.roll_back.override(outlets=[assets.asset(uc, "model")])(uc.name)

@@ -12,7 +12,9 @@ from nightshift.orchestration.defaults import dag_options, use_cases
 from nightshift.orchestration.params import watch_params
 
 for uc in use_cases():
-    with DAG(**dag_options(uc, "watch", __doc__, schedule="@hourly", max_active_runs=1, params=watch_params())):
+    options = dag_options(uc, "watch", __doc__, schedule="@hourly", max_active_runs=1, params=watch_params())
+    with DAG(**options):
         gaps = tasks.find_gaps(uc.name)
         for name in ("raw", "features", "predictions"):
-            tasks.send_again.override(task_id=f"send_{name}_again", outlets=[assets.asset(uc, name)])(gaps, name)
+            outlets = [assets.asset(uc, name)]
+            tasks.send_again.override(task_id=f"send_{name}_again", outlets=outlets)(gaps, name)

@@ -72,5 +72,5 @@ class Settings(BaseSettings):
 
 @lru_cache(maxsize=1)
 def settings() -> Settings:
-    """Return the settings of this process; tests that change the environment call ``settings.cache_clear()``."""
+    """Return the settings of this process, read once (``settings.cache_clear()`` forgets them)."""
     return Settings()

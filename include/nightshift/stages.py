@@ -239,7 +239,6 @@ def sweep_lake(uc: UseCase, today: date) -> dict[str, int]:
     return sweep(uc, today)
 
 
-
 def _validate(uc: UseCase, staged: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     from nightshift.lake.staging import Staged
     from nightshift.quality.staged import validate_staged

@@ -149,9 +149,13 @@ class Gate(_Strict):
 class Drift(_Strict):
     """Thresholds of the nightly check of features and scores against the training snapshot."""
 
-    numeric_threshold: float = Field(gt=0, description="Wasserstein distance in reference standard deviations.")
+    numeric_threshold: float = Field(
+        gt=0, description="Wasserstein distance in reference standard deviations."
+    )
     categorical_threshold: float = Field(gt=0, description="Jensen-Shannon distance.")
-    share_of_columns: float = Field(gt=0, le=1, description="Share of drifted columns that makes the day drifted.")
+    share_of_columns: float = Field(
+        gt=0, le=1, description="Share of drifted columns that makes the day drifted."
+    )
     reference_rows: int = Field(gt=0, description="Rows of the reference sample stored with each model.")
 
 
@@ -161,7 +165,9 @@ class Retrain(_Strict):
     enabled: bool
     every_days: int = Field(gt=0, description="Age of the champion's cut-off that asks for a new model.")
     drifted_days: int = Field(gt=0, description="This many drifted days in a row ask for a new model.")
-    min_roc_auc: float = Field(description="A 7-day mean of observed ROC AUC below this asks for a new model.")
+    min_roc_auc: float = Field(
+        description="A 7-day mean of observed ROC AUC below this asks for a new model."
+    )
 
 
 class Retention(_Strict):
@@ -239,7 +245,9 @@ def load_usecase(name: str) -> UseCase:
     try:
         usecase = UseCase.model_validate(content | catalogue)
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'top level'}: {e['msg']}" for e in error.errors())
+        problems = "; ".join(
+            f"{'.'.join(map(str, e['loc'])) or 'top level'}: {e['msg']}" for e in error.errors()
+        )
         files = {sources_file if e["loc"][:1] == ("sources",) else usecase_file for e in error.errors()}
         raise DataError(
             f"use case {name!r} is not valid: {problems}",

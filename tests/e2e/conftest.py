@@ -89,11 +89,16 @@ def running() -> Iterator[Stack]:
     folder: as root, PostgreSQL runs as another user, who may not enter it.
     """
     project = settings().project
-    with tempfile.TemporaryDirectory(prefix="nightshift-e2e-") as folder, pytest.MonkeyPatch.context() as patch:
+    with (
+        tempfile.TemporaryDirectory(prefix="nightshift-e2e-") as folder,
+        pytest.MonkeyPatch.context() as patch,
+    ):
         copy, home = Path(folder) / "project", Path(folder) / "state"
         for name in COPIED:
             if (project / name).exists():
-                shutil.copytree(project / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "target"))
+                shutil.copytree(
+                    project / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "target")
+                )
         usecase = copy / "include" / "usecases" / "flight_delays" / "usecase.yml"
         policy_off = usecase.read_text().replace("retrain:\n  enabled: true", "retrain:\n  enabled: false")
         assert policy_off != usecase.read_text()

@@ -8,12 +8,12 @@ from typing import Any
 
 import psycopg
 import pytest
+from tests.e2e.conftest import HISTORY, Stack
 
 from nightshift.lake import tables
 from nightshift.partition import days
 from nightshift.registry import deployments
 from nightshift.services import postgres
-from tests.e2e.conftest import HISTORY, Stack
 
 NIGHTS = [HISTORY[1] + timedelta(days=offset) for offset in (1, 2, 3)]
 LOST = NIGHTS[-1] + timedelta(days=1)
@@ -73,8 +73,12 @@ def test_nights_in_reverse_order_end_the_same(nights: dict[str, Any], layer: str
 
 def test_applications_read_the_predictions_from_postgres(nights: dict[str, Any], bootstrapped: Stack) -> None:
     with psycopg.connect(postgres.url("serving")) as connection:
-        rows = connection.execute("select count(*), count(distinct flight_id) from predictions.flight_delays").fetchone()
-        latest = connection.execute("select distinct partition from predictions.flight_delays_latest").fetchall()
+        rows = connection.execute(
+            "select count(*), count(distinct flight_id) from predictions.flight_delays"
+        ).fetchone()
+        latest = connection.execute(
+            "select distinct partition from predictions.flight_delays_latest"
+        ).fetchall()
     assert rows == (nights["forward"]["predictions"]["rows"],) * 2
     assert latest == [(NIGHTS[-1],)]
 
@@ -94,7 +98,9 @@ def test_a_lost_night_is_noticed_and_completed(nights: dict[str, Any], bootstrap
     assert tables.partition_version(stack.uc, "predictions", LOST) is not None
 
 
-def test_rebuilding_what_has_not_changed_makes_no_new_version(nights: dict[str, Any], bootstrapped: Stack) -> None:
+def test_rebuilding_what_has_not_changed_makes_no_new_version(
+    nights: dict[str, Any], bootstrapped: Stack
+) -> None:
     stack = bootstrapped
     before = {layer: tables.partition_versions(stack.uc, layer) for layer in ("features", "predictions")}
     stack.run(
@@ -140,7 +146,9 @@ def test_a_request_older_than_the_champion_is_superseded(nights: dict[str, Any],
     assert set(states.values()) == {"skipped"}
 
 
-def test_rollback_puts_an_earlier_champion_in_force_again(nights: dict[str, Any], bootstrapped: Stack) -> None:
+def test_rollback_puts_an_earlier_champion_in_force_again(
+    nights: dict[str, Any], bootstrapped: Stack
+) -> None:
     stack = bootstrapped
     first = deployments.history(stack.uc)[0]
     day = LOST + timedelta(days=10)
@@ -167,9 +175,17 @@ def test_maintenance_keeps_what_retention_keeps(nights: dict[str, Any], bootstra
 @pytest.mark.parametrize(
     ("name", "conf", "reason"),
     [
-        ("rollback", {"version": "999", "effective_from": "2013-04-01", "reason": "a drill"}, "was never champion"),
+        (
+            "rollback",
+            {"version": "999", "effective_from": "2013-04-01", "reason": "a drill"},
+            "was never champion",
+        ),
         ("features", {}, "this run names no day"),
-        ("rebuild", {"start": "2013-03-02", "end": "2013-03-01", "stages": ["raw"]}, "ends (2013-03-01) before it starts"),
+        (
+            "rebuild",
+            {"start": "2013-03-02", "end": "2013-03-01", "stages": ["raw"]},
+            "ends (2013-03-01) before it starts",
+        ),
         ("score", {"partition": "2012-06-01"}, "no champion of flight_delays is in force on 2012-06-01"),
     ],
     ids=["unknown version", "no day", "backward range", "before the first champion"],

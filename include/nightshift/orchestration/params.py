@@ -22,7 +22,7 @@ def partition_param() -> dict[str, Param]:
             type=["null", "string"],
             format="date",
             title="Partition",
-            description="The day to run for. Leave it empty in scheduled runs: the run's partition key is used.",
+            description="The day to run for. Scheduled runs leave it empty and use their partition key.",
         )
     }
 
@@ -30,7 +30,9 @@ def partition_param() -> dict[str, Param]:
 def range_params() -> dict[str, Param]:
     """Return the parameters of a DAG that works on a range of days, both ends included."""
     return {
-        "start": Param(type="string", format="date", title="Start", description="First partition, YYYY-MM-DD."),
+        "start": Param(
+            type="string", format="date", title="Start", description="First partition, YYYY-MM-DD."
+        ),
         "end": Param(type="string", format="date", title="End", description="Last partition, YYYY-MM-DD."),
     }
 
@@ -55,7 +57,9 @@ def rollback_params() -> dict[str, Param]:
         "effective_from": Param(
             type="string", format="date", title="Effective from", description="First partition it scores."
         ),
-        "reason": Param(type="string", minLength=3, title="Reason", description="Kept in the deployment log."),
+        "reason": Param(
+            type="string", minLength=3, title="Reason", description="Kept in the deployment log."
+        ),
     }
 
 

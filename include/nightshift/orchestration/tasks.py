@@ -43,8 +43,10 @@ def plan_months(usecase: str) -> list[dict[str, str]]:
     first = start
     while first <= end:
         last = min(end, first.replace(day=monthrange(first.year, first.month)[1]))
-        for source in load_usecase(usecase).sources:
-            months.append({"source": source, "start": first.isoformat(), "end": last.isoformat()})
+        months += [
+            {"source": source, "start": first.isoformat(), "end": last.isoformat()}
+            for source in load_usecase(usecase).sources
+        ]
         first = last + timedelta(days=1)
     return months
 
@@ -169,9 +171,7 @@ def train_candidate(usecase: str, snapshot: dict[str, Any], trainer: str) -> dic
 
 
 @task
-def evaluate(
-    usecase: str, snapshot: dict[str, Any], candidates: Sequence[dict[str, Any]]
-) -> dict[str, Any]:
+def evaluate(usecase: str, snapshot: dict[str, Any], candidates: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Judge candidates and champion on the same holdout rows."""
     from nightshift import stages
 

@@ -32,7 +32,7 @@ def setup(uc: UseCase) -> str:
 
 def client(uc: UseCase) -> MlflowClient:
     """Return a client of the tracking server and registry, set up for ``uc``."""
-    # The registry looks a logged model up through the process's own settings, whatever client it was called by.
+    # The registry looks a logged model up through the process's own settings, whatever client asks.
     fluent(uc)
     return _client(settings().mlflow_uri)
 
