@@ -104,7 +104,7 @@ def validate(
         suite_name: ``expectations/<use case>/<suite_name>.json``.
         data: The rows. In the suite, the partition's column is always called ``partition``.
         partition_column: Column of the day (date or ``YYYY-MM-DD``); None: all rows are one partition.
-        where: Names the place in errors, such as ``raw/flights``.
+        where: Names the place in errors, such as ``raw/<source>/<table>``.
         context: Values of the suite's ``$PARAMETER``s. A dotted name walks into nested mappings, and a
             mapping keyed by ``date`` gives each partition its own value. A ``warn`` rule whose parameter is
             not given is not judged; any other is an error.
