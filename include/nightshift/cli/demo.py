@@ -92,13 +92,18 @@ class _Loop:
         title = f"bootstrap {first} to {last}"
         if running:
             self._finish(title, running[0])
+        if not self._raw_is_there(first, last):
+            conf = {"start": first.isoformat(), "end": last.isoformat()}
+            self._finish(title, self._api.trigger(self._dag("bootstrap"), conf))
+            return True
         missing = self._missing_features(first, last)
-        if self._raw_is_there(first, last) and self._champion_is_there(last):
-            for start, end in _spans(missing):
-                self._rebuild(start, end, ["features"])
+        for start, end in _spans(missing):
+            self._rebuild(start, end, ["features"])
+        if self._champion_is_there(last):
             return bool(missing or running)
-        conf = {"start": first.isoformat(), "end": last.isoformat()}
-        self._finish(title, self._api.trigger(self._dag("bootstrap"), conf))
+        # The rest of a bootstrap that broke off while training.
+        trained = self._api.trigger(self._dag("train"), {"partition": last.isoformat()})
+        self._finish(f"training on {first} to {last}", trained)
         return True
 
     def night(self, night: date) -> bool:
@@ -154,7 +159,7 @@ class _Loop:
                 return current[0]
             if time.monotonic() > deadline:
                 raise DemoError(
-                    f"{self._dag(name)} did not start for {night}: is it paused in Airflow, or its file broken? "
+                    f"{self._dag(name)} did not start for {night}: is it paused, or its file broken? "
                     "See the log of airflow-scheduler; then run the demo again"
                 )
             self._progress.show(title, runs)

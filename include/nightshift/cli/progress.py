@@ -15,7 +15,7 @@ from nightshift.cli.output import console
 from nightshift.services.airflow_api import AirflowApi, DagRun
 
 # Seconds between two lines where nothing redraws; a change of phase or of a run's state shows at once.
-_LINE_EVERY = 10.0
+_LINE_EVERY = 20.0
 
 
 class Progress:

@@ -18,11 +18,15 @@ import httpx
 import psycopg
 
 from nightshift.services import postgres, processes
+from nightshift.services.postgres import WILDCARDS
 from nightshift.services.secrets import secret, secrets_folder, write_private
 from nightshift.settings import settings
 
 ADMIN = "admin"
 DATABASE = "airflow"
+
+# -P: the state folder, where they run, has folders called airflow and mlflow.
+COMMAND = (sys.executable, "-P", "-m", "airflow")
 
 # name of the process: arguments of the `airflow` command. Task logs are read from the folder that all
 # of them share, so the log servers (two more open ports) are left out.
@@ -108,7 +112,6 @@ def environment() -> dict[str, str]:
         "api": {
             "host": now.host,
             "port": now.airflow_port,
-            "base_url": address(),
             "workers": 1,
             "secret_key": secret("airflow_api"),
             "expose_config": False,
@@ -134,6 +137,9 @@ def environment() -> dict[str, str]:
             "min_file_process_interval": 120,
         },
     }
+    if now.host not in WILDCARDS:
+        # Behind a wildcard the browser knows the right name, and this machine does not.
+        configuration["api"]["base_url"] = address()
     flat = {
         f"AIRFLOW__{section.upper()}__{option.upper()}": str(value)
         for section, options in configuration.items()
@@ -157,7 +163,7 @@ def prepare() -> None:
     if stamp.exists() and stamp.read_text(encoding="utf-8") == f"{installed} {_revision()}":
         return
     done = subprocess.run(
-        [sys.executable, "-m", "airflow", "db", "migrate"],
+        [*COMMAND, "db", "migrate"],
         env=environment(),
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -174,7 +180,7 @@ def start() -> None:
     """Start the four processes that do not run yet, and return at once."""
     whole = environment()
     for name, arguments in COMMANDS.items():
-        command = (sys.executable, "-m", "airflow", *arguments)
+        command = (*COMMAND, *arguments)
         processes.start(processes.Service(name=name, command=command, environment=whole))
 
 

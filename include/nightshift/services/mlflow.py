@@ -10,6 +10,7 @@ from nightshift.services import airflow, postgres, processes
 from nightshift.settings import settings
 
 NAME = "mlflow"
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 def address() -> str:
@@ -25,10 +26,12 @@ def port() -> processes.Port:
 def start() -> None:
     """Start the server unless it runs, and return at once. Its database must exist already."""
     command = (
-        *(sys.executable, "-m", "mlflow", "server"),
+        *(sys.executable, "-P", "-m", "mlflow", "server"),
         *("--backend-store-uri", settings().mlflow_uri),
         *("--host", settings().host, "--port", str(settings().mlflow_port)),
         *("--workers", "1"),
+        # It refuses names it was not told; whoever opens it to a network decides there who may ask.
+        *(() if settings().host in LOOPBACK else ("--allowed-hosts", "*")),
     )
     # The server's own job runner would be four more processes that nothing here uses.
     environment = {**airflow.base_environment(), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}

@@ -33,6 +33,8 @@ _MAINTENANCE_DATABASE = "postgres"
 # PostgreSQL refuses to run as root; the wheel's own answer is a system user of this name.
 _SYSTEM_USER = "pgserver"
 
+WILDCARDS = ("0.0.0.0", "::")
+
 CURE = (
     "run `nightshift down`, delete {folder} and run `nightshift up`: Airflow's history and the served copy "
     "of the predictions are lost, the lake is not"
@@ -59,7 +61,7 @@ def url(database: str, driver: str = "") -> str:
 
 def local_address(host: str) -> str:
     """Return where this machine reaches a service that listens on ``host``."""
-    if host in ("0.0.0.0", "::", ""):
+    if host in WILDCARDS:
         return "127.0.0.1"
     return f"[{host}]" if ":" in host else host
 

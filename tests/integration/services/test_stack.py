@@ -188,7 +188,7 @@ def _busy() -> DataError:
 
 def test_commands_tell_scripts_how_it_went(project: Path, state: Path) -> None:
     def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-        whole = [sys.executable, "-m", "nightshift.cli.main", *arguments]
+        whole = [str(Path(sys.executable).with_name("nightshift")), *arguments]
         return subprocess.run(whole, capture_output=True, text=True, check=False)
 
     found = command("status", "--json")
