@@ -87,7 +87,7 @@ def land(
     folder = _folder(uc, source, table, partition)
     while True:
         known = versions(uc, source, table, partition)
-        standing = _same_content(known, digest, as_of)
+        standing = _same_content(known, digest, rows_quarantined, as_of)
         # The object is written even if its manifest stands: that mends a lake that lost the object.
         write_object(folder, data, digest)
         if standing:
@@ -222,11 +222,13 @@ def _check(
         )
 
 
-def _same_content(known: list[RawManifest], digest: str, as_of: datetime) -> RawManifest | None:
+def _same_content(
+    known: list[RawManifest], digest: str, quarantined: int, as_of: datetime
+) -> RawManifest | None:
     """Return the version that already says what is about to be landed."""
     in_force = _newest([manifest for manifest in known if manifest.as_of <= as_of])
     for manifest in (_newest(known), in_force):
-        if manifest and manifest.content_hash == digest:
+        if manifest and (manifest.content_hash, manifest.rows_quarantined) == (digest, quarantined):
             return manifest
     return None
 

@@ -49,6 +49,22 @@ def test_a_correction_is_a_new_version_and_the_old_one_stays_readable(store: Sto
     assert raw.read(first).equals(rows(1))
 
 
+def test_the_same_rows_with_more_quarantined_are_a_new_version(store: Store, uc: UseCase) -> None:
+    for quarantined in (0, 2, 2):
+        raw.land(
+            uc,
+            "src",
+            "events",
+            DAY,
+            rows(1),
+            rows_in=200 + quarantined,
+            rows_quarantined=quarantined,
+            as_of=AS_OF,
+            query="all",
+        )
+    assert [manifest.rows_quarantined for manifest in raw.versions(uc, "src", "events", DAY)] == [0, 2]
+
+
 def test_an_older_night_landed_late_is_recorded_but_never_becomes_current(store: Store, uc: UseCase) -> None:
     newer = land(DAY, 2, NEXT_NIGHT)
     older = land(DAY, 1)
