@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import argparse
+import signal
+import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -32,6 +34,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if not arguments.quick and arguments.rounds < ROUNDS:
         parser.error(f"fewer than {ROUNDS} rounds say little: use --quick to see whether it runs")
+    # Asked to end, it still stops the services it started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     console = Console(width=110, highlight=False)
     rows = []
     for key in arguments.only:
