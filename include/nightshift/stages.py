@@ -38,7 +38,11 @@ def land(uc: UseCase, source: str, start: date, end: date) -> dict[str, Any]:
     from nightshift.ingestion import land_partitions
 
     landed: dict[str, Any] = {}
-    for name, table in uc.sources[source].tables.items():
+    # A night's own day lands last, so that a later night that finds it finds this night's corrections too.
+    tables = sorted(
+        uc.sources[source].tables.items(), key=lambda item: (item[1].refresh != "slow", -item[1].lag_days)
+    )
+    for name, table in tables:
         wanted: dict[date, datetime] = {}
         for night in days(start, end):
             # Later nights see more of the same partition, so the last one to ask wins.
