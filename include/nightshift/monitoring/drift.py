@@ -1,8 +1,12 @@
 """Is the day like the days the champion learned from? Features and scores against its reference sample.
 
-The verdict is ``drift`` when the share of features beyond their threshold reaches the use case's
-``drift.share_of_columns``; ``watch`` from half that share, or when the scores themselves are beyond it,
-or when a feature has no value at all; else ``quiet``.
+A numeric column is beyond its limit when it is further from the reference than ``drift.numeric_threshold``
+and than any single training day was; a categorical one when it is further than
+``drift.categorical_threshold``.
+
+The verdict is ``drift`` when the share of features beyond their limit reaches ``drift.share_of_columns``;
+``watch`` from half that share, or when the scores themselves are beyond it, or when a feature has no value
+at all that had some on each training day; else ``quiet``.
 """
 
 from __future__ import annotations
@@ -13,13 +17,13 @@ import logging
 from datetime import date
 from typing import Literal
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict
 
 from nightshift.errors import DataError, TransientError
 from nightshift.lake import tables
-from nightshift.monitoring import reports
+from nightshift.monitoring import baseline, reports
 from nightshift.registry import deployments, models
 from nightshift.usecase import UseCase
 
@@ -35,12 +39,13 @@ class DriftResult(BaseModel):
     """What was found for one day.
 
     Attributes:
-        columns: Features, and ``score``, beyond their threshold, the furthest first; those without any value
-            come before all others.
-        absent: The features of ``columns`` that have values in the reference and none on this day.
-        share: Features beyond their threshold, as a share of those compared.
+        columns: Features, and ``score``, beyond their limit, the furthest first; those without any value come
+            before all others.
+        absent: Those of ``columns`` that have values on each day of the reference and none on this day.
+        share: Features beyond their limit, as a share of those compared.
         rows: Rows of the day.
         distances: Distance of each column compared; see ``reports.Comparison``.
+        limits: Distance from which a column counts.
         inputs: Hash of all that decides this result.
     """
 
@@ -53,6 +58,7 @@ class DriftResult(BaseModel):
     share: float
     rows: int
     distances: dict[str, float]
+    limits: dict[str, float]
     model_hash: str
     inputs: str
 
@@ -92,17 +98,19 @@ def check(uc: UseCase, partition: date) -> DriftResult:
 def results(uc: UseCase, start: date, end: date) -> dict[date, DriftResult]:
     """Return the kept results of ``start`` to ``end``, by day."""
     rows = tables.read_partitions(uc, LAYER, start, end).to_pylist()
+    # A row that an earlier version kept, without some field, counts as not there: its day is checked again.
+    whole = [row for row in rows if all(row.get(name) is not None for name in DriftResult.model_fields)]
     found = [
         DriftResult.model_validate(
             {name: json.loads(row[name]) if name in _JSON else row[name] for name in DriftResult.model_fields}
         )
-        for row in rows
+        for row in whole
     ]
     return {result.partition: result for result in found}
 
 
 # Stored as JSON text, so that the table's schema does not follow the features.
-_JSON = ("columns", "absent", "distances")
+_JSON = ("columns", "absent", "distances", "limits")
 
 
 def _to_table(result: DriftResult) -> pa.Table:
@@ -139,22 +147,31 @@ def _judge(
     uc: UseCase, partition: date, reference: pa.Table, day: pa.Table, model_hash: str, inputs: str
 ) -> tuple[DriftResult, reports.Comparison | None]:
     policy = uc.drift
-    wanted = dict.fromkeys((*uc.features.numeric, SCORE), policy.numeric_threshold)
     # A column the champion never read, or never saw a value of, has nothing to be compared with.
-    wanted = {name: limit for name, limit in wanted.items() if _has_values(reference, name)}
-    absent = [name for name in wanted if not _has_values(day, name)]
-    numeric = {name: limit for name, limit in wanted.items() if name not in absent}
+    known = [name for name in (*uc.features.numeric, SCORE) if _has_values(reference, name)]
+    present = [name for name in known if _has_values(day, name)]
+    absent = sorted({*known} - {*present} - baseline.sometimes_absent(reference, known))
+    usual = baseline.largest_daily_distances(reports.thin(reference), present)
+    numeric = {name: max(policy.numeric_threshold, usual[name]) for name in present}
     categorical = {
         name: policy.categorical_threshold
         for name in uc.features.categorical
         if day.num_rows and name in reference.column_names
     }
     comparison = (
-        reports.compare(reference, day, numeric=numeric, categorical=categorical) if day.num_rows else None
+        reports.compare(
+            reference,
+            day,
+            numeric=numeric,
+            categorical=categorical,
+            picture=[name for name in (SCORE,) if name in numeric],
+        )
+        if day.num_rows
+        else None
     )
+    limits = {name: round(value, 6) for name, value in (numeric | categorical).items()}
     distances = {name: round(value, 6) for name, value in comparison.distances.items()} if comparison else {}
-    limits = numeric | categorical
-    beyond = [name for name, value in distances.items() if value >= limits[name]]
+    beyond = [name for name, value in distances.items() if value > limits[name]]
     beyond.sort(key=lambda name: -distances[name] / limits[name])
     columns = [*absent, *beyond]
     share = sum(name != SCORE for name in columns) / max(1, len({*limits, *absent} - {SCORE}))
@@ -171,6 +188,7 @@ def _judge(
         share=round(share, 6),
         rows=day.num_rows,
         distances=distances,
+        limits=limits,
         model_hash=model_hash,
         inputs=inputs,
     )
@@ -178,7 +196,4 @@ def _judge(
 
 
 def _has_values(table: pa.Table, name: str) -> bool:
-    if name not in table.column_names:
-        return False
-    column = pc.cast(table.column(name), pa.float64())
-    return bool(pc.any(pc.is_finite(column)).as_py())
+    return name in table.column_names and bool(np.isfinite(baseline.numbers(table, name)).any())

@@ -80,11 +80,19 @@ def test_checked_again_nothing_changes(usecase: UseCase) -> None:
     assert tables.partition_version(usecase, drift.LAYER, DAY) == version
 
 
-def test_another_threshold_is_another_verdict(usecase: UseCase) -> None:
+def test_another_threshold_is_another_verdict(usecase: UseCase, day_of_features: Day) -> None:
+    _night(usecase, DAY, day_of_features(DAY, shift=2.0).drop_columns("late"))
+    assert drift.check(usecase, DAY).verdict == "drift"
+    lenient = usecase.drift.model_copy(update={"numeric_threshold": 9.0, "categorical_threshold": 0.9})
+    assert drift.check(usecase.model_copy(update={"drift": lenient}), DAY).verdict == "quiet"
+
+
+def test_a_day_no_further_than_some_training_day_is_quiet_however_strict(usecase: UseCase) -> None:
     _night(usecase, DAY)
-    assert drift.check(usecase, DAY).verdict == "quiet"
-    strict = usecase.drift.model_copy(update={"numeric_threshold": 1e-6, "categorical_threshold": 1e-6})
-    assert drift.check(usecase.model_copy(update={"drift": strict}), DAY).verdict == "drift"
+    strict = usecase.drift.model_copy(update={"numeric_threshold": 1e-6})
+    result = drift.check(usecase.model_copy(update={"drift": strict}), DAY)
+    assert min(result.distances.values()) > 1e-6
+    assert result.verdict == "quiet"
 
 
 _KILLED = """

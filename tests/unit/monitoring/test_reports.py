@@ -50,13 +50,25 @@ def test_pages_need_no_network_and_name_every_column(home: Path, flight_delays: 
     comparison = reports.compare(_table(300, 1), _table(300, 2), numeric={"x": 0.5}, categorical={"c": 0.2})
     reports.keep(page, comparison)
     assert page.is_relative_to(home)
-    assert {
-        item["config"]["column"] for item in json.loads(page.with_suffix(".json").read_text())["metrics"]
-    } == {
-        "x",
-        "c",
-    }
+    figures = json.loads(page.with_suffix(".json").read_text(encoding="utf-8"))
+    assert figures["distances"] == comparison.distances
+    assert {item["config"]["column"] for item in figures["report"]["metrics"]} == {"x", "c"}
     html = page.read_text(encoding="utf-8")
     assert "<script src=" not in html
     assert len(html) > 1_000_000
     assert sorted(file.name for file in page.parent.iterdir()) == ["drift.html", "drift.json"]
+
+
+def test_the_page_draws_what_moved_most_and_agrees_with_the_distances() -> None:
+    random = np.random.default_rng(3)
+    reference = pa.table({f"x{i}": random.normal(size=500) for i in range(40)})
+    current = pa.table({f"x{i}": random.normal(size=300) + (i == 17) for i in range(40)})
+    limits = dict.fromkeys(reference.column_names, 0.5)
+    comparison = reports.compare(reference, current, numeric=limits, categorical={}, picture=["x3"])
+    assert len(comparison.distances) == 40
+    drawn = {
+        item["config"]["column"]: item["value"] for item in json.loads(comparison.json)["report"]["metrics"]
+    }
+    assert len(drawn) == reports.PICTURES
+    assert {"x3", "x17"} <= set(drawn)
+    assert drawn == pytest.approx({name: comparison.distances[name] for name in drawn})
