@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from rich.console import Console
@@ -10,7 +11,8 @@ from rich.table import Table
 from nightshift.services import airflow, stack
 from nightshift.services.checks import Finding
 
-console = Console(highlight=False, soft_wrap=True)
+# Where nobody looks on, the width of a terminal means nothing.
+console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
 
 
 def print_addresses() -> None:

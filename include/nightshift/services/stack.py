@@ -43,7 +43,9 @@ def up(say: Callable[[str], None] = lambda _: None) -> None:
         for port in checks.ports():
             processes.require_free(port)
         with _undone_on_failure(before):
-            _start(say, tracking=mlflow.NAME not in before)
+            # Nothing is said when there is nothing to start.
+            everything = before >= set(airflow.COMMANDS)
+            _start((lambda _: None) if everything else say, tracking=mlflow.NAME not in before)
 
 
 def down() -> list[str]:
