@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# A month is validated at once: few calls, and memory that does not grow with the range.
-_CHUNK = 31
+# A month is validated and published at once: few calls, and memory that does not grow with the range.
+_MONTH = 31
 
 
 # Ingestion ------------------------------------------------------------------------------------------
@@ -81,11 +81,10 @@ def validate_features(uc: UseCase, staged: Sequence[dict[str, Any]]) -> list[dic
 
 
 def publish_features(uc: UseCase, staged: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Publish validated features and labels, each partition atomically."""
+    """Publish validated features and labels; each layer changes in one commit a month."""
     from nightshift.features.publish import publish
-    from nightshift.lake.staging import Staged
 
-    return [publish(uc, Staged.model_validate(item)).model_dump(mode="json") for item in staged]
+    return [version.model_dump(mode="json") for chunk in _by_layer(staged) for version in publish(uc, chunk)]
 
 
 # Inference ------------------------------------------------------------------------------------------
@@ -244,15 +243,13 @@ def sweep_lake(uc: UseCase, today: date) -> dict[str, int]:
 
 
 def _validate(uc: UseCase, staged: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    from nightshift.lake.staging import Staged
     from nightshift.quality.staged import validate_staged
 
-    items = [Staged.model_validate(item) for item in staged]
-    accepted: list[Staged] = []
-    for layer in dict.fromkeys(item.layer for item in items):
-        for chunk in _chunks([item for item in items if item.layer == layer]):
-            accepted += validate_staged(uc, chunk, snapshot_of=lambda day: _snapshot_behind(uc, day))
-    return [item.model_dump(mode="json") for item in accepted]
+    return [
+        accepted.model_dump(mode="json")
+        for chunk in _by_layer(staged)
+        for accepted in validate_staged(uc, chunk, snapshot_of=lambda day: _snapshot_behind(uc, day))
+    ]
 
 
 def _snapshot_behind(uc: UseCase, day: date) -> str | None:
@@ -262,6 +259,12 @@ def _snapshot_behind(uc: UseCase, day: date) -> str | None:
     return deployment.snapshot_hash if deployment else None
 
 
-def _chunks(items: Sequence[Staged]) -> Iterator[Sequence[Staged]]:
-    for first in range(0, len(items), _CHUNK):
-        yield items[first : first + _CHUNK]
+def _by_layer(staged: Sequence[dict[str, Any]]) -> Iterator[list[Staged]]:
+    """Yield staged partitions layer by layer, a month at a time."""
+    from nightshift.lake.staging import Staged
+
+    items = [Staged.model_validate(item) for item in staged]
+    for layer in dict.fromkeys(item.layer for item in items):
+        of_layer = [item for item in items if item.layer == layer]
+        for first in range(0, len(of_layer), _MONTH):
+            yield of_layer[first : first + _MONTH]

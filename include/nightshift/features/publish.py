@@ -1,25 +1,29 @@
-"""Publishing one staged partition to the lake."""
+"""Publishing staged partitions to the lake."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from nightshift.errors import DataError
 from nightshift.lake.staging import Staged, read_staged
-from nightshift.lake.tables import PartitionVersion, replace_partition
+from nightshift.lake.tables import PartitionVersion, replace_partitions
 from nightshift.usecase import UseCase
 
 
-def publish(uc: UseCase, staged: Staged) -> PartitionVersion:
-    """Replace one partition of the layer by what was staged, atomically; equal content changes nothing.
+def publish(uc: UseCase, staged: Sequence[Staged]) -> list[PartitionVersion]:
+    """Replace partitions of one layer by what was staged, in one commit; equal content changes nothing.
 
     Raises:
-        DataError: The partition belongs to another use case, or the staged rows were changed on the way.
-        TransientError: The staged rows are gone, or other writers kept winning.
+        DataError: A partition belongs to another use case, or staged rows were changed on the way.
+        TransientError: Staged rows are gone, or other writers kept winning.
     """
-    if staged.usecase != uc.name:
-        raise DataError(
-            f"a partition of {staged.usecase!r} cannot be published for {uc.name!r}",
-            rule="a use case publishes its own partitions",
-            where=staged.key,
-            cure="stage it again for this use case",
-        )
-    return replace_partition(uc, staged.layer, staged.partition, read_staged(staged), staged.key_columns)
+    for item in staged:
+        if item.usecase != uc.name:
+            raise DataError(
+                f"a partition of {item.usecase!r} cannot be published for {uc.name!r}",
+                rule="a use case publishes its own partitions",
+                where=item.key,
+                cure="stage it again for this use case",
+            )
+    contents = {item.partition: read_staged(item) for item in staged}
+    return replace_partitions(uc, staged[0].layer, contents, staged[0].key_columns)

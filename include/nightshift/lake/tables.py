@@ -8,7 +8,7 @@ and key order, with the partition as a date32 column ``partition``. A partition 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 
 import pyarrow as pa
@@ -63,37 +63,75 @@ def replace_partition(
         DataError: Rows of another partition, a missing key column, or a column whose type has changed.
         TransientError: Other writers kept winning, or the storage failed.
     """
+    return replace_partitions(uc, layer, {partition: table}, key_columns)[0]
+
+
+def replace_partitions(
+    uc: UseCase, layer: str, contents: Mapping[date, pa.Table], key_columns: Sequence[str]
+) -> list[PartitionVersion]:
+    """Publish the content of several partitions in one commit: all of them, or none.
+
+    A history of months is one commit instead of hundreds; see ``replace_partition``, which does the same for
+    one partition, for arguments and errors.
+    """
+    prepared = {day: _prepared(table, day, key_columns) for day, table in sorted(contents.items())}
+    where = f"{uc.name}, {layer}, partition {min(prepared)}" + (
+        f" to {max(prepared)}" if len(prepared) > 1 else ""
+    )
+
+    def attempt() -> list[PartitionVersion]:
+        with explained(uc, layer):
+            first = next(iter(prepared.values()))[0]
+            delta = open_or_create(uc, layer, first.schema)
+            published = _published(layer, delta)
+            standing = {
+                day: published[day]
+                for day, (_, digest) in prepared.items()
+                if day in published
+                and published[day].content_hash == digest
+                and _files_exist(uc, layer, delta, day)
+            }
+            changed = {
+                day: content
+                for day, content in prepared.items()
+                if day not in standing and (day in published or content[0].num_rows)
+            }
+            if changed:
+                rows = [
+                    as_declared(delta, data, where).append_column(
+                        HASH_COLUMN, pa.repeat(pa.scalar(digest), data.num_rows)
+                    )
+                    for data, digest in changed.values()
+                ]
+                write_deltalake(
+                    delta,
+                    pa.concat_tables(rows, promote_options="default"),
+                    mode="overwrite",
+                    predicate=" or ".join(f"partition = '{day}'" for day in changed),
+                    schema_mode="merge",
+                )
+            return [
+                standing.get(day)
+                or PartitionVersion(
+                    layer=layer,
+                    partition=day,
+                    rows=data.num_rows,
+                    content_hash=digest,
+                    table_version=delta.version(),
+                )
+                for day, (data, digest) in prepared.items()
+            ]
+
+    return committed(attempt, where)
+
+
+def _prepared(table: pa.Table, partition: date, key_columns: Sequence[str]) -> tuple[pa.Table, str]:
+    """Return a partition's rows as they are stored, and their content hash."""
     data = with_partition(table, partition)
     digest = content_hash(data, key_columns)
     # A column without a type holds only nulls; Delta has no such columns.
     typed = [field.name for field in data.schema if not pa.types.is_null(field.type)]
-    data = sort_rows(data, key_columns).select(typed)
-    where = f"{uc.name}, {layer}, partition {partition}"
-
-    def attempt() -> PartitionVersion:
-        with explained(uc, layer):
-            delta = open_or_create(uc, layer, data.schema)
-            published = _published(layer, delta).get(partition)
-            if published and published.content_hash == digest and _files_exist(uc, layer, delta, partition):
-                return published
-            if published or data.num_rows:
-                rows = as_declared(delta, data, where)
-                write_deltalake(
-                    delta,
-                    rows.append_column(HASH_COLUMN, pa.repeat(pa.scalar(digest), rows.num_rows)),
-                    mode="overwrite",
-                    predicate=f"partition = '{partition}'",
-                    schema_mode="merge",
-                )
-            return PartitionVersion(
-                layer=layer,
-                partition=partition,
-                rows=data.num_rows,
-                content_hash=digest,
-                table_version=delta.version(),
-            )
-
-    return committed(attempt, where)
+    return sort_rows(data, key_columns).select(typed), digest
 
 
 def delete_partition(uc: UseCase, layer: str, partition: date) -> None:
