@@ -242,6 +242,13 @@ def sweep_lake(uc: UseCase, today: date) -> dict[str, int]:
     return sweep(uc, today)
 
 
+def clean_airflow_database(keep_days: int) -> None:
+    """Delete what Airflow's own database holds of runs older than ``keep_days``."""
+    from nightshift.services.airflow import clean_database
+
+    clean_database(keep_days)
+
+
 def _validate(uc: UseCase, staged: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     from nightshift.quality.staged import validate_staged
 

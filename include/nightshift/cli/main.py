@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -74,6 +75,16 @@ def status(
         from nightshift.cli.output import print_status
 
         print_status(found)
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+)
+def airflow(context: typer.Context) -> None:
+    """Run a command of Airflow's own, set up for this installation: `nightshift airflow dags list`."""
+    from nightshift.services.airflow import COMMAND, environment
+
+    os.execvpe(COMMAND[0], [*COMMAND, *context.args], environment())
 
 
 @app.command()

@@ -254,6 +254,14 @@ def sweep_lake(usecase: str) -> dict[str, int]:
     return stages.sweep_lake(load_usecase(usecase), date.today())
 
 
+@task
+def clean_airflow_database(keep_days: int) -> None:
+    """Delete old runs from Airflow's own database."""
+    from nightshift import stages
+
+    stages.clean_airflow_database(keep_days)
+
+
 def _announce_night() -> None:
     if get_current_context()["task"].outlets:
         announce(night().isoformat())

@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 import sys
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
 
@@ -162,18 +162,20 @@ def prepare() -> None:
     installed = version("apache-airflow-core")
     if stamp.exists() and stamp.read_text(encoding="utf-8") == f"{installed} {_revision()}":
         return
-    done = subprocess.run(
-        [*COMMAND, "db", "migrate"],
-        env=environment(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        cwd=settings().home,
-    )
-    if done.returncode:
-        tail = "\n".join((done.stdout + done.stderr).splitlines()[-20:])
-        raise processes.ServiceError(f"`airflow db migrate` failed\n{tail}")
+    _command("db", "migrate")
     stamp.write_text(f"{installed} {_revision()}", encoding="utf-8")
+
+
+def clean_database(keep_days: int) -> None:
+    """Delete rows of runs that are older than ``keep_days`` from the metadata database.
+
+    A task is not given the address of that database, so this runs with the services' environment.
+
+    Raises:
+        ServiceError: ``airflow db clean`` failed.
+    """
+    before = (datetime.now(UTC) - timedelta(days=keep_days)).isoformat()
+    _command("db", "clean", "--yes", "--skip-archive", "--clean-before-timestamp", before)
 
 
 def start() -> None:
@@ -229,3 +231,18 @@ def _revision() -> str:
             return str(row[0]) if row else ""
     except psycopg.errors.UndefinedTable:
         return ""
+
+
+def _command(*arguments: str) -> None:
+    """Run one of Airflow's own commands to its end."""
+    done = subprocess.run(
+        [*COMMAND, *arguments],
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        cwd=settings().home,
+    )
+    if done.returncode:
+        tail = "\n".join((done.stdout + done.stderr).splitlines()[-20:])
+        raise processes.ServiceError(f"`airflow {' '.join(arguments)}` failed\n{tail}")
