@@ -100,8 +100,14 @@ def load(snapshot: Snapshot, part: Part) -> pa.Table:
     Raises:
         DataError: The stored rows were changed or damaged.
     """
-    window: Window = getattr(snapshot, part)
-    return _between(frozen.thaw(snapshot.data), window.start, window.end)
+    return load_parts(snapshot, part)[0]
+
+
+def load_parts(snapshot: Snapshot, *parts: Part) -> tuple[pa.Table, ...]:
+    """Return the rows of several parts, read and checked once, each as ``load`` returns it."""
+    rows = frozen.thaw(snapshot.data)
+    windows: list[Window] = [getattr(snapshot, part) for part in parts]
+    return tuple(_between(rows, window.start, window.end) for window in windows)
 
 
 def labels_of(uc: UseCase, table: pa.Table) -> pa.Array:

@@ -20,13 +20,13 @@ from nightshift.training.trainer import Examples, Fit
 class _Params(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    hidden: list[int] = Field([256, 128], min_length=1)
-    dropout: float = Field(0.25, ge=0, lt=1)
-    learning_rate: float = Field(2e-3, gt=0)
+    hidden: list[int] = Field([128, 64], min_length=1)
+    dropout: float = Field(0.4, ge=0, lt=1)
+    learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(1e-2, ge=0)
-    batch_rows: int = Field(2048, gt=0)
-    epochs: int = Field(30, gt=0)
-    patience: int = Field(4, gt=0, description="Epochs without improvement before training stops.")
+    batch_rows: int = Field(4096, gt=0)
+    epochs: int = Field(8, gt=0)
+    patience: int = Field(3, gt=0, description="Epochs without improvement before training stops.")
     # Sums are split by thread, and rounding follows the split: a fixed number keeps models equal
     # between machines with different numbers of cores.
     threads: int = Field(2, gt=0)

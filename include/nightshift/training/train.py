@@ -30,7 +30,7 @@ from nightshift.registry.records import Candidate
 from nightshift.training.calibration import fit_calibration, threshold_of
 from nightshift.training.plots import history_figure, importance_figure, permutation_importance
 from nightshift.training.provenance import provenance
-from nightshift.training.snapshot import Part, Snapshot, Window, labels_of, load
+from nightshift.training.snapshot import Part, Snapshot, Window, labels_of, load_parts
 from nightshift.training.trainer import Examples, Fit, Trainer
 from nightshift.usecase import UseCase
 
@@ -58,7 +58,10 @@ def train(uc: UseCase, snapshot: Snapshot, trainer_name: str) -> Candidate:
         )
     declared = uc.training.trainers[trainer_name]
     parts: tuple[Part, ...] = ("train", "validation")
-    rows = {part: _examples(uc, snapshot, part) for part in parts}
+    rows = {
+        part: _examples(uc, snapshot, part, table)
+        for part, table in zip(parts, load_parts(snapshot, *parts), strict=True)
+    }
     encoder = Encoder.fit(rows["train"].features, uc.features.categorical, uc.features.numeric)
     began = time.monotonic()
     fit = _trainer(declared.kind).fit(
@@ -122,8 +125,7 @@ def _trainer(kind: Kind) -> Trainer:
     return XGBoostTrainer()
 
 
-def _examples(uc: UseCase, snapshot: Snapshot, part: Part) -> Examples:
-    table = load(snapshot, part)
+def _examples(uc: UseCase, snapshot: Snapshot, part: Part, table: pa.Table) -> Examples:
     label = labels_of(uc, table).to_numpy(zero_copy_only=False)
     if label.min() == label.max():
         raise DataError(
@@ -227,7 +229,7 @@ def _signature(encoder: Encoder) -> Any:
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema, TensorSpec
 
-    inputs = [ColSpec("string", name) for name in encoder.categories]
+    inputs: list[ColSpec | TensorSpec] = [ColSpec("string", name) for name in encoder.categories]
     inputs += [ColSpec("double", name) for name in encoder.numeric]
     return ModelSignature(Schema(inputs), Schema([TensorSpec(np.dtype("float64"), (-1,))]))
 

@@ -256,7 +256,11 @@ def test_a_model_is_registered_once(fresh_log: Trained) -> None:
     version = register(uc, fresh_log.trees)
     assert _aliases(uc) == {"challenger": version}
     assert register(uc, fresh_log.trees) == version
-    assert register(uc, fresh_log.later) != version
+    later = register(uc, fresh_log.later)
+    assert later != version
+    # Registering the earlier one again changes nothing: the newest stays the challenger.
+    assert register(uc, fresh_log.trees) == version
+    assert _aliases(uc) == {"challenger": later}
     assert len(tracking.client(uc).search_model_versions(f"name = '{uc.name}'")) == 2
 
 

@@ -12,7 +12,7 @@ from tests import synthetic
 
 from nightshift.errors import DataError, TransientError
 from nightshift.lake import tables
-from nightshift.training.snapshot import Snapshot, load, snapshot
+from nightshift.training.snapshot import Snapshot, load, load_parts, snapshot
 from nightshift.usecase import UseCase
 
 NIGHT = date(2020, 1, 26)
@@ -41,7 +41,7 @@ def test_parts_follow_each_other_and_the_holdout_is_newest(uc: UseCase) -> None:
     assert _days(load(taken, "train")) == (date(2020, 1, 1), date(2020, 1, 16))
     assert _days(load(taken, "validation")) == (date(2020, 1, 17), date(2020, 1, 20))
     assert _days(load(taken, "holdout")) == (date(2020, 1, 21), date(2020, 1, 25))
-    parts = [load(taken, part) for part in ("train", "validation", "holdout")]
+    parts = load_parts(taken, "train", "validation", "holdout")
     assert [part.num_rows for part in parts] == [
         taken.train.rows,
         taken.validation.rows,

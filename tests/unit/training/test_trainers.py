@@ -20,7 +20,10 @@ from nightshift.training.xgboost_trainer import XGBoostTrainer
 
 TRAINERS: dict[Kind, tuple[Trainer, dict[str, Any]]] = {
     "xgboost": (XGBoostTrainer(), {"rounds": 60, "early_stopping_rounds": 10, "min_child_weight": 5}),
-    "torch": (TorchTrainer(), {"hidden": [32], "epochs": 12, "batch_rows": 128}),
+    "torch": (
+        TorchTrainer(),
+        {"hidden": [32], "epochs": 12, "batch_rows": 128, "learning_rate": 3e-3, "dropout": 0.1},
+    ),
 }
 
 
