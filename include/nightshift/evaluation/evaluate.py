@@ -168,11 +168,11 @@ def _log(
     identity = hashlib.sha256(content.encode()).hexdigest()
     period = f"{evaluation.start} to {evaluation.end}"
     figures = {
-        "roc": roc_figure(label, scores, f"{uc.title}: ROC, {period}"),
+        "roc": roc_figure(label, scores, f"{uc.title}\nROC, {period}"),
         "precision_recall": precision_recall_figure(
-            label, scores, f"{uc.title}: precision and recall, {period}"
+            label, scores, f"{uc.title}\nprecision and recall, {period}"
         ),
-        "calibration": calibration_figure(label, scores, f"{uc.title}: calibration, {period}"),
+        "calibration": calibration_figure(label, scores, f"{uc.title}\ncalibration, {period}"),
     }
     for challenge in evaluation.challenges:
         run_id = challenge.candidate.run_id

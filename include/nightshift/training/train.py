@@ -206,8 +206,8 @@ def _log(
         importance = permutation_importance(model, validation.features, validation.label, uc.training.seed)
         mlflow.log_dict(importance, "importance.json")
         title = f"{uc.title}: {origin.trainer}"
-        mlflow.log_figure(importance_figure(importance, f"{title}, importance"), "plots/importance.png")
-        mlflow.log_figure(history_figure(fit.history, f"{title}, convergence"), "plots/convergence.png")
+        mlflow.log_figure(importance_figure(importance, f"{title}\nimportance"), "plots/importance.png")
+        mlflow.log_figure(history_figure(fit.history, f"{title}\nconvergence"), "plots/convergence.png")
         logged = mlflow.pyfunc.log_model(
             name="model",
             loader_module="nightshift.registry.pyfunc",
