@@ -150,10 +150,14 @@ def decide_retrain(uc: UseCase, night: date) -> list[str]:
 
 def superseded(uc: UseCase, night: date) -> bool:
     """Return whether the champion already knows all that a training of ``night`` would."""
-    from nightshift.registry.deployments import newest
+    from nightshift.registry.deployments import newest, sync_alias
 
     deployment = newest(uc)
-    return deployment is not None and deployment.trained_night >= night
+    if deployment is None or deployment.trained_night < night:
+        return False
+    # A promotion that was killed after its log entry ends here when it is run again.
+    sync_alias(uc)
+    return True
 
 
 def take_snapshot(uc: UseCase, night: date) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -44,11 +44,18 @@ class Stack:
         assert run.state == state, self.story(run)
         return run
 
-    def ingest(self, night: date) -> None:
-        """Backfill one night of ``ingest`` as an operator would, and wait until that run has ended."""
-        since, start = datetime.now(UTC), datetime.combine(night, datetime.min.time(), tzinfo=UTC)
-        self.api.backfill(self.dag("ingest"), start, start + timedelta(days=1))
-        self.wait(lambda: self.ended("ingest", night, since), f"ingest of {night}")
+    def ingest(self, nights: Sequence[date], *, backwards: bool = False) -> datetime:
+        """Backfill nights of ``ingest`` as an operator would, and return the time before that once it is done."""
+        since = datetime.now(UTC)
+        first, last = (
+            datetime.combine(day, datetime.min.time(), tzinfo=UTC) for day in (nights[0], nights[-1])
+        )
+        number = self.api.backfill(self.dag("ingest"), first, last + timedelta(days=1), backwards=backwards)
+        for night in nights:
+            self.wait(lambda night=night: self.ended("ingest", night, since), f"ingest of {night}")
+        # Airflow takes one backfill of a DAG at a time, and notices only now and then that one is done.
+        self.wait(lambda: self.api.backfill_done(number), f"backfill of {nights[0]} to {nights[-1]}")
+        return since
 
     def ended(self, name: str, night: date, since: datetime) -> bool:
         """Tell whether a run of the night has succeeded after ``since``; fail when it failed."""

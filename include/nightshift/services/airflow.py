@@ -77,6 +77,8 @@ def base_environment() -> dict[str, str]:
         "NO_PROXY": without_proxy,
         "no_proxy": without_proxy,
         "PYTHONUNBUFFERED": "1",
+        # Threads that spin while they wait for each other cost more than they save on busy cores.
+        "OMP_WAIT_POLICY": "PASSIVE",
         # Process titles must not overwrite the environment: `down` finds orphans by a mark in it.
         "SPT_NOENV": "1",
         "NIGHTSHIFT_HOME": str(settings().home.resolve()),

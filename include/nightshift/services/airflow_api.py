@@ -168,12 +168,13 @@ class AirflowApi:
         *,
         max_active_runs: int = 1,
         reprocess: Literal["none", "failed", "completed"] = "completed",
+        backwards: bool = False,
     ) -> int:
         """Create a backfill of the runs due from ``start`` to ``end`` (both included) and return its id.
 
         Airflow ignores the DAG's own ``max_active_runs`` here, so it is one unless said otherwise.
         """
-        body = _backfill(dag_id, start, end, max_active_runs, reprocess)
+        body = _backfill(dag_id, start, end, max_active_runs, reprocess) | {"run_backwards": backwards}
         return int(self._call("POST", "/backfills", json=body)["id"])
 
     def backfill_done(self, backfill_id: int) -> bool:
