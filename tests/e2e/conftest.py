@@ -45,7 +45,7 @@ class Stack:
         return run
 
     def ingest(self, nights: Sequence[date], *, backwards: bool = False) -> datetime:
-        """Backfill nights of ``ingest`` as an operator would, and return the time before that once it is done."""
+        """Backfill nights of ``ingest`` as an operator would; return, once done, the time before that."""
         since = datetime.now(UTC)
         first, last = (
             datetime.combine(day, datetime.min.time(), tzinfo=UTC) for day in (nights[0], nights[-1])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import psycopg
@@ -26,18 +26,16 @@ def nights(bootstrapped: Stack) -> dict[str, Any]:
     kept = stack.home / "before"
     for part in ("lake", "warehouse"):
         shutil.copytree(stack.home / part, kept / part)
-    began = datetime.now(UTC)
-    for night in reversed(NIGHTS):
-        stack.ingest(night)
+    began = stack.ingest(NIGHTS, backwards=True)
     for night in NIGHTS:
         stack.finish(night, began)
     reverse = stack.status()
     for part in ("lake", "warehouse"):
         shutil.rmtree(stack.home / part)
         shutil.copytree(kept / part, stack.home / part)
+    assert tables.partition_version(stack.uc, "predictions", NIGHTS[0]) is None
+    began = stack.ingest(NIGHTS)
     for night in NIGHTS:
-        began = datetime.now(UTC)
-        stack.ingest(night)
         stack.finish(night, began)
     return {"reverse": reverse, "forward": stack.status()}
 
@@ -85,9 +83,8 @@ def test_applications_read_the_predictions_from_postgres(nights: dict[str, Any],
 
 def test_a_lost_night_is_noticed_and_completed(nights: dict[str, Any], bootstrapped: Stack) -> None:
     stack = bootstrapped
-    began = datetime.now(UTC)
     stack.api.set_paused(stack.dag("features"), True)
-    stack.ingest(LOST)
+    began = stack.ingest([LOST])
     stack.api.set_paused(stack.dag("features"), False)
     stack.run("watch", {"grace_minutes": 30})
     assert stack.api.runs(stack.dag("features"), partition_key=LOST.isoformat()) == [], "within its grace"
