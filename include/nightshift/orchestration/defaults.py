@@ -23,9 +23,18 @@ from nightshift.settings import settings
 from nightshift.usecase import UseCase, load_usecase, usecase_names
 
 
-def retry_policy() -> ExceptionRetryPolicy:
-    """Return the rule of DESIGN: bad data fails at once, bad luck is tried again."""
+# Tries of a task that waits for other nights: an hour of them, at half a minute each.
+_WAITING_TRIES = 120
+
+
+def retry_policy(unknown: RetryAction = RetryAction.DEFAULT) -> ExceptionRetryPolicy:
+    """Return the rule that holds everywhere: bad data fails at once, bad luck is tried again.
+
+    Args:
+        unknown: What to do about an error that says neither; by default the task's own tries.
+    """
     return ExceptionRetryPolicy(
+        default=unknown,
         rules=[
             RetryRule(DataError, RetryAction.FAIL, reason="bad data: the same input gives the same answer"),
             RetryRule(
@@ -36,6 +45,14 @@ def retry_policy() -> ExceptionRetryPolicy:
             ),
         ]
     )
+
+
+def waiting() -> dict[str, Any]:
+    """Return the options of a task that waits for other nights by being tried again.
+
+    Many tries are for that alone: an error of an unknown kind fails at once.
+    """
+    return {"retries": _WAITING_TRIES, "retry_policy": retry_policy(unknown=RetryAction.FAIL)}
 
 
 def use_cases() -> Iterator[UseCase]:

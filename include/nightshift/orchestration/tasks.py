@@ -17,6 +17,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from nightshift.orchestration.alerts import alert
 from nightshift.orchestration.assets import announce
+from nightshift.orchestration.defaults import waiting
 from nightshift.orchestration.params import night, window
 from nightshift.partition import parse_partition
 from nightshift.usecase import load_usecase
@@ -69,9 +70,9 @@ def load(usecase: str) -> dict[str, int]:
     return loaded
 
 
-@task(pool=WAREHOUSE)
+@task(pool=WAREHOUSE, **waiting())
 def build_features(usecase: str) -> list[dict[str, Any]]:
-    """Run dbt for the run's days and stage features and labels."""
+    """Run dbt for the run's days and stage features and labels; waits for the raw data of the look-back."""
     from nightshift import stages
 
     return stages.build_features(load_usecase(usecase), *window())
