@@ -22,7 +22,6 @@ from nightshift.orchestration.alerts import deadline_missed, run_failed
 from nightshift.settings import settings
 from nightshift.usecase import UseCase, load_usecase, usecase_names
 
-
 # Tries of a task that waits for other nights: an hour of them, at half a minute each.
 _WAITING_TRIES = 120
 
