@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from nightshift.services import processes, stack
@@ -39,3 +41,10 @@ def state(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def environment() -> dict[str, str]:
     """The least a small process needs."""
     return {"PATH": os.environ["PATH"]}
+
+
+def lives(pid: int) -> bool:
+    """Tell whether a process runs; one that ended and that nobody has asked about yet does not."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return False

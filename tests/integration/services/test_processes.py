@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import contextlib
 import signal
 import socket
 import subprocess
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from tests.integration.services.conftest import lives
 
 from nightshift.errors import DataError
 from nightshift.services import processes
@@ -46,12 +46,6 @@ def _until(condition: Callable[[], bool], seconds: float = 20) -> None:
         time.sleep(0.02)
 
 
-def _lives(pid: int) -> bool:
-    with contextlib.suppress(psutil.NoSuchProcess):
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    return False
-
-
 @pytest.fixture
 def stubborn(state: Path, environment: dict[str, str], tmp_path: Path) -> dict[str, int]:
     processes.start(Service("stubborn", (sys.executable, "-c", _STUBBORN, str(tmp_path)), environment))
@@ -61,26 +55,26 @@ def stubborn(state: Path, environment: dict[str, str], tmp_path: Path) -> dict[s
 
 
 def test_stop_ends_children_and_orphans_that_ignore_sigterm(stubborn: dict[str, int]) -> None:
-    assert all(map(_lives, stubborn.values()))
+    assert all(map(lives, stubborn.values()))
     assert processes.stop(["stubborn"], polite=0.2, grace=0.2) == ["stubborn"]
-    assert not any(map(_lives, stubborn.values()))
+    assert not any(map(lives, stubborn.values()))
     assert processes.supervised() == []
 
 
 def test_what_a_killed_service_left_is_found_and_ended(stubborn: dict[str, int]) -> None:
     psutil.Process(stubborn["parent"]).kill()
     _until(lambda: processes.alive("stubborn") is None)
-    assert _lives(stubborn["child"])
-    assert _lives(stubborn["orphan"])
+    assert lives(stubborn["child"])
+    assert lives(stubborn["orphan"])
     processes.stop(["stubborn"], polite=0.2, grace=0.2)
-    assert not any(map(_lives, stubborn.values()))
+    assert not any(map(lives, stubborn.values()))
 
 
 def test_orphans_are_found_without_any_record(stubborn: dict[str, int], state: Path) -> None:
     (state / "run" / "stubborn.json").unlink()
     assert processes.supervised() == ["stubborn"]
     processes.stop(["stubborn"], polite=0.2, grace=0.2)
-    assert not any(map(_lives, stubborn.values()))
+    assert not any(map(lives, stubborn.values()))
 
 
 def test_a_second_start_finds_the_first(state: Path, environment: dict[str, str]) -> None:

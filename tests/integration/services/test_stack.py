@@ -12,6 +12,7 @@ import httpx
 import psutil
 import psycopg
 import pytest
+from tests.integration.services.conftest import lives
 
 from nightshift.errors import DataError
 from nightshift.services import airflow, checks, mlflow, postgres, processes, stack
@@ -110,7 +111,7 @@ def test_up_runs_tasks_and_down_leaves_nothing(project: Path, state: Path) -> No
 
     stopped = stack.down()
     assert set(stopped) == set(stack.NAMES)
-    assert not psutil.pid_exists(int(child.read_text()))
+    assert not lives(int(child.read_text()))
     assert _of_this_state(state) == []
     assert stack.down() == []
     assert stack.addresses() == {"airflow": None, "mlflow": None}
