@@ -89,11 +89,11 @@ test: lint ## Lint, then every test
 bench: $(STAMP) ## Measure, and write benchmarks.json and docs/benchmarks.md
 	$(BIN)/python -m tests.benchmarks
 
-# Without the local wheels, so that a pin for each platform is there; local builds of a release (2.13.0+cpu)
-# satisfy its pin.
 dags-readme: $(STAMP) ## Write dags/README.md from the DAGs
 	@$(BIN)/python -m nightshift.orchestration.readme >/dev/null
 
+# Without the local wheels, so that a pin for each platform is there; local builds of a release (2.13.0+cpu)
+# satisfy its pin.
 lock: $(STAMP) ## Resolve pyproject.toml anew into constraints.txt
 	@{ echo "# Every package of the environment, pinned. Written by \`make lock\`; the reasons for"; \
 	   echo "# the pins we chose by hand stand beside them in pyproject.toml."; \

@@ -1,7 +1,7 @@
 """
 ### Replay quarantine
 
-By hand, after a rule or a row was mended: judge a day's quarantined rows again by today's rules, land
+By hand, after a rule was mended: judge a day's quarantined rows again by today's rules, land
 those that pass as a new version of their raw partition, and let the chain follow.
 """
 

@@ -15,6 +15,6 @@ for uc in use_cases():
     options = dag_options(uc, "watch", __doc__, schedule="@hourly", max_active_runs=1, params=watch_params())
     with DAG(**options):
         gaps = tasks.find_gaps(uc.name)
-        for name in ("raw", "features", "predictions"):
+        for name in ("raw", "features"):
             outlets = [assets.asset(uc, name)]
             tasks.send_again.override(task_id=f"send_{name}_again", outlets=outlets)(gaps, name)

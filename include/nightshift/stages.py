@@ -29,8 +29,14 @@ _MONTH = 31
 # Ingestion ------------------------------------------------------------------------------------------
 
 
-def land(uc: UseCase, source: str, start: date, end: date) -> dict[str, Any]:
+def land(
+    uc: UseCase, source: str, start: date, end: date, refresh: Sequence[str] = ("slow", "daily")
+) -> dict[str, Any]:
     """Extract, validate, quarantine and land what the nights ``start`` to ``end`` make known.
+
+    Args:
+        refresh: Which tables. Slow ones are landed only when they changed, so stretches of one range may
+            land side by side for daily tables only.
 
     Returns:
         Per table: partitions landed and rows in, accepted and quarantined.
@@ -43,6 +49,8 @@ def land(uc: UseCase, source: str, start: date, end: date) -> dict[str, Any]:
         uc.sources[source].tables.items(), key=lambda item: (item[1].refresh != "slow", -item[1].lag_days)
     )
     for name, table in tables:
+        if table.refresh not in refresh:
+            continue
         wanted: dict[date, datetime] = {}
         for night in days(start, end):
             # Later nights see more of the same partition, so the last one to ask wins.
@@ -81,10 +89,14 @@ def validate_features(uc: UseCase, staged: Sequence[dict[str, Any]]) -> list[dic
 
 
 def publish_features(uc: UseCase, staged: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Publish validated features and labels; each layer changes in one commit a month."""
+    """Publish validated labels, then features; each layer changes in one commit a month.
+
+    Whoever finds the features of a day, after a kill too, finds the labels that came with them.
+    """
     from nightshift.features.publish import publish
 
-    return [version.model_dump(mode="json") for chunk in _by_layer(staged) for version in publish(uc, chunk)]
+    ordered = sorted(staged, key=lambda item: str(item["layer"]) == "features")
+    return [version.model_dump(mode="json") for chunk in _by_layer(ordered) for version in publish(uc, chunk)]
 
 
 # Inference ------------------------------------------------------------------------------------------
@@ -220,11 +232,16 @@ def roll_back(uc: UseCase, version: str, effective_from: date, reason: str) -> d
 
 
 def find_gaps(uc: UseCase, grace_minutes: int) -> dict[str, list[str]]:
-    """Return the nights that stopped halfway, by the asset to announce again, and ``late`` ones."""
+    """Return the nights to announce again, by asset; ``stuck`` ones, for which that did not help; ``late`` ones."""
+    from nightshift.monitoring.gaps import claim
     from nightshift.monitoring.gaps import find_gaps as find
 
     gaps = find(uc, grace=timedelta(minutes=grace_minutes))
-    found = gaps.again | {"late": gaps.late}
+    found = {asset: claim(uc, asset, nights) for asset, nights in gaps.again.items()}
+    stuck = sorted(
+        {night for asset, nights in gaps.again.items() for night in nights} - set().union(*found.values())
+    )
+    found |= {"stuck": stuck, "late": gaps.late}
     return {name: [night.isoformat() for night in nights] for name, nights in found.items()}
 
 

@@ -41,7 +41,7 @@ def local(task_id: str) -> str:
 def test_every_dag_is_there_and_none_fails_to_import(dagbag: Any) -> None:
     assert dagbag.import_errors == {}
     assert set(dagbag.dags) == {f"flight_delays.{name}" for name in DAGS}
-    assert sum(len(task.downstream_task_ids) for dag in dagbag.dags.values() for task in dag.tasks) == 45
+    assert sum(len(task.downstream_task_ids) for dag in dagbag.dags.values() for task in dag.tasks) == 44
 
 
 def test_every_dag_says_what_it_does_and_whose_it_is(dagbag: Any) -> None:
@@ -67,7 +67,7 @@ def test_every_task_fails_fast_on_bad_data_and_retries_bad_luck(dagbag: Any) -> 
             assert policy.evaluate(bad_data, 1, 3).action.value == "fail", task
             assert policy.evaluate(TransientError("x"), 1, 3).action.value == "retry", task
             checked += 1
-    assert checked == 53
+    assert checked == 52
 
 
 def test_nothing_reaches_promote_without_evaluation_and_gate(dagbag: Any) -> None:
@@ -94,7 +94,7 @@ def test_the_last_task_carries_the_outlet(dagbag: Any) -> None:
             if task.outlets:
                 assert not task.downstream_task_ids, f"{task} announces before the run is done"
                 outlets += 1
-    assert outlets == 11
+    assert outlets == 10
 
 
 def test_only_warehouse_tasks_take_the_warehouse_pool(dagbag: Any) -> None:

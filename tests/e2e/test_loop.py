@@ -33,6 +33,8 @@ def nights(bootstrapped: Stack) -> dict[str, Any]:
     for part in ("lake", "warehouse"):
         shutil.rmtree(stack.home / part)
         shutil.copytree(kept / part, stack.home / part)
+    with psycopg.connect(postgres.url("serving")) as connection:
+        connection.execute("drop schema predictions cascade")
     assert tables.partition_version(stack.uc, "predictions", NIGHTS[0]) is None
     began = stack.ingest(NIGHTS)
     for night in NIGHTS:
@@ -86,7 +88,7 @@ def test_a_lost_night_is_noticed_and_completed(nights: dict[str, Any], bootstrap
     stack.api.set_paused(stack.dag("features"), True)
     began = stack.ingest([LOST])
     stack.api.set_paused(stack.dag("features"), False)
-    stack.run("watch", {"grace_minutes": 30})
+    stack.run("watch", {"grace_minutes": 90})
     assert stack.api.runs(stack.dag("features"), partition_key=LOST.isoformat()) == [], "within its grace"
 
     stack.run("watch", {"grace_minutes": 0})

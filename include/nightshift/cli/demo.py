@@ -120,7 +120,13 @@ class _Loop:
         if all(there.values()):
             return bool(active)
         if there["features"] or self._raw_is_there(night, night):
-            stages = [layer for layer, present in there.items() if not present]
+            first = next(layer for layer, present in there.items() if not present)
+            # Scoring again before monitoring makes sure that applications have the night too.
+            stages = {
+                "features": ["features", "predictions", "monitoring"],
+                "predictions": ["predictions", "monitoring"],
+                "monitoring": ["predictions", "monitoring"],
+            }[first]
             self._rebuild(night, night, stages)
         else:
             self._backfill(night)

@@ -168,10 +168,22 @@ def read(manifest: RawManifest) -> pa.Table:
 
 
 def expire(uc: UseCase, before: date) -> int:
-    """Remove every raw partition earlier than ``before``; return the number of objects and manifests."""
+    """Remove raw partitions earlier than ``before``; return the number of objects and manifests.
+
+    Of a slow table the newest of them stays: it is the snapshot still in force.
+    """
     store = open_store()
+    in_force = {
+        _folder(uc, source, table, snapshot.partition)
+        for source, table, declared in uc.tables()
+        if declared.refresh == "slow" and (snapshot := newest_snapshot(uc, source, table, before))
+    }
     # Manifests go first: a reader must never find one whose object is gone.
-    old = [key for key in store.list(f"raw/{uc.name}/") if _day_of(key) < before]
+    old = [
+        key
+        for key in store.list(f"raw/{uc.name}/")
+        if _day_of(key) < before and key.rpartition("/")[0] not in in_force
+    ]
     for key in sorted(old, key=lambda key: not _is_manifest(key)):
         store.delete(key)
     return len(old)

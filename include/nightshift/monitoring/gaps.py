@@ -6,10 +6,12 @@ nothing downstream; either way a partition is there upstream and missing downstr
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
-from nightshift.lake import raw, tables
+from nightshift.lake import append_log, raw, tables
 from nightshift.partition import days
 from nightshift.registry import deployments
 from nightshift.settings import settings
@@ -17,6 +19,7 @@ from nightshift.usecase import UseCase
 
 # Older nights are left alone: a search must cost the same in the tenth year as in the first.
 _HORIZON = timedelta(days=60)
+_SENT_AT_MOST = 3
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,8 @@ class Gaps:
     """What is missing.
 
     Attributes:
-        again: By asset (``raw``, ``features``, ``predictions``): days that exist there and nowhere further.
+        again: By asset (``raw``, ``features``): days whose key is to be sent again. A night that lacks only
+            its monitoring is scored again too: that changes nothing but what applications may have missed.
         late: Live nights past their SLA that have no predictions.
     """
 
@@ -40,7 +44,7 @@ def find_gaps(uc: UseCase, *, grace: timedelta, now: datetime | None = None) -> 
         now: The moment (UTC) to judge by.
     """
     now = now or datetime.now(UTC)
-    again: dict[str, list[date]] = {"raw": [], "features": [], "predictions": []}
+    again: dict[str, list[date]] = {"raw": [], "features": []}
     in_force = [deployment.effective_from for deployment in deployments.history(uc)]
     if not in_force:
         return Gaps(again, [])
@@ -53,11 +57,22 @@ def find_gaps(uc: UseCase, *, grace: timedelta, now: datetime | None = None) -> 
             continue
         if night not in present["features"]:
             again["raw"].append(night)
-        elif night not in present["predictions"]:
+        elif night not in present["predictions"] or night not in present["monitoring"]:
             again["features"].append(night)
-        elif night not in present["monitoring"]:
-            again["predictions"].append(night)
     return Gaps(again, _late(uc, now, set(present["predictions"])))
+
+
+def claim(uc: UseCase, asset: str, nights: Sequence[date]) -> list[date]:
+    """Return those of ``nights`` that may be sent again, and count that they were.
+
+    A night that still stops after three times needs a person, not a fourth time.
+    """
+    log = f"sent_again/{uc.name}"
+    sent = Counter((record["asset"], record["night"]) for record in append_log.read_log(log))
+    claimed = [night for night in nights if sent[asset, night.isoformat()] < _SENT_AT_MOST]
+    for night in claimed:
+        append_log.append(log, {"asset": asset, "night": night.isoformat()})
+    return claimed
 
 
 def _landed(uc: UseCase, since: date) -> dict[date, datetime]:

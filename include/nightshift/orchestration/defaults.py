@@ -42,7 +42,7 @@ def retry_policy(unknown: RetryAction = RetryAction.DEFAULT) -> ExceptionRetryPo
                 retry_delay=timedelta(seconds=settings().retry_seconds),
                 reason="bad luck: not there yet, locked, or lost on the way",
             ),
-        ]
+        ],
     )
 
 

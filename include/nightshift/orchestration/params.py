@@ -67,7 +67,7 @@ def watch_params() -> dict[str, Param]:
     """Return the parameters of ``watch``."""
     return {
         "grace_minutes": Param(
-            30,
+            90,
             type="integer",
             minimum=0,
             title="Grace",

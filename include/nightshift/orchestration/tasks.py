@@ -38,29 +38,34 @@ def land(usecase: str, source: str) -> dict[str, Any]:
 
 @task
 def plan_months(usecase: str) -> list[dict[str, str]]:
-    """Split the run's range into one landing per source and month."""
+    """Split the run's range: for each source its slow tables once, and its daily tables month by month."""
     start, end = window()
-    months: list[dict[str, str]] = []
+    sources = load_usecase(usecase).sources
+    months = [
+        {"source": source, "start": start.isoformat(), "end": end.isoformat(), "refresh": "slow"}
+        for source in sources
+    ]
     first = start
     while first <= end:
         last = min(end, first.replace(day=monthrange(first.year, first.month)[1]))
         months += [
-            {"source": source, "start": first.isoformat(), "end": last.isoformat()}
-            for source in load_usecase(usecase).sources
+            {"source": source, "start": first.isoformat(), "end": last.isoformat(), "refresh": "daily"}
+            for source in sources
         ]
         first = last + timedelta(days=1)
     return months
 
 
-@task(map_index_template="{{ task.op_kwargs['source'] }} {{ task.op_kwargs['start'][:7] }}")
-def land_month(usecase: str, source: str, start: str, end: str) -> dict[str, Any]:
-    """Extract, validate, quarantine and land one source for the nights of a month."""
+@task(map_index_template="{{ task.op_kwargs['refresh'] }} {{ task.op_kwargs['start'] }}")
+def land_month(usecase: str, source: str, start: str, end: str, refresh: str) -> dict[str, Any]:
+    """Extract, validate, quarantine and land the daily tables of a source for a month, or its slow ones."""
     from nightshift import stages
 
-    return stages.land(load_usecase(usecase), source, parse_partition(start), parse_partition(end))
+    return stages.land(load_usecase(usecase), source, parse_partition(start), parse_partition(end), [refresh])
 
 
-@task(pool=WAREHOUSE)
+# Before features that wait for it: they try again and again in the same one slot.
+@task(pool=WAREHOUSE, priority_weight=100)
 def load(usecase: str) -> dict[str, int]:
     """Load what was landed into the warehouse."""
     from nightshift import stages
@@ -224,8 +229,14 @@ def find_gaps(usecase: str) -> dict[str, list[str]]:
     from nightshift import stages
 
     gaps = stages.find_gaps(load_usecase(usecase), get_current_context()["params"]["grace_minutes"])
-    for late in gaps["late"]:
-        alert(usecase, "night_late", f"{late} is past its SLA and has no predictions")
+    for night in gaps["late"]:
+        alert(usecase, "night_late", f"{night} is past its SLA and has no predictions")
+    for night in gaps["stuck"]:
+        alert(
+            usecase,
+            "night_stuck",
+            f"{night} stops halfway however often it is sent again; see its failed run",
+        )
     return gaps
 
 
