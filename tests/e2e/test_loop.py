@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from tests.e2e.conftest import HISTORY, Stack
 
-from nightshift.lake import tables
+from nightshift.lake import raw, tables
 from nightshift.partition import days
 from nightshift.registry import deployments
 from nightshift.services import postgres
@@ -47,6 +47,10 @@ def test_bootstrap_lands_builds_and_promotes(bootstrapped: Stack) -> None:
     history = len(list(days(*HISTORY)))
     assert status["raw"]["rows_in"] == status["raw"]["rows_accepted"] + status["raw"]["rows_quarantined"]
     assert status["raw"]["rows_quarantined"] < 0.001 * status["raw"]["rows_in"]
+    for source, name, table in bootstrapped.uc.tables():
+        if table.refresh == "slow":
+            snapshots = raw.current_many(bootstrapped.uc, source, name)
+            assert list(snapshots) == [HISTORY[0]], "landed once, although months land side by side"
     assert status["features"]["partitions"] == history
     assert status["predictions"]["partitions"] == 0
     assert status["champion"]["trained_through"] < HISTORY[1].isoformat()

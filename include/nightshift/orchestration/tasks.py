@@ -229,14 +229,10 @@ def find_gaps(usecase: str) -> dict[str, list[str]]:
     from nightshift import stages
 
     gaps = stages.find_gaps(load_usecase(usecase), get_current_context()["params"]["grace_minutes"])
-    for night in gaps["late"]:
-        alert(usecase, "night_late", f"{night} is past its SLA and has no predictions")
-    for night in gaps["stuck"]:
-        alert(
-            usecase,
-            "night_stuck",
-            f"{night} stops halfway however often it is sent again; see its failed run",
-        )
+    for late in gaps["late"]:
+        alert(usecase, "night_late", f"{late} is past its SLA and has no predictions")
+    for stuck in gaps["stuck"]:
+        alert(usecase, "night_stuck", f"{stuck} stops halfway however often it is sent; see its failed run")
     return gaps
 
 
