@@ -232,7 +232,7 @@ def roll_back(uc: UseCase, version: str, effective_from: date, reason: str) -> d
 
 
 def find_gaps(uc: UseCase, grace_minutes: int) -> dict[str, list[str]]:
-    """Return the nights to announce again, by asset; ``stuck`` ones, which that did not help; ``late`` ones."""
+    """Return the nights to announce again, by asset; those it did not help (``stuck``); ``late`` ones."""
     from nightshift.monitoring.gaps import claim
     from nightshift.monitoring.gaps import find_gaps as find
 
