@@ -44,7 +44,7 @@ def comparison(folder: Path, *, quick: bool) -> Iterator[Comparison]:
         codes, numbers = model.origin.encoder.tensors(features)
         array = np.concatenate([np.where(codes > 0, codes - 1, np.nan), numbers], axis=1).astype(np.float32)
         del features, codes, numbers
-        booster: Any = model.scorer.booster  # type: ignore[attr-defined]
+        booster: Any = model.scorer.booster
 
         def ours(number: int) -> Timed:
             from nightshift.inference.score import score

@@ -61,8 +61,8 @@ def replace_raw() -> Callable[..., None]:
             source,
             table,
             partition,
-            changed,  # type: ignore[arg-type]
-            rows_in=changed.num_rows,  # type: ignore[attr-defined]
+            changed,
+            rows_in=changed.num_rows,
             rows_quarantined=0,
             as_of=uc.as_of(LAST),
             query="planted by a test",

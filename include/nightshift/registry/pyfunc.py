@@ -21,6 +21,7 @@ class ProbabilityModel:
     def __init__(self, model: Model) -> None:
         self._model = model
 
+    # MLflow passes `params` to every model; this one has none.
     def predict(self, frame: pd.DataFrame, params: dict[str, Any] | None = None) -> npt.NDArray[np.float64]:  # noqa: ARG002
         """Return calibrated probabilities of shape (rows,)."""
         return self._model.predict_proba(pa.Table.from_pandas(frame, preserve_index=False))

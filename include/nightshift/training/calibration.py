@@ -20,6 +20,7 @@ def fit_calibration(label: npt.NDArray[Any], raw: npt.NDArray[np.float64]) -> Be
 
     Slopes are bounded from below, so the result is strictly increasing whatever the data.
     """
+    # scipy ships no types.
     from scipy.optimize import minimize  # type: ignore[import-untyped]
 
     clipped = np.clip(raw, _EPSILON, 1 - _EPSILON)

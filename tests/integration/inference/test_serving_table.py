@@ -26,7 +26,7 @@ NEXT = date(2013, 1, 18)
 
 def _query(url: str, text: str) -> list[tuple[Any, ...]]:
     with psycopg.connect(url) as connection:
-        return connection.execute(text).fetchall()  # type: ignore[call-overload,no-any-return]
+        return connection.execute(text).fetchall()
 
 
 def _publish(usecase: UseCase, day: date) -> None:

@@ -92,8 +92,8 @@ def _die_at(moment: str, step: int) -> None:
 
     for step_of_files in ("replace", "link", "fsync"):
         setattr(os, step_of_files, deadly(getattr(os, step_of_files)))
-    s3.S3Store.put = deadly(s3.S3Store.put)  # type: ignore[method-assign]
-    s3.S3Store.put_new = deadly(s3.S3Store.put_new)  # type: ignore[method-assign]
+    s3.S3Store.put = deadly(s3.S3Store.put)
+    s3.S3Store.put_new = deadly(s3.S3Store.put_new)
     tables_module.write_deltalake = deadly(tables_module.write_deltalake)
     tables_module.DeltaTable.create = deadly(tables_module.DeltaTable.create)
 
