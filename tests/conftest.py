@@ -11,6 +11,20 @@ from nightshift.settings import settings
 from nightshift.usecase import UseCase, load_usecase
 
 
+# What fails fast comes first; a folder that is not named here comes after these.
+_ORDER = ("unit", "dags", "benchmarks", "dbt", "integration", "e2e")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run folder by folder, the fast ones first."""
+
+    def rank(item: pytest.Item) -> int:
+        folder = item.path.relative_to(Path(__file__).parent).parts[0]
+        return _ORDER.index(folder) if folder in _ORDER else len(_ORDER)
+
+    items.sort(key=rank)
+
+
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Point all state at an empty folder."""

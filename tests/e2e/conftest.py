@@ -88,9 +88,9 @@ class Stack:
         return f"{run.dag_id} {run.run_id} is {run.state}\n{self.failures(run)}"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def running() -> Iterator[Stack]:
-    """Start everything once for all end-to-end tests.
+    """Start everything once for all end-to-end tests, and stop it after the last: others use the checkout.
 
     The retrain policy is off, so that results depend on the data alone. The state is not under pytest's own
     folder: as root, PostgreSQL runs as another user, who may not enter it.
@@ -127,7 +127,7 @@ def running() -> Iterator[Stack]:
             settings.cache_clear()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def bootstrapped(running: Stack) -> Stack:
     """The stack with ten weeks of history and a first champion."""
     running.run("bootstrap", {"start": HISTORY[0].isoformat(), "end": HISTORY[1].isoformat()})
