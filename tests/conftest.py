@@ -10,7 +10,6 @@ import pytest
 from nightshift.settings import settings
 from nightshift.usecase import UseCase, load_usecase
 
-
 # What fails fast comes first; a folder that is not named here comes after these.
 _ORDER = ("unit", "dags", "benchmarks", "dbt", "integration", "e2e")
 
