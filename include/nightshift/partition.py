@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import date, timedelta
 
 from nightshift.errors import DataError
@@ -34,3 +34,17 @@ def days(start: date, end: date) -> Iterator[date]:
     """Yield every day from ``start`` to ``end``, both included; nothing when ``end`` is earlier."""
     for offset in range((end - start).days + 1):
         yield start + timedelta(days=offset)
+
+
+def spans(partitions: Iterable[date]) -> Iterator[tuple[date, date]]:
+    """Yield the first and the last day of each run of consecutive days, oldest first."""
+    start = previous = None
+    for day in sorted(set(partitions)):
+        if start is None or previous is None:
+            start = day
+        elif day - previous > timedelta(days=1):
+            yield start, previous
+            start = day
+        previous = day
+    if start is not None and previous is not None:
+        yield start, previous

@@ -1,7 +1,8 @@
 """The loop, stage by stage: what each Airflow task does, callable without Airflow.
 
 Every function takes a use case and days and returns a small JSON-able value. They stand in the order
-of a night. Each may be called again for the same days and changes nothing then.
+of a night. Each may be called again for the same days and changes nothing then. With ``only_stale`` a stage
+does of its days those that rest on older versions than those that count now (``monitoring.staleness``).
 
 Rooms are imported inside the functions: Great Expectations, dbt, MLflow and Evidently take seconds to
 import, and a task should pay only for the one it uses.
@@ -14,11 +15,12 @@ from collections.abc import Iterator, Sequence
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from nightshift.partition import days
+from nightshift.partition import days, spans
 from nightshift.usecase import UseCase
 
 if TYPE_CHECKING:
     from nightshift.lake.staging import Staged
+    from nightshift.monitoring.staleness import Stale
 
 log = logging.getLogger(__name__)
 
@@ -76,11 +78,20 @@ def load(uc: UseCase, start: date, end: date) -> dict[str, int]:
 # Features -------------------------------------------------------------------------------------------
 
 
-def build_features(uc: UseCase, start: date, end: date) -> list[dict[str, Any]]:
+def build_features(uc: UseCase, start: date, end: date, *, only_stale: bool = False) -> list[dict[str, Any]]:
     """Build features of ``start`` to ``end``, and the labels known by then, and stage them for validation."""
     from nightshift.features.build import build
 
-    return [item.model_dump(mode="json") for items in build(uc, start, end).values() for item in items]
+    if not only_stale:
+        return [item.model_dump(mode="json") for items in build(uc, start, end).values() for item in items]
+    stale = {(item.layer, item.partition) for item in _stale(uc, start, end)}
+    return [
+        item.model_dump(mode="json")
+        for first, last in spans(_nights(uc, "features", start, end, only_stale=True))
+        for items in build(uc, first, last).values()
+        for item in items
+        if (item.layer, item.partition) in stale
+    ]
 
 
 def validate_features(uc: UseCase, staged: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -102,11 +113,14 @@ def publish_features(uc: UseCase, staged: Sequence[dict[str, Any]]) -> list[dict
 # Inference ------------------------------------------------------------------------------------------
 
 
-def score(uc: UseCase, start: date, end: date, run_id: str = "") -> list[dict[str, Any]]:
+def score(
+    uc: UseCase, start: date, end: date, run_id: str = "", *, only_stale: bool = False
+) -> list[dict[str, Any]]:
     """Score each day with the champion in force on it, and stage the predictions for validation."""
     from nightshift.inference.score import score as score_partition
 
-    return [score_partition(uc, day, run_id).model_dump(mode="json") for day in days(start, end)]
+    nights = _nights(uc, "predictions", start, end, only_stale=only_stale)
+    return [score_partition(uc, day, run_id).model_dump(mode="json") for day in nights]
 
 
 def validate_predictions(uc: UseCase, staged: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -130,19 +144,20 @@ def publish_predictions(uc: UseCase, staged: Sequence[dict[str, Any]]) -> list[d
 # Monitoring -----------------------------------------------------------------------------------------
 
 
-def check_drift(uc: UseCase, start: date, end: date) -> dict[str, str]:
+def check_drift(uc: UseCase, start: date, end: date, *, only_stale: bool = False) -> dict[str, str]:
     """Compare each day's features and scores with the champion's training data: a verdict a day."""
     from nightshift.monitoring.drift import check
 
-    return {day.isoformat(): check(uc, day).verdict for day in days(start, end)}
+    nights = _nights(uc, "drift", start, end, only_stale=only_stale)
+    return {day.isoformat(): check(uc, day).verdict for day in nights}
 
 
-def judge(uc: UseCase, start: date, end: date) -> dict[str, Any]:
+def judge(uc: UseCase, start: date, end: date, *, only_stale: bool = False) -> dict[str, Any]:
     """Join earlier predictions with the truth known by now: observed metrics a day."""
     from nightshift.monitoring.truth import judge as judge_night
 
     judged: dict[str, Any] = {}
-    for night in days(start, end):
+    for night in _nights(uc, "truth", start, end, only_stale=only_stale):
         judged |= judge_night(uc, night)
     return judged
 
@@ -268,6 +283,21 @@ def clean_airflow_database(keep_days: int) -> None:
     from nightshift.services.airflow import clean_database
 
     clean_database(keep_days)
+
+
+def _nights(uc: UseCase, stage: str, start: date, end: date, *, only_stale: bool) -> list[date]:
+    if not only_stale:
+        return list(days(start, end))
+    from nightshift.monitoring.staleness import nights
+
+    return [night for night in nights(uc, _stale(uc, start, end))[stage] if start <= night <= end]
+
+
+def _stale(uc: UseCase, start: date, end: date) -> list[Stale]:
+    from nightshift.monitoring.staleness import find_stale
+
+    # A night also brings the labels of earlier days, and judges them.
+    return find_stale(uc, start - timedelta(days=uc.label.lag_days), end)
 
 
 def _validate(uc: UseCase, staged: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

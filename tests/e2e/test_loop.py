@@ -7,13 +7,19 @@ from datetime import timedelta
 from typing import Any
 
 import psycopg
+import pyarrow.compute as pc
 import pytest
 from tests.e2e.conftest import HISTORY, Stack
+from typer.testing import CliRunner
 
+from nightshift.cli.main import app
 from nightshift.lake import raw, tables
+from nightshift.monitoring.staleness import find_stale
 from nightshift.partition import days
 from nightshift.registry import deployments
 from nightshift.services import postgres
+
+runner = CliRunner()
 
 NIGHTS = [HISTORY[1] + timedelta(days=offset) for offset in (1, 2, 3)]
 LOST = NIGHTS[-1] + timedelta(days=1)
@@ -131,6 +137,53 @@ def test_a_deleted_prediction_partition_is_rebuilt_alone(nights: dict[str, Any],
     states = {task.task_id: task.state for task in stack.api.tasks(run)}
     assert states["features.build_features"] == "skipped"
     assert states["predictions.publish_predictions"] == "success"
+
+
+def test_a_corrected_day_makes_stale_what_read_it_and_one_run_mends_exactly_that(
+    nights: dict[str, Any], bootstrapped: Stack
+) -> None:
+    uc = bootstrapped.uc
+    assert find_stale(uc) == []
+    corrected = HISTORY[1] - timedelta(days=4)
+    (source,) = uc.sources
+    standing = raw.current(uc, source, "flights", corrected)
+    assert standing is not None
+    flights = raw.read(standing)
+    place = flights.column_names.index("arrival_delay_minutes")
+    longer = flights.set_column(place, "arrival_delay_minutes", pc.add(flights["arrival_delay_minutes"], 60))
+    raw.land(
+        uc,
+        source,
+        "flights",
+        corrected,
+        longer,
+        rows_in=standing.rows_in,
+        rows_quarantined=standing.rows_quarantined,
+        as_of=standing.as_of,
+        query="a correction",
+    )
+    layers = ("features", "labels", "predictions", "monitoring", "monitoring_observed")
+    before = {layer: tables.partition_versions(uc, layer) for layer in layers}
+    readers = set(days(corrected + timedelta(days=1), LOST))
+    scored = {*NIGHTS, LOST}
+    stale = find_stale(uc)
+    assert {item.partition for item in stale if item.layer == "features"} == readers
+    assert {item.partition for item in stale if item.layer == "labels"} == {corrected}
+    for layer in ("predictions", "monitoring"):
+        assert {item.partition for item in stale if item.layer == layer} == scored
+    assert {item.partition for item in stale if item.layer == "monitoring_observed"} == set(NIGHTS)
+
+    assert runner.invoke(app, ["stale", "--rebuild"]).exit_code == 0
+
+    assert find_stale(uc) == []
+    assert "nothing is stale" in runner.invoke(app, ["stale"]).stdout
+    listed = {(item.layer, item.partition) for item in stale}
+    for layer in layers:
+        after = tables.partition_versions(uc, layer)
+        assert list(after) == list(before[layer])
+        changed = {day for day in after if after[day].content_hash != before[layer][day].content_hash}
+        assert changed
+        assert {(layer, day) for day in changed} <= listed
 
 
 def test_training_by_hand_ends_in_a_decision(nights: dict[str, Any], bootstrapped: Stack) -> None:

@@ -133,6 +133,85 @@ def partitions(
                     )
 
 
+@app.command()
+def stale(
+    usecase: Annotated[str | None, typer.Option(help="Which use case; all by default.")] = None,
+    start: Annotated[str, typer.Option(help="First partition, YYYY-MM-DD.")] = date.min.isoformat(),
+    end: Annotated[str, typer.Option(help="Last partition, YYYY-MM-DD.")] = date.max.isoformat(),
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Have Airflow build exactly these again.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """List what was built from older versions than those that count now, such as after a correction."""
+    from dataclasses import asdict
+
+    from nightshift.cli import stale as command
+    from nightshift.monitoring.staleness import find_stale
+    from nightshift.partition import parse_partition
+    from nightshift.usecase import load_usecase, usecase_names
+
+    with _explained():
+        first, last = parse_partition(start), parse_partition(end)
+        for name in [usecase] if usecase else usecase_names():
+            uc = load_usecase(name)
+            found = find_stale(uc, first, last)
+            if as_json:
+                for item in found:
+                    typer.echo(json.dumps({"usecase": name, **asdict(item)}, default=str))
+            else:
+                command.print_stale(uc, found)
+            if rebuild and found:
+                command.rebuild(uc, found)
+
+
+@app.command()
+def versions(
+    layer: Annotated[str, typer.Argument(help="raw/<source>/<table>, features, predictions, ...")],
+    partition: Annotated[str, typer.Argument(help="YYYY-MM-DD")],
+    usecase: Annotated[str | None, typer.Option(help="Which use case; the first one by default.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """List every content one partition has had, oldest first."""
+    from dataclasses import asdict
+
+    from nightshift.cli.partitions import list_versions
+    from nightshift.partition import parse_partition
+    from nightshift.usecase import load_usecase, usecase_names
+
+    with _explained():
+        for row in list_versions(
+            load_usecase(usecase or usecase_names()[0]), layer, parse_partition(partition)
+        ):
+            if as_json:
+                typer.echo(json.dumps(asdict(row), default=str))
+            else:
+                typer.echo(
+                    f"v{row.version:<5} {row.since:%Y-%m-%d %H:%M:%S} UTC  {row.rows:>8} rows  "
+                    f"{row.content_hash[:12]}{'  current' if row.current else ''}"
+                )
+
+
+@app.command()
+def restore(
+    layer: Annotated[str, typer.Argument(help="features, labels, predictions, ...")],
+    partition: Annotated[str, typer.Argument(help="YYYY-MM-DD")],
+    version: Annotated[int, typer.Option(help="One that `versions` lists.")],
+    usecase: Annotated[str | None, typer.Option(help="Which use case; the first one by default.")] = None,
+) -> None:
+    """Publish again what a partition held at an earlier version. Nothing is lost: this is a version too."""
+    from nightshift.cli.partitions import restore_version
+    from nightshift.partition import parse_partition
+    from nightshift.usecase import load_usecase, usecase_names
+
+    with _explained():
+        typer.echo(
+            restore_version(
+                load_usecase(usecase or usecase_names()[0]), layer, parse_partition(partition), version
+            )
+        )
+
+
 @contextmanager
 def _explained() -> Iterator[None]:
     """Turn an error raised on purpose into its own words and exit code 1; anything else is a bug, shown."""

@@ -1,11 +1,12 @@
-"""Which partition exists in which layer, at which version."""
+"""Which partition exists in which layer, at which version; what it was before, and having that again."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 
+from nightshift.errors import DataError
 from nightshift.lake import raw, tables
 from nightshift.usecase import UseCase
 
@@ -33,3 +34,64 @@ def list_partitions(uc: UseCase, layer: str | None, start: date, end: date) -> I
             for day, version in tables.partition_versions(uc, name).items():
                 if start <= day <= end:
                     yield Row(name, day, version.table_version, version.rows, version.content_hash)
+
+
+@dataclass(frozen=True)
+class Version:
+    """One content that a partition has had since some moment (UTC)."""
+
+    version: int
+    since: datetime
+    rows: int
+    content_hash: str
+    current: bool
+
+
+def list_versions(uc: UseCase, layer: str, partition: date) -> list[Version]:
+    """Return every content of one partition, in the order it was landed or published.
+
+    Raises:
+        DataError: There is no such raw table, or no such layer.
+    """
+    if layer.startswith("raw"):
+        source, table = _raw_table(uc, layer)
+        standing = raw.current(uc, source, table, partition)
+        return [
+            Version(m.version, m.extracted_at.astimezone(UTC), m.rows_accepted, m.content_hash, m == standing)
+            for m in raw.versions(uc, source, table, partition)
+        ]
+    known = tables.history(uc, layer, partition)
+    return [Version(v.table_version, v.published_at, v.rows, v.content_hash, v is known[-1]) for v in known]
+
+
+def restore_version(uc: UseCase, layer: str, partition: date, version: int) -> str:
+    """Publish again what a partition of a table held at a version; return in words what it holds now.
+
+    Raises:
+        DataError: The layer is raw, or there is no such version any more.
+    """
+    if layer.startswith("raw"):
+        raise DataError(
+            "raw partitions are not rolled back",
+            rule="raw is what a source said; a correction is a new version of it",
+            where=f"{uc.name}, {layer}, partition {partition}",
+            cure="ingest the partition again from the source as it should be",
+        )
+    now = tables.restore_partition(uc, layer, partition, version)
+    held = f"{now.rows} rows, {now.content_hash[:12]}" if now else "nothing, as it did then"
+    return (
+        f"{layer} {partition} holds what it held at version {version}: {held}\n"
+        "what was made from it since is stale now, and so may it be: see `nightshift stale`"
+    )
+
+
+def _raw_table(uc: UseCase, layer: str) -> tuple[str, str]:
+    known = {f"raw/{source}/{table}": (source, table) for source, table, _ in uc.tables()}
+    if layer not in known:
+        raise DataError(
+            f"there is no layer {layer!r}",
+            rule=f"raw layers are {', '.join(known)}",
+            where=f"{uc.name}, layer {layer}",
+            cure="use one of these",
+        )
+    return known[layer]

@@ -15,11 +15,12 @@ import pyarrow.compute as pc
 
 from nightshift.errors import DataError, TransientError
 from nightshift.lake import raw
+from nightshift.lake.lineage import record_build
 from nightshift.lake.staging import Staged, stage
 from nightshift.partition import days
 from nightshift.usecase import UseCase
 from nightshift.warehouse import dbt
-from nightshift.warehouse.load import load, partitions_read
+from nightshift.warehouse.load import load, partitions_read, wanted
 from nightshift.warehouse.read import read
 
 Layer = Literal["features", "labels"]
@@ -64,16 +65,18 @@ def build(uc: UseCase, start: date, end: date) -> dict[Layer, list[Staged]]:
             ``usecase.yml`` declares.
     """
     require_raw(uc, start, end)
-    load(uc, start, end)
+    manifests = wanted(uc, start, end)
+    build_id = record_build(uc, manifests)
+    load(uc, start, end, manifests)
     dbt.build(uc, start, end)
     features = read(uc, uc.features.relation, start, end)
     columns = (uc.entity, "partition", uc.event_time, *uc.features.columns)
     staged: dict[Layer, list[Staged]] = {
-        "features": list(_stage(uc, "features", _exactly(uc, features, columns), days(start, end)))
+        "features": list(_stage(uc, "features", _exactly(uc, features, columns), days(start, end), build_id))
     }
     first, last = _labelled(uc, start, end)
     labels = read(uc, uc.label.relation, first, last)
-    staged["labels"] = list(_stage(uc, "labels", labels, days(first, last)))
+    staged["labels"] = list(_stage(uc, "labels", labels, days(first, last), build_id))
     return staged
 
 
@@ -97,13 +100,15 @@ def _exactly(uc: UseCase, table: pa.Table, columns: Sequence[str]) -> pa.Table:
     return table.select(columns)
 
 
-def _stage(uc: UseCase, layer: Layer, table: pa.Table, wanted: Iterable[date]) -> Iterator[Staged]:
+def _stage(
+    uc: UseCase, layer: Layer, table: pa.Table, partitions: Iterable[date], build_id: str
+) -> Iterator[Staged]:
     table = table.sort_by("partition")
     counts = {row["values"].as_py(): row["counts"].as_py() for row in pc.value_counts(table["partition"])}
     offset = 0
-    for day in wanted:
+    for day in partitions:
         rows = counts.get(day, 0)
-        yield stage(uc, layer, day, table.slice(offset, rows), (uc.entity,))
+        yield stage(uc, layer, day, table.slice(offset, rows), (uc.entity,), build_id)
         offset += rows
 
 

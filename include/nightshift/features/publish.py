@@ -13,6 +13,8 @@ from nightshift.usecase import UseCase
 def publish(uc: UseCase, staged: Sequence[Staged]) -> list[PartitionVersion]:
     """Replace partitions of one layer by what was staged, in one commit; equal content changes nothing.
 
+    A partition that a run beside this one published from newer raw versions meanwhile stays as it is.
+
     Raises:
         DataError: A partition belongs to another use case, or staged rows were changed on the way.
         TransientError: Staged rows are gone, or other writers kept winning.
@@ -26,4 +28,5 @@ def publish(uc: UseCase, staged: Sequence[Staged]) -> list[PartitionVersion]:
                 cure="stage it again for this use case",
             )
     contents = {item.partition: read_staged(item) for item in staged}
-    return replace_partitions(uc, staged[0].layer, contents, staged[0].key_columns)
+    builds = {item.partition: item.build for item in staged if item.build}
+    return replace_partitions(uc, staged[0].layer, contents, staged[0].key_columns, builds=builds)

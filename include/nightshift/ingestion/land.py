@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from nightshift.lake import raw
 from nightshift.lake.hashing import content_hash
 from nightshift.lake.raw import RawManifest
+from nightshift.partition import spans
 from nightshift.quality.quarantine import kept, quarantine
 from nightshift.quality.validate import check_conserved, validate
 from nightshift.sources.base import Extract
@@ -225,16 +226,6 @@ def _on_day(part: Judged, day: date) -> Judged:
 def _extract(uc: UseCase, source: str, table: str, wanted: Mapping[date, datetime]) -> dict[date, Extract]:
     connector = open_connector(uc, source)
     extracts: dict[date, Extract] = {}
-    for start, end in _spans(sorted(wanted)):
+    for start, end in spans(wanted):
         extracts |= connector.read_range(table, start, end, wanted.__getitem__)
     return extracts
-
-
-def _spans(days: list[date]) -> Iterator[tuple[date, date]]:
-    """Yield first and last day of each run of consecutive days."""
-    start = days[0]
-    for day, following in zip(days, [*days[1:], None], strict=True):
-        if following != day + timedelta(days=1):
-            yield start, day
-            if following is not None:
-                start = following

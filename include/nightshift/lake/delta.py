@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import TypeVar
 
 import pyarrow as pa
@@ -48,15 +49,44 @@ def table_folder(uc: UseCase, layer: str) -> str:
     return f"tables/{uc.name}/{layer}"
 
 
-def open_table(uc: UseCase, layer: str) -> DeltaTable | None:
-    """Return the newest version of a layer's table; None when nobody has published to it."""
+def open_table(uc: UseCase, layer: str, at: int | datetime | None = None) -> DeltaTable | None:
+    """Return a layer's table; None when nobody had published to it.
+
+    Args:
+        uc: The use case.
+        layer: The layer.
+        at: A version of the table, or a moment (with a time zone), instead of now.
+
+    Raises:
+        DataError: There is no such version.
+    """
     store = open_store()
     uri = store.uri(table_folder(uc, layer))
     try:
         with explained(uc, layer):
-            return DeltaTable(uri, storage_options=store.storage_options())
+            delta = DeltaTable(uri, storage_options=store.storage_options())
     except TableNotFoundError:
         return None
+    if at is None:
+        return delta
+    with explained(uc, layer):
+        # By what the commits say: delta-rs goes by times of files, which a bucket rounds and a copy changes.
+        written = {commit["version"]: commit["timestamp"] / 1000 for commit in delta.history()}
+    oldest, newest = min(written), max(written)
+    wanted = [v for v, at_ in written.items() if at_ <= at.timestamp()] if isinstance(at, datetime) else [at]
+    if not wanted and oldest == 0:
+        return None
+    version = max(wanted, default=-1)
+    if version not in written:
+        raise DataError(
+            f"there is no version of {layer} as of {at}",
+            rule=f"versions from {oldest} to {newest} are kept ({uc.retention.version_days} days of them)",
+            where=f"{uc.name}, {layer}",
+            cure="`nightshift versions` lists those of a partition",
+        )
+    with explained(uc, layer):
+        delta.load_as_version(version)
+    return delta
 
 
 def open_or_create(uc: UseCase, layer: str, columns: pa.Schema) -> DeltaTable:
@@ -75,6 +105,7 @@ def open_or_create(uc: UseCase, layer: str, columns: pa.Schema) -> DeltaTable:
             store.uri(table_folder(uc, layer)),
             schema=pa.schema(declared),
             partition_by=["partition", HASH_COLUMN],
+            configuration=log_retention(uc),
             storage_options=store.storage_options(),
         )
     except DeltaError:
@@ -82,6 +113,11 @@ def open_or_create(uc: UseCase, layer: str, columns: pa.Schema) -> DeltaTable:
         if delta is None:
             raise
         return delta
+
+
+def log_retention(uc: UseCase) -> dict[str, str]:
+    """Return the table property that keeps versions readable for as long as the use case wants."""
+    return {"delta.logRetentionDuration": f"interval {uc.retention.version_days} days"}
 
 
 def committed(attempt: Callable[[], _T], what: str) -> _T:

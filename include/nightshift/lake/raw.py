@@ -167,6 +167,19 @@ def read(manifest: RawManifest) -> pa.Table:
         ) from error
 
 
+def read_content(uc: UseCase, source: str, table: str, partition: date, content_hash: str) -> pa.Table | None:
+    """Return the rows of the version with this content; None when it was not kept.
+
+    Raises:
+        DataError: The object was changed or damaged.
+    """
+    key = object_key(_folder(uc, source, table, partition), content_hash)
+    try:
+        return read_object(key, content_hash, uc.sources[source].tables[table].key)
+    except NoSuchObjectError:
+        return None
+
+
 def expire(uc: UseCase, before: date) -> int:
     """Remove raw partitions earlier than ``before``; return the number of objects and manifests.
 

@@ -31,13 +31,16 @@ class Staged(BaseModel):
     key_columns: tuple[str, ...]
     rows: int
     content_hash: str
+    build: str = ""
 
 
-def stage(uc: UseCase, layer: str, partition: date, table: pa.Table, key_columns: Sequence[str]) -> Staged:
+def stage(
+    uc: UseCase, layer: str, partition: date, table: pa.Table, key_columns: Sequence[str], build: str = ""
+) -> Staged:
     """Write one partition of ``layer`` for the next task.
 
     The ``partition`` column (date32) is added where missing, so the content hash is the one that
-    ``tables.replace_partition`` will give.
+    ``tables.replace_partition`` will give. ``build`` names what it was built from; see ``lineage``.
 
     Raises:
         DataError: Rows name another partition, key columns are missing, or a type cannot be stored.
@@ -52,6 +55,7 @@ def stage(uc: UseCase, layer: str, partition: date, table: pa.Table, key_columns
         key_columns=tuple(key_columns),
         rows=data.num_rows,
         content_hash=digest,
+        build=build,
     )
 
 

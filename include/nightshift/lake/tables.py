@@ -8,8 +8,11 @@ and key order, with the partition as a date32 column ``partition``. A partition 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import date
+from datetime import UTC, date, datetime
+from typing import Any
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,12 +20,15 @@ import pyarrow.dataset as ds
 from deltalake import DeltaTable, write_deltalake
 from pydantic import BaseModel, ConfigDict
 
+from nightshift.errors import DataError
+from nightshift.lake import lineage
 from nightshift.lake.canonical import sort_rows, with_partition
 from nightshift.lake.delta import (
     HASH_COLUMN,
     as_declared,
     committed,
     explained,
+    log_retention,
     open_or_create,
     open_table,
     table_folder,
@@ -30,6 +36,8 @@ from nightshift.lake.delta import (
 from nightshift.lake.hashing import content_hash
 from nightshift.lake.store import open_store
 from nightshift.usecase import UseCase
+
+log = logging.getLogger(__name__)
 
 
 class PartitionVersion(BaseModel):
@@ -42,6 +50,12 @@ class PartitionVersion(BaseModel):
     rows: int
     content_hash: str
     table_version: int
+
+
+class PublishedVersion(PartitionVersion):
+    """One content that a partition has had, from ``table_version`` on; without rows, it was not there."""
+
+    published_at: datetime
 
 
 def replace_partition(
@@ -67,17 +81,29 @@ def replace_partition(
 
 
 def replace_partitions(
-    uc: UseCase, layer: str, contents: Mapping[date, pa.Table], key_columns: Sequence[str]
+    uc: UseCase,
+    layer: str,
+    contents: Mapping[date, pa.Table],
+    key_columns: Sequence[str],
+    *,
+    builds: Mapping[date, str] | None = None,
 ) -> list[PartitionVersion]:
     """Publish the content of several partitions in one commit: all of them, or none.
 
     A history of months is one commit instead of hundreds; see ``replace_partition``, which does the same for
-    one partition, for arguments and errors.
+    one partition, for the other arguments and errors.
+
+    Args:
+        builds: By partition, the id of the build (``lineage.record_build``) that its content comes from. What
+            was published from newer raw versions stands; what it was built from is recorded either way.
     """
+    builds = builds or {}
     prepared = {day: _prepared(table, day, key_columns) for day, table in sorted(contents.items())}
     where = f"{uc.name}, {layer}, partition {min(prepared)}" + (
         f" to {max(prepared)}" if len(prepared) > 1 else ""
     )
+    for day, build in builds.items():
+        lineage.mark(uc, layer, day, prepared[day][1], build)
 
     def attempt() -> list[PartitionVersion]:
         with explained(uc, layer):
@@ -88,7 +114,10 @@ def replace_partitions(
                 day: published[day]
                 for day, (_, digest) in prepared.items()
                 if day in published
-                and published[day].content_hash == digest
+                and (
+                    published[day].content_hash == digest
+                    or (day in builds and _is_newer(uc, published[day], builds[day]))
+                )
                 and _files_exist(uc, layer, delta, day)
             }
             changed = {
@@ -134,6 +163,21 @@ def _prepared(table: pa.Table, partition: date, key_columns: Sequence[str]) -> t
     return sort_rows(data, key_columns).select(typed), digest
 
 
+def _is_newer(uc: UseCase, published: PartitionVersion, build: str) -> bool:
+    """Return whether what is published was built from newer raw versions than ``build`` read."""
+    incoming = lineage.read_build(uc, build)
+    known = lineage.builds_of(uc, published.layer, published.partition, published.content_hash)
+    if incoming is None or not any(incoming.older_than(standing) for standing in known):
+        return False
+    log.warning(
+        "%s, %s, partition %s stays: it was built from newer raw versions than what was to replace it",
+        uc.name,
+        published.layer,
+        published.partition,
+    )
+    return True
+
+
 def delete_partition(uc: UseCase, layer: str, partition: date) -> None:
     """Remove one partition in one commit; nothing happens when it is not there."""
 
@@ -151,9 +195,20 @@ def partition_version(uc: UseCase, layer: str, partition: date) -> PartitionVers
     return partition_versions(uc, layer).get(partition)
 
 
-def partition_versions(uc: UseCase, layer: str) -> dict[date, PartitionVersion]:
-    """Return what is published, by partition, oldest first. Reads the table's log, no data."""
-    delta = open_table(uc, layer)
+def partition_versions(
+    uc: UseCase, layer: str, at: int | datetime | None = None
+) -> dict[date, PartitionVersion]:
+    """Return what is published, by partition, oldest first. Reads the table's log, no data.
+
+    Args:
+        uc: The use case.
+        layer: The layer.
+        at: A version of the table, or a moment (with a time zone), instead of now.
+
+    Raises:
+        DataError: There is no such version.
+    """
+    delta = open_table(uc, layer, at)
     return _published(layer, delta) if delta is not None else {}
 
 
@@ -164,8 +219,83 @@ def layers(uc: UseCase) -> list[str]:
     return sorted({key.partition("/")[0] for key in logs})
 
 
+def history(uc: UseCase, layer: str, partition: date) -> list[PublishedVersion]:
+    """Return every content a partition has had, oldest first, as far back as versions are kept.
+
+    Looks only at the versions of the table whose commits name the partition.
+    """
+    delta = open_table(uc, layer)
+    found: list[PublishedVersion] = []
+    if delta is None:
+        return found
+    for commit in reversed(delta.history()):
+        if f"'{partition}'" not in str(commit.get("operationParameters", {}).get("predicate", "")):
+            continue
+        version = partition_versions(uc, layer, commit["version"]).get(partition)
+        found.append(
+            PublishedVersion(
+                layer=layer,
+                partition=partition,
+                rows=version.rows if version else 0,
+                content_hash=version.content_hash if version else "",
+                table_version=commit["version"],
+                published_at=datetime.fromtimestamp(commit["timestamp"] / 1000, UTC),
+            )
+        )
+    return found
+
+
+def restore_partition(
+    uc: UseCase, layer: str, partition: date, at: int | datetime
+) -> PartitionVersion | None:
+    """Publish again what one partition held, in one commit; None when it held nothing and now holds nothing.
+
+    What was made from the partition since then is stale afterwards; see ``monitoring.staleness``.
+
+    Args:
+        uc: The use case.
+        layer: The layer.
+        partition: The day.
+        at: A version of the table, or a moment (with a time zone).
+
+    Raises:
+        DataError: There is no such version, or retention has removed its files.
+        TransientError: Other writers kept winning, or the storage failed.
+    """
+    where = f"{uc.name}, {layer}, partition {partition}"
+    then = partition_versions(uc, layer, at).get(partition)
+    if then is None:
+        delete_partition(uc, layer, partition)
+        return None
+    dataset = _dataset(uc, layer, partition, partition, at)
+    assert dataset is not None  # its partition was just seen
+    with explained(uc, layer):
+        rows = dataset.to_table()
+
+    def attempt() -> None:
+        delta = open_or_create(uc, layer, rows.schema)
+        standing = _published(layer, delta).get(partition)
+        if standing is None or standing.content_hash != then.content_hash:
+            with explained(uc, layer):
+                write_deltalake(
+                    delta,
+                    rows,
+                    mode="overwrite",
+                    predicate=f"partition = '{partition}'",
+                    schema_mode="merge",
+                )
+
+    committed(attempt, where)
+    return partition_version(uc, layer, partition)
+
+
 def read_partitions(
-    uc: UseCase, layer: str, start: date, end: date, columns: Sequence[str] | None = None
+    uc: UseCase,
+    layer: str,
+    start: date,
+    end: date,
+    columns: Sequence[str] | None = None,
+    at: int | datetime | None = None,
 ) -> pa.Table:
     """Return the rows of every partition from ``start`` to ``end``, by partition, then key.
 
@@ -177,8 +307,12 @@ def read_partitions(
         start: First partition.
         end: Last partition, included.
         columns: Columns to read; all by default.
+        at: A version of the table, or a moment (with a time zone), instead of now.
+
+    Raises:
+        DataError: There is no such version, or retention has removed its files.
     """
-    dataset = _dataset(uc, layer, start, end)
+    dataset = _dataset(uc, layer, start, end, at)
     if dataset is None:
         return pa.table({})
     with explained(uc, layer):
@@ -205,12 +339,29 @@ def scan(
                 yield batch
 
 
+def constants(
+    uc: UseCase, layer: str, start: date, end: date, columns: Sequence[str]
+) -> dict[date, dict[str, Any]]:
+    """Return the values of columns that hold one value a partition, from one row of each partition."""
+    dataset = _dataset(uc, layer, start, end)
+    found: dict[date, dict[str, Any]] = {}
+    if dataset is None:
+        return found
+    with explained(uc, layer):
+        for file in dataset.get_fragments():
+            first = file.head(1, schema=dataset.schema, columns=["partition", *columns]).to_pylist()
+            found |= {row.pop("partition"): row for row in first}
+    return found
+
+
 def vacuum(uc: UseCase, layer: str, retention_days: int) -> int:
     """Remove files no version younger than ``retention_days`` needs, killed writers' too; return how many."""
     delta = open_table(uc, layer)
     if delta is None:
         return 0
     with explained(uc, layer):
+        if not log_retention(uc).items() <= delta.metadata().configuration.items():
+            delta.alter.set_table_properties(log_retention(uc))
         removed = delta.vacuum(
             retention_hours=retention_days * 24, dry_run=False, enforce_retention_duration=False, full=True
         )
@@ -243,16 +394,33 @@ def _files_exist(uc: UseCase, layer: str, delta: DeltaTable, partition: date) ->
     )
 
 
-def _dataset(uc: UseCase, layer: str, start: date, end: date) -> ds.Dataset | None:
+def _dataset(
+    uc: UseCase, layer: str, start: date, end: date, at: int | datetime | None = None
+) -> ds.Dataset | None:
     """Return the files of a range of partitions as a dataset that yields them in order."""
-    delta = open_table(uc, layer)
+    delta = open_table(uc, layer, at)
     if delta is None:
         return None
     whole = delta.to_pyarrow_dataset()
     wanted = (pc.field("partition") >= start) & (pc.field("partition") <= end)
     # Paths begin with the partition and end in the number of the file within one write.
     files = sorted(whole.get_fragments(filter=wanted), key=lambda file: file.path)
+    if at is not None:
+        _require_kept(uc, layer, at, [file.path for file in files])
     return ds.FileSystemDataset(files, whole.schema, whole.format, whole.filesystem)
+
+
+def _require_kept(uc: UseCase, layer: str, at: int | datetime, paths: Sequence[str]) -> None:
+    """Raise DataError when files of an earlier version are gone: storages word that in many ways."""
+    folder = table_folder(uc, layer)
+    there = {key.removeprefix(f"{folder}/") for key in open_store().list(f"{folder}/partition=")}
+    if not {unquote(path) for path in paths} <= {unquote(key) for key in there}:
+        raise DataError(
+            f"{layer} as of {at} can no longer be read: retention has removed its files",
+            rule=f"versions are kept for {uc.retention.version_days} days (retention.version_days)",
+            where=f"{uc.name}, {layer}",
+            cure="build the partition again, or read a later version",
+        )
 
 
 def _chosen(dataset: ds.Dataset, columns: Sequence[str] | None) -> list[str]:

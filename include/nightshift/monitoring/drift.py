@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from dataclasses import asdict, dataclass
 from datetime import date
 from typing import Literal
 
@@ -46,6 +47,8 @@ class DriftResult(BaseModel):
         rows: Rows of the day.
         distances: Distance of each column compared; see ``reports.Comparison``.
         limits: Distance from which a column counts.
+        features_hash: Content hash of the features that were looked at.
+        predictions_hash: Content hash of the predictions that were looked at.
         inputs: Hash of all that decides this result.
     """
 
@@ -60,6 +63,8 @@ class DriftResult(BaseModel):
     distances: dict[str, float]
     limits: dict[str, float]
     model_hash: str
+    features_hash: str
+    predictions_hash: str
     inputs: str
 
 
@@ -81,13 +86,18 @@ def check(uc: UseCase, partition: date) -> DriftResult:
             where=f"{uc.name}, drift, partition {partition}",
             cure=f"run the {uc.name}.bootstrap DAG through a day before {partition}, or {uc.name}.train",
         )
-    inputs = _inputs(uc, partition, deployment.model_hash)
+    seen = _Seen(
+        model=deployment.model_hash,
+        features=_published(uc, "features", partition),
+        predictions=_published(uc, "predictions", partition),
+    )
+    inputs = _inputs(uc, seen)
     page = reports.drift_report(uc, partition)
     kept = results(uc, partition, partition).get(partition)
     if kept is not None and kept.inputs == inputs and page.exists():
         return kept
     reference = models.load_model(uc, deployment.version).reference
-    result, comparison = _judge(uc, partition, reference, _day(uc, partition), deployment.model_hash, inputs)
+    result, comparison = _judge(uc, partition, reference, _day(uc, partition), seen)
     if comparison is not None:
         reports.keep(page, comparison)
     tables.replace_partition(uc, LAYER, partition, _to_table(result), ["partition"])
@@ -120,17 +130,24 @@ def _to_table(result: DriftResult) -> pa.Table:
     )
 
 
-def _inputs(uc: UseCase, partition: date, model_hash: str) -> str:
-    hashes = {
-        "model": model_hash,
-        "policy": uc.drift.model_dump_json(),
-        "columns": uc.features.model_dump_json(),
-    }
-    for layer in ("features", "predictions"):
-        version = tables.partition_version(uc, layer, partition)
-        if version is None:
-            raise TransientError(f"{layer} of {uc.name} {partition} are not published yet")
-        hashes[layer] = version.content_hash
+@dataclass(frozen=True)
+class _Seen:
+    """Content hashes of what one check looks at."""
+
+    model: str
+    features: str
+    predictions: str
+
+
+def _published(uc: UseCase, layer: str, partition: date) -> str:
+    version = tables.partition_version(uc, layer, partition)
+    if version is None:
+        raise TransientError(f"{layer} of {uc.name} {partition} are not published yet")
+    return version.content_hash
+
+
+def _inputs(uc: UseCase, seen: _Seen) -> str:
+    hashes = asdict(seen) | {"policy": uc.drift.model_dump_json(), "columns": uc.features.model_dump_json()}
     return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
 
 
@@ -144,7 +161,7 @@ def _day(uc: UseCase, partition: date) -> pa.Table:
 
 
 def _judge(
-    uc: UseCase, partition: date, reference: pa.Table, day: pa.Table, model_hash: str, inputs: str
+    uc: UseCase, partition: date, reference: pa.Table, day: pa.Table, seen: _Seen
 ) -> tuple[DriftResult, reports.Comparison | None]:
     policy = uc.drift
     # A column the champion never read, or never saw a value of, has nothing to be compared with.
@@ -189,8 +206,10 @@ def _judge(
         rows=day.num_rows,
         distances=distances,
         limits=limits,
-        model_hash=model_hash,
-        inputs=inputs,
+        model_hash=seen.model,
+        features_hash=seen.features,
+        predictions_hash=seen.predictions,
+        inputs=_inputs(uc, seen),
     )
     return result, comparison
 

@@ -68,6 +68,11 @@ def observed_models(uc: UseCase, start: date, end: date) -> dict[date, tuple[str
     return {day: (row["model_hash"], _metrics(row)) for day, row in _kept(uc, start, end).items()}
 
 
+def observed_inputs(uc: UseCase, start: date, end: date) -> dict[date, tuple[str, str]]:
+    """Return the content hashes of the predictions and labels behind each judged day's metrics."""
+    return {day: (row["predictions_hash"], row["labels_hash"]) for day, row in _kept(uc, start, end).items()}
+
+
 def _days_of(uc: UseCase, night: date) -> list[date]:
     newest = night - timedelta(days=uc.label.lag_days)
     corrections = max((table.correction_days for _, _, table in uc.tables()), default=0)

@@ -50,6 +50,18 @@ def stages_param() -> dict[str, Param]:
     }
 
 
+def only_stale_param() -> dict[str, Param]:
+    """Return the parameter that confines ``rebuild`` to what rests on older versions."""
+    return {
+        "only_stale": Param(
+            False,
+            type="boolean",
+            title="Only what is stale",
+            description="Of the range, build only what `nightshift stale` lists. Leave the stage raw out.",
+        )
+    }
+
+
 def rollback_params() -> dict[str, Param]:
     """Return the parameters of ``rollback``."""
     return {
@@ -114,3 +126,8 @@ def window() -> tuple[date, date]:
             cure="swap them",
         )
     return start, end
+
+
+def only_stale() -> bool:
+    """Return whether the running task's run is confined to what rests on older versions."""
+    return bool(get_current_context()["params"].get("only_stale"))

@@ -18,7 +18,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 from nightshift.orchestration.alerts import alert
 from nightshift.orchestration.assets import announce
 from nightshift.orchestration.defaults import waiting
-from nightshift.orchestration.params import night, window
+from nightshift.orchestration.params import night, only_stale, window
 from nightshift.partition import parse_partition
 from nightshift.usecase import load_usecase
 
@@ -80,7 +80,7 @@ def build_features(usecase: str) -> list[dict[str, Any]]:
     """Run dbt for the run's days and stage features and labels; waits for the raw data of the look-back."""
     from nightshift import stages
 
-    return stages.build_features(load_usecase(usecase), *window())
+    return stages.build_features(load_usecase(usecase), *window(), only_stale=only_stale())
 
 
 @task
@@ -106,7 +106,8 @@ def score(usecase: str) -> list[dict[str, Any]]:
     """Score the run's days with the champion in force on each."""
     from nightshift import stages
 
-    return stages.score(load_usecase(usecase), *window(), run_id=get_current_context()["run_id"])
+    run_id = get_current_context()["run_id"]
+    return stages.score(load_usecase(usecase), *window(), run_id, only_stale=only_stale())
 
 
 @task
@@ -132,7 +133,7 @@ def check_drift(usecase: str) -> dict[str, str]:
     """Compare the run's days with the champion's training data."""
     from nightshift import stages
 
-    return stages.check_drift(load_usecase(usecase), *window())
+    return stages.check_drift(load_usecase(usecase), *window(), only_stale=only_stale())
 
 
 @task
@@ -140,7 +141,7 @@ def judge(usecase: str) -> dict[str, Any]:
     """Join earlier predictions with the truth that is known by now."""
     from nightshift import stages
 
-    return stages.judge(load_usecase(usecase), *window())
+    return stages.judge(load_usecase(usecase), *window(), only_stale=only_stale())
 
 
 @task

@@ -62,7 +62,9 @@ def validate_staged(
         where = f"{uc.name}/{layer}, partition {item.partition}"
         check_conserved(item.rows, good.num_rows, bad.num_rows, where)
         quarantine(uc, layer, item.partition, bad)
-        accepted.append(stage(uc, layer, item.partition, good, item.key_columns) if bad.num_rows else item)
+        accepted.append(
+            stage(uc, layer, item.partition, good, item.key_columns, item.build) if bad.num_rows else item
+        )
     return accepted
 
 

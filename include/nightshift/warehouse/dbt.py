@@ -105,7 +105,52 @@ def run(uc: UseCase, arguments: Sequence[str]) -> Any:
     """
     from dbt.cli.main import dbtRunner
 
-    common = [
+    with _environment(uc):
+        return dbtRunner(manifest=_parse(uc)).invoke([*arguments, *_common(uc)])
+
+
+def tables_read(uc: UseCase, relation: str) -> frozenset[str]:
+    """Return the raw tables that a relation rests on, through all models in between.
+
+    Raises:
+        DataError: There is no such model, or the project cannot be read.
+    """
+    with _environment(uc):
+        manifest = _parse(uc)
+    waiting = [key for key, node in manifest.nodes.items() if node.name == relation]
+    if not waiting:
+        raise DataError(
+            f"dbt knows no model {relation!r}",
+            rule="features.relation and label.relation name dbt models",
+            where=f"usecase.yml of {uc.name}",
+            cure=f"name a model of dbt_project/models/{uc.name}",
+        )
+    seen: set[str] = set()
+    while waiting:
+        key = waiting.pop()
+        if key not in seen:
+            seen.add(key)
+            if key in manifest.nodes:
+                waiting += manifest.nodes[key].depends_on_nodes
+    return frozenset(manifest.sources[key].name for key in seen if key in manifest.sources)
+
+
+def _parse(uc: UseCase) -> Manifest:
+    from dbt.cli.main import dbtRunner
+
+    parsed = dbtRunner().invoke(["parse", "--no-write-json", *_common(uc)])
+    if not parsed.success:
+        raise DataError(
+            f"dbt cannot read the project: {parsed.exception}",
+            rule="dbt_project/ parses",
+            where=str(settings().dbt_project / "models" / uc.name),
+            cure="mend the file that dbt names",
+        )
+    return cast("Manifest", parsed.result)
+
+
+def _common(uc: UseCase) -> list[str]:
+    return [
         "--project-dir",
         str(settings().dbt_project),
         "--profiles-dir",
@@ -120,16 +165,6 @@ def run(uc: UseCase, arguments: Sequence[str]) -> Any:
         "info",
         "--no-version-check",
     ]
-    with _environment(uc):
-        parsed = dbtRunner().invoke(["parse", "--no-write-json", *common])
-        if not parsed.success:
-            raise DataError(
-                f"dbt cannot read the project: {parsed.exception}",
-                rule="dbt_project/ parses",
-                where=str(settings().dbt_project / "models" / uc.name),
-                cure="mend the file that dbt names",
-            )
-        return dbtRunner(manifest=cast("Manifest", parsed.result)).invoke([*arguments, *common])
 
 
 def _target(uc: UseCase) -> Path:

@@ -40,8 +40,26 @@ _ARROW_TYPES: dict[ColumnType, pa.DataType] = {
 }
 
 
-def load(uc: UseCase, start: date, end: date) -> dict[str, int]:
+# By ``<source>.<table>`` and partition.
+Manifests = Mapping[str, Mapping[date, RawManifest]]
+
+
+def wanted(uc: UseCase, start: date, end: date) -> Manifests:
+    """Return the current manifests that the nights ``start`` to ``end`` read, look-back included."""
+    return {
+        f"{source}.{name}": current_partitions(uc, source, name, start, end)
+        for source, name, _ in uc.tables()
+    }
+
+
+def load(uc: UseCase, start: date, end: date, manifests: Manifests | None = None) -> dict[str, int]:
     """Load what the nights ``start`` to ``end`` may read, look-back included, and was not loaded before.
+
+    Args:
+        uc: The use case.
+        start: First night.
+        end: Last night.
+        manifests: What ``wanted`` returned; asked for when not given.
 
     Returns:
         Rows loaded by this call, per table; all zero when everything was there.
@@ -50,7 +68,7 @@ def load(uc: UseCase, start: date, end: date) -> dict[str, int]:
         TransientError: The warehouse is locked by another process.
         DataError: A raw object does not match its manifest.
     """
-    wanted = {name: current_partitions(uc, source, name, start, end) for source, name, _ in uc.tables()}
+    manifests = wanted(uc, start, end) if manifests is None else manifests
     with connect() as connection:
         connection.execute(f'create schema if not exists "{_schema(uc)}"')
         connection.execute(
@@ -58,12 +76,12 @@ def load(uc: UseCase, start: date, end: date) -> dict[str, int]:
             "(table_name varchar, partition date, content_hash varchar)"
         )
         rows: dict[str, int] = {}
-        for _, name, table in uc.tables():
+        for source, name, table in uc.tables():
             connection.execute("begin")
             try:
                 _create(connection, uc, name, table)
                 span = (start, end) if table.refresh == "slow" else partitions_read(uc, table, start, end)
-                rows[name] = _load_table(connection, uc, name, table, wanted[name], span)
+                rows[name] = _load_table(connection, uc, name, table, manifests[f"{source}.{name}"], span)
                 connection.execute("commit")
             except BaseException:
                 connection.execute("rollback")

@@ -1,0 +1,145 @@
+"""What published partitions were built from: which version of each raw partition one build read.
+
+A build leaves one object that lists them, named by its content. Whoever publishes a partition leaves a mark
+first, an empty object named by the partition's content and the build: the same content from newer raw
+versions is no new version of the partition, and only one more mark. Marks of what was never published, or is
+published no more, say nothing to anyone and are swept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from datetime import UTC, date, datetime, timedelta
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict
+
+from nightshift.lake.raw import RawManifest
+from nightshift.lake.store import NoSuchObjectError, open_store
+from nightshift.usecase import UseCase
+
+
+class RawVersion(BaseModel):
+    """One version of a raw partition."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: int
+    as_of: AwareDatetime
+    content_hash: str
+
+    @property
+    def rank(self) -> tuple[datetime, int]:
+        """The later of two versions has the greater one; see ``raw.current``."""
+        return self.as_of, self.version
+
+
+class Build(BaseModel):
+    """The raw versions that one build read, by ``<source>.<table>`` and partition."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    usecase: str
+    raw: dict[str, dict[date, RawVersion]]
+
+    def older_than(self, other: Build) -> bool:
+        """Return whether ``other`` knew all that this build knew of their common partitions, and more."""
+        pairs = [
+            (version.rank, other.raw[table][day].rank)
+            for table, partitions in self.raw.items()
+            for day, version in partitions.items()
+            if day in other.raw.get(table, {})
+        ]
+        return any(mine < theirs for mine, theirs in pairs) and all(mine <= theirs for mine, theirs in pairs)
+
+
+def record_build(uc: UseCase, manifests: Mapping[str, Mapping[date, RawManifest]]) -> str:
+    """Keep which manifests a build reads, by ``<source>.<table>`` and partition; return the build's id."""
+    build = Build(
+        usecase=uc.name,
+        raw={
+            table: {
+                day: RawVersion(version=m.version, as_of=m.as_of, content_hash=m.content_hash)
+                for day, m in sorted(partitions.items())
+            }
+            for table, partitions in sorted(manifests.items())
+        },
+    )
+    content = build.model_dump_json().encode()
+    identity = hashlib.sha256(content).hexdigest()
+    open_store().put_new(_build_key(uc, identity), content)
+    return identity
+
+
+def read_build(uc: UseCase, identity: str) -> Build | None:
+    """Return a build; None when retention has removed it."""
+    try:
+        return Build.model_validate_json(open_store().get(_build_key(uc, identity)))
+    except NoSuchObjectError:
+        return None
+
+
+def mark(uc: UseCase, layer: str, partition: date, content_hash: str, build: str) -> None:
+    """Record that ``build`` gives ``partition`` this content. To be called before it is published."""
+    open_store().put_new(f"{_marks(uc, layer)}partition={partition}/{content_hash}.{build}", b"")
+
+
+def builds_of(uc: UseCase, layer: str, partition: date, content_hash: str) -> list[Build]:
+    """Return the builds that are known to give ``partition`` this content."""
+    prefix = f"{_marks(uc, layer)}partition={partition}/{content_hash}."
+    found = (read_build(uc, key.rpartition(".")[2]) for key in open_store().list(prefix))
+    return [build for build in found if build is not None]
+
+
+def build_ids(uc: UseCase, layer: str) -> dict[tuple[date, str], list[str]]:
+    """Return the ids of the builds behind every (partition, content) of a layer, in one listing."""
+    found: dict[tuple[date, str], list[str]] = {}
+    for key in open_store().list(_marks(uc, layer)):
+        day, content, build = _parsed(key)
+        found.setdefault((day, content), []).append(build)
+    return found
+
+
+def sweep(uc: UseCase, published: Mapping[str, Iterable[tuple[date, str]]], keep_days: int) -> int:
+    """Remove marks and builds that speak of nothing ``published``; return how many.
+
+    Args:
+        uc: The use case.
+        published: By layer, the (partition, content hash) pairs that are published.
+        keep_days: What was written less than this many days ago stays: its publication may be on its way,
+            and a partition may be rolled back to it.
+    """
+    store = open_store()
+    limit = datetime.now(UTC) - timedelta(days=keep_days)
+    named: set[str] = set()
+    unwanted: list[str] = []
+    for layer, contents in published.items():
+        wanted = set(contents)
+        for key, written in store.modified(_marks(uc, layer)).items():
+            day, content, build = _parsed(key)
+            if (day, content) in wanted or written >= limit:
+                named.add(build)
+            else:
+                unwanted.append(key)
+    unwanted += [
+        key
+        for key, written in store.modified(f"lineage/{uc.name}/builds/").items()
+        if key.rpartition("/")[2].removesuffix(".json") not in named and written < limit
+    ]
+    for key in unwanted:
+        store.delete(key)
+    return len(unwanted)
+
+
+def _marks(uc: UseCase, layer: str) -> str:
+    return f"lineage/{uc.name}/marks/{layer}/"
+
+
+def _parsed(key: str) -> tuple[date, str, str]:
+    folder, _, name = key.rpartition("/")
+    content, _, build = name.partition(".")
+    return date.fromisoformat(folder.rpartition("partition=")[2]), content, build
+
+
+def _build_key(uc: UseCase, identity: str) -> str:
+    return f"lineage/{uc.name}/builds/{identity}.json"

@@ -1,0 +1,239 @@
+"""What rests on older versions than those that count now, from raw to observed quality.
+
+A published partition is *stale* when building it again could give something else: a raw partition that it
+read has been corrected since, or a partition that it was made from was published anew, or is stale itself.
+A correction that only adds what arrived later than the partition's night changes nothing for it, and makes
+nothing stale: each night lands such rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from nightshift.lake import lineage, raw, tables
+from nightshift.lake.hashing import content_hash
+from nightshift.lake.lineage import Build
+from nightshift.lake.raw import RawManifest
+from nightshift.monitoring import drift, truth
+from nightshift.partition import days
+from nightshift.usecase import Table, UseCase
+from nightshift.warehouse import dbt
+from nightshift.warehouse.load import partitions_read
+
+_ALWAYS = datetime.min.replace(tzinfo=UTC)
+_NEVER = datetime.max.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Stale:
+    """One partition that rests on older versions, and why, in words."""
+
+    layer: str
+    partition: date
+    because: str
+
+
+@dataclass
+class _Raw:
+    """What counts now in one raw table."""
+
+    source: str
+    name: str
+    table: Table
+    current: dict[date, RawManifest]
+    # By partition, old and new content: the first moment at which somebody could see them differ.
+    differences: dict[tuple[date, str, str], datetime] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        return f"{self.source}.{self.name}"
+
+
+def find_stale(uc: UseCase, start: date = date.min, end: date = date.max) -> list[Stale]:
+    """Return what is stale from ``start`` to ``end``, layer by layer in the order of the loop."""
+    found: dict[str, dict[date, str]] = {}
+    versions = {
+        layer: {day: v for day, v in tables.partition_versions(uc, layer).items() if start <= day <= end}
+        for layer in ("features", "labels", "predictions", drift.LAYER, truth.OBSERVED)
+    }
+    contents = {
+        layer: {day: v.content_hash for day, v in of_layer.items()} for layer, of_layer in versions.items()
+    }
+    sources = _raw_tables(uc)
+    for layer, relation in (("features", uc.features.relation), ("labels", uc.label.relation)):
+        read = dbt.tables_read(uc, relation) if contents[layer] else frozenset()
+        found[layer] = dict(
+            _stale_builds(uc, layer, contents[layer], [raw for raw in sources if raw.name in read])
+        )
+    scored = tables.constants(uc, "predictions", start, end, ["feature_version"])
+    found["predictions"] = _stale_by_input(
+        {day: {"features": row["feature_version"]} for day, row in scored.items()}, contents, found
+    )
+    checked = drift.results(uc, start, end)
+    found[drift.LAYER] = _stale_by_input(
+        {
+            day: {"features": result.features_hash, "predictions": result.predictions_hash}
+            for day, result in checked.items()
+        },
+        contents,
+        found,
+    )
+    found[truth.OBSERVED] = _stale_by_input(
+        {
+            day: {"predictions": predictions, "labels": labels}
+            for day, (predictions, labels) in truth.observed_inputs(uc, start, end).items()
+        },
+        contents,
+        found,
+    )
+    return [
+        Stale(layer, day, because)
+        for layer, of_layer in found.items()
+        for day, because in sorted(of_layer.items())
+    ]
+
+
+def nights(uc: UseCase, stale: Sequence[Stale]) -> dict[str, list[date]]:
+    """Return the nights that have to run again to mend ``stale``, oldest first.
+
+    Returns:
+        By what has to be done: ``features`` (labels too), ``predictions``, ``drift`` and ``truth``. Labels
+        and observed quality of a day come with the night that brings its truth.
+    """
+    later = timedelta(days=uc.label.lag_days)
+    work = {
+        "features": ("features", timedelta()),
+        "labels": ("features", later),
+        "predictions": ("predictions", timedelta()),
+        drift.LAYER: ("drift", timedelta()),
+        truth.OBSERVED: ("truth", later),
+    }
+    wanted: dict[str, set[date]] = {"features": set(), "predictions": set(), "drift": set(), "truth": set()}
+    for item in stale:
+        name, after = work[item.layer]
+        wanted[name].add(item.partition + after)
+    return {name: sorted(of_name) for name, of_name in wanted.items()}
+
+
+# What dbt built ---------------------------------------------------------------------------------------
+
+
+def _raw_tables(uc: UseCase) -> list[_Raw]:
+    return [
+        _Raw(source, name, table, raw.current_many(uc, source, name)) for source, name, table in uc.tables()
+    ]
+
+
+def _stale_builds(
+    uc: UseCase, layer: str, contents: Mapping[date, str], sources: Sequence[_Raw]
+) -> Iterator[tuple[date, str]]:
+    known = lineage.build_ids(uc, layer)
+    builds: dict[str, Build | None] = {}
+    for day, content in contents.items():
+        reasons: list[str] = []
+        for identity in known.get((day, content), []):
+            if identity not in builds:
+                builds[identity] = lineage.read_build(uc, identity)
+            build = builds[identity]
+            reason = _why_older(uc, layer, day, build, sources) if build else None
+            if build and reason is None:
+                break
+            reasons += [reason] if reason else []
+        else:
+            yield day, reasons[-1] if reasons else "what it was built from is not known"
+
+
+def _why_older(uc: UseCase, layer: str, day: date, build: Build, sources: Sequence[_Raw]) -> str | None:
+    """Return what the partition read in another version than the one that counts now; None when nothing."""
+    # A label is of its own day and takes every correction; a feature knows what its night knew.
+    seen_by = _NEVER if layer == "labels" else uc.as_of(day)
+    for source in sources:
+        built = build.raw.get(source.title, {})
+        for partition in _partitions(uc, layer, day, source):
+            now = source.current.get(partition)
+            if now is None:
+                continue
+            then = built.get(partition)
+            if then is None:
+                return f"{source.title} {partition} version {now.version} was not there"
+            if then.content_hash == now.content_hash:
+                continue
+            if _first_difference(uc, source, partition, then.content_hash, now.content_hash) <= seen_by:
+                return f"{source.title} {partition} was version {then.version}, is {now.version}"
+    return None
+
+
+def _partitions(uc: UseCase, layer: str, day: date, source: _Raw) -> list[date]:
+    if source.table.refresh == "slow":
+        in_force = [snapshot for snapshot in source.current if snapshot <= day]
+        return in_force[-1:]
+    if layer == "labels":
+        return [day]
+    return list(days(*partitions_read(uc, source.table, day, day)))
+
+
+def _first_difference(uc: UseCase, source: _Raw, partition: date, old: str, new: str) -> datetime:
+    """Return the first moment at which two contents of a raw partition differ, by when rows became known."""
+    key = (partition, old, new)
+    if key not in source.differences:
+        source.differences[key] = _compare(
+            source.table,
+            raw.read_content(uc, source.source, source.name, partition, old),
+            raw.read_content(uc, source.source, source.name, partition, new),
+        )
+    return source.differences[key]
+
+
+def _compare(table: Table, old: pa.Table | None, new: pa.Table | None) -> datetime:
+    if table.available_at is None or old is None or new is None:
+        return _ALWAYS
+    moments = sorted(
+        set().union(*(pc.unique(rows[table.available_at]).to_pylist() for rows in (old, new))) - {None}
+    )
+
+    def differ(moment: datetime | None) -> bool:
+        parts = [_known_by(rows, table.available_at or "", moment) for rows in (old, new)]
+        return content_hash(parts[0], table.key) != content_hash(parts[1], table.key)
+
+    if differ(None):
+        return _ALWAYS
+    # Once they differ they differ for good, so the first moment is found by halving.
+    low, high = 0, len(moments)
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if differ(moments[middle]) else (middle + 1, high)
+    return moments[low] if low < len(moments) else _NEVER
+
+
+def _known_by(rows: pa.Table, column: str, moment: datetime | None) -> pa.Table:
+    """Return the rows known by ``moment``, and those of which nobody knows since when."""
+    unknown = pc.is_null(rows[column])
+    if moment is None:
+        return rows.filter(unknown)
+    limit = pa.scalar(moment, rows.schema.field(column).type)
+    return rows.filter(pc.or_(unknown, pc.fill_null(pc.less_equal(rows[column], limit), False)))
+
+
+# What was made from published partitions ----------------------------------------------------------------
+
+
+def _stale_by_input(
+    used: Mapping[date, Mapping[str, str]],
+    contents: Mapping[str, Mapping[date, str]],
+    found: Mapping[str, Mapping[date, str]],
+) -> dict[date, str]:
+    stale = {}
+    for day, inputs in used.items():
+        for layer, content in inputs.items():
+            if day in contents[layer] and contents[layer][day] != content:
+                stale[day] = f"{layer} of the day were published anew"
+            elif day in found[layer]:
+                stale[day] = f"{layer} of the day are stale"
+            if day in stale:
+                break
+    return stale
