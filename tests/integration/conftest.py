@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 
 from nightshift.lake import tables
+from nightshift.lake.store import open_store
 from nightshift.partition import days
 from nightshift.registry.deployments import promote
 from nightshift.registry.records import Decision
@@ -131,7 +132,10 @@ def trained_state(
 @pytest.fixture
 def usecase(home: Path, trained_state: Path, small_usecase: UseCase) -> UseCase:
     """The small use case, its champion and its lake in a state folder of the test's own."""
-    shutil.copytree(trained_state, home, dirs_exist_ok=True)
+    shutil.copytree(trained_state, home, dirs_exist_ok=True, ignore=shutil.ignore_patterns("lake"))
+    kept = trained_state / "lake"
+    for file in filter(Path.is_file, kept.rglob("*")):
+        open_store().put(file.relative_to(kept).as_posix(), file.read_bytes())
     return small_usecase
 
 

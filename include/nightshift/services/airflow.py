@@ -27,6 +27,7 @@ DATABASE = "airflow"
 
 # -P: the state folder, where they run, has folders called airflow and mlflow.
 COMMAND = (sys.executable, "-P", "-m", "airflow")
+_SCHEDULER = (sys.executable, "-P", "-m", "nightshift.services.scheduler")
 
 # name of the process: arguments of the `airflow` command. Task logs are read from the folder that all
 # of them share, so the log servers (two more open ports) are left out.
@@ -184,7 +185,7 @@ def start() -> None:
     """Start the four processes that do not run yet, and return at once."""
     whole = environment()
     for name, arguments in COMMANDS.items():
-        command = (*COMMAND, *arguments)
+        command = (*(_SCHEDULER if arguments[0] == "scheduler" else COMMAND), *arguments)
         processes.start(processes.Service(name=name, command=command, environment=whole))
 
 
