@@ -60,17 +60,23 @@ def s3_endpoint() -> Iterator[str]:
             server.kill()
 
 
-@pytest.fixture
-def s3_bucket(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
-    """Name of a new bucket, with the environment pointing every S3 client at the server."""
-    for name, value in {
+@pytest.fixture(scope="session")
+def s3_environment(s3_endpoint: str) -> dict[str, str]:
+    """What points every S3 client at the server."""
+    return {
         "AWS_ENDPOINT_URL": s3_endpoint,
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "test",
         "AWS_REGION": "us-east-1",
         "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_EC2_METADATA_DISABLED": "true",
-    }.items():
+    }
+
+
+@pytest.fixture
+def s3_bucket(s3_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """Name of a new bucket, with the environment pointing every S3 client at the server."""
+    for name, value in s3_environment.items():
         monkeypatch.setenv(name, value)
     bucket = f"lake-{abs(hash(tmp_path)):x}"
     boto3.client("s3").create_bucket(Bucket=bucket)

@@ -349,8 +349,8 @@ def constants(
         return found
     with explained(uc, layer):
         for file in dataset.get_fragments():
-            first = file.head(1, schema=dataset.schema, columns=["partition", *columns]).to_pylist()
-            found |= {row.pop("partition"): row for row in first}
+            scanner = file.scanner(schema=dataset.schema, columns=["partition", *columns])
+            found |= {row.pop("partition"): row for row in scanner.head(1).to_pylist()}
     return found
 
 

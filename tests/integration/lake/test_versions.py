@@ -104,3 +104,14 @@ def test_a_version_whose_files_retention_removed_is_refused(
     with pytest.raises(DataError, match="retention"):
         tables.restore_partition(uc, "features", DAY, published[0].table_version)
     assert _values(uc) == [4, 5]
+
+
+def test_what_is_constant_in_a_partition_is_read_from_one_row(store: Store, uc: UseCase) -> None:
+    for day, made_by in ((DAY, "a"), (OTHER, "b")):
+        rows = _rows(1, 2, 3).append_column("made_by", pa.array([made_by] * 3))
+        tables.replace_partition(uc, "features", day, rows, ["id"])
+    assert tables.constants(uc, "features", DAY, OTHER, ["made_by"]) == {
+        DAY: {"made_by": "a"},
+        OTHER: {"made_by": "b"},
+    }
+    assert tables.constants(uc, "labels", DAY, OTHER, ["made_by"]) == {}
