@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from datetime import timedelta
 from typing import Any
@@ -13,16 +14,25 @@ from tests.e2e.conftest import HISTORY, Stack
 from typer.testing import CliRunner
 
 from nightshift.cli.main import app
+from nightshift.ingestion.land import judge, land_judged
 from nightshift.lake import raw, tables
 from nightshift.monitoring.staleness import find_stale
 from nightshift.partition import days
 from nightshift.registry import deployments
 from nightshift.services import postgres
+from nightshift.sources.base import Extract
 
 runner = CliRunner()
 
 NIGHTS = [HISTORY[1] + timedelta(days=offset) for offset in (1, 2, 3)]
 LOST = NIGHTS[-1] + timedelta(days=1)
+
+
+def invoke(*arguments: str) -> str:
+    """Run a command of ``nightshift`` and return what it printed."""
+    done = runner.invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -173,10 +183,10 @@ def test_a_corrected_day_makes_stale_what_read_it_and_one_run_mends_exactly_that
         assert {item.partition for item in stale if item.layer == layer} == scored
     assert {item.partition for item in stale if item.layer == "monitoring_observed"} == set(NIGHTS)
 
-    assert runner.invoke(app, ["stale", "--rebuild"]).exit_code == 0
+    invoke("stale", "--rebuild")
 
     assert find_stale(uc) == []
-    assert "nothing is stale" in runner.invoke(app, ["stale"]).stdout
+    assert "nothing is stale" in invoke("stale")
     listed = {(item.layer, item.partition) for item in stale}
     for layer in layers:
         after = tables.partition_versions(uc, layer)
@@ -184,6 +194,46 @@ def test_a_corrected_day_makes_stale_what_read_it_and_one_run_mends_exactly_that
         changed = {day for day in after if after[day].content_hash != before[layer][day].content_hash}
         assert changed
         assert {(layer, day) for day in changed} <= listed
+
+
+def test_a_fixed_row_is_replayed_and_all_that_rests_on_it_follows(
+    nights: dict[str, Any], bootstrapped: Stack
+) -> None:
+    stack, uc = bootstrapped, bootstrapped.uc
+    before, day = stack.status(), NIGHTS[0]
+    (source,) = uc.sources
+    standing = raw.current(uc, source, "flights", day)
+    assert standing is not None
+    flights = raw.read(standing)
+    arrived = flights.filter(pc.is_valid(flights["arrival_delay_minutes"])).slice(0, 1).to_pylist()[0]
+    damaged = pc.if_else(
+        pc.equal(flights["flight_id"], arrived["flight_id"]), 99_999, flights["arrival_delay_minutes"]
+    )
+    place = flights.column_names.index("arrival_delay_minutes")
+    extract = Extract(flights.set_column(place, "arrival_delay_minutes", damaged), standing.query)
+    land_judged(uc, source, "flights", judge(uc, source, "flights", {day: extract}), {day: standing.as_of})
+    invoke("stale", "--rebuild")
+    without = stack.status()
+    assert without["raw"]["rows_in"] == before["raw"]["rows_in"]
+    assert without["raw"]["rows_quarantined"] == before["raw"]["rows_quarantined"] + 1
+    observed = [status["predictions"]["observed"][day.isoformat()]["rows"] for status in (before, without)]
+    assert observed[1] == observed[0] - 1
+
+    (row,) = map(json.loads, invoke("quarantine", "show", "raw_flights", str(day), "--json").splitlines())
+    assert "99999" in invoke("quarantine", "show", "raw_flights", str(day))
+    settings = f"arrival_delay_minutes={arrived['arrival_delay_minutes']}"
+    invoke(
+        *("quarantine", "fix", "raw_flights", str(day), "--row", row["row_id"]),
+        *("--set", settings, "--reason", "the airline's own record"),
+    )
+    truth_came = day + timedelta(days=uc.label.lag_days)
+    stack.run("replay_quarantine", {"partition": truth_came.isoformat()})
+    assert stack.status()["raw"] == before["raw"], "what was fixed is what the source should have said"
+    invoke("stale", "--rebuild")
+
+    assert stack.status() == before
+    assert "nothing is in quarantine" in invoke("quarantine", "list", "--start", str(day), "--end", str(day))
+    assert find_stale(uc) == []
 
 
 def test_training_by_hand_ends_in_a_decision(nights: dict[str, Any], bootstrapped: Stack) -> None:

@@ -78,6 +78,10 @@ def base_environment() -> dict[str, str]:
         "NO_PROXY": without_proxy,
         "no_proxy": without_proxy,
         "PYTHONUNBUFFERED": "1",
+        # dbt's locks live as long as Python; a task ends without its goodbye, and would log an error.
+        "PYTHONWARNINGS": ",".join(
+            filter(None, [inherited.get("PYTHONWARNINGS"), "ignore:resource_tracker:UserWarning"])
+        ),
         # Threads that spin while they wait for each other cost more than they save on busy cores.
         "OMP_WAIT_POLICY": "PASSIVE",
         # Process titles must not overwrite the environment: `down` finds orphans by a mark in it.
