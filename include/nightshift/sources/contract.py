@@ -7,6 +7,7 @@ expectation suites find them and quarantine them one by one.
 from __future__ import annotations
 
 from datetime import date
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -96,6 +97,43 @@ def check_not_empty(usecase: UseCase, source: str, table: str, data: pa.Table, *
         cure="ask the owner of the source whether the day is missing, and run the partition again when it is "
         f"there; if empty days are normal, set allow_empty in {usecase.name}/sources.yml",
     )
+
+
+def parse_value(usecase: UseCase, source: str, table: str, column: str, value: Any) -> pa.Scalar:
+    """Return one value that a person gave for a column, in the column's type.
+
+    Args:
+        usecase: The use case.
+        source: Name of the source in the catalogue.
+        table: Name of the table in the catalogue.
+        column: Name of the column.
+        value: Text, a number, a boolean or None, converted as ``check_columns`` does; text may also say
+            ``true`` or ``false``.
+
+    Raises:
+        DataError: There is no such column, or the value does not convert.
+    """
+    schema = arrow_schema(usecase.sources[source].tables[table])
+    if column not in schema.names:
+        raise DataError(
+            f"there is no column {column!r}",
+            rule=f"columns of {table} are {', '.join(schema.names)}",
+            where=_place(usecase, source, table, None),
+            cure="use one of these",
+        )
+    wanted = schema.field(column).type
+    if pa.types.is_boolean(wanted) and value in ("true", "false"):
+        value = value == "true"
+    try:
+        return _convert(pa.chunked_array([pa.array([value])]), wanted)[0]
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError) as error:
+        raise DataError(
+            f"{value!r} is no {usecase.sources[source].tables[table].columns[column].type}: {error}",
+            rule="a value has the type that the catalogue declares for its column",
+            where=f"{_place(usecase, source, table, None)}, column {column}",
+            cure="write numbers as 12 or 3.5, booleans as true or false, dates as 2013-07-01, and times with "
+            "their zone, as 2013-07-01T09:30:00Z",
+        ) from error
 
 
 def _place(usecase: UseCase, source: str, table: str, partition: date | None) -> str:
