@@ -259,7 +259,7 @@ def quarantine_show(
         bool, typer.Option("--json", help="One JSON object a line, to edit and give to `fix --from`.")
     ] = False,
 ) -> None:
-    """Show the quarantined rows of one partition: their ids, the rules they broke, and why those rules are."""
+    """Show the quarantined rows of one partition: their ids, the rules they broke, and why."""
     from dataclasses import asdict
 
     from nightshift.cli import quarantine as command
@@ -314,7 +314,7 @@ def quarantine_fix(
 
 @quarantine.command("replay")
 def quarantine_replay(suite: _Suite, partition: _Partition, usecase: _UseCase = None) -> None:
-    """Judge the quarantined rows of a partition again, as fixed and by today's rules; land those that pass."""
+    """Judge a partition again, quarantined rows as fixed and by the rules of today; land those that pass."""
     from nightshift.cli import quarantine as command
     from nightshift.ingestion import replay
     from nightshift.ingestion.suites import table_of

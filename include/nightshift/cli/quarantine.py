@@ -114,10 +114,10 @@ def print_rows(uc: UseCase, suite: str, partition: date, rows: Sequence[KeptRow]
         return
     console.print(
         f"""
-If the row is wrong:   nightshift quarantine fix {suite} {partition} --row ID --set COLUMN=VALUE --reason "..."
-                       or many at once: show --json > rows.jsonl, edit `row`, fix --from rows.jsonl
-If the rule is wrong:  mend it in the suite
-Then:                  nightshift quarantine replay {suite} {partition}""",
+If the row is wrong: nightshift quarantine fix {suite} {partition} --row ID --set COLUMN=VALUE --reason "..."
+                     or many at once: show --json > rows.jsonl, edit `row`, fix --from rows.jsonl
+If the rule is wrong: mend it in the suite
+Then: nightshift quarantine replay {suite} {partition}""",
         markup=False,
     )
 

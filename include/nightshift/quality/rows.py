@@ -1,7 +1,7 @@
 """Rows as JSON and back without loss: how quarantined rows are kept, told apart, corrected and judged again.
 
-Times and dates are text, as are NaN and infinities, which JSON lacks. A time or date outside the years 1 to
-9999, which cannot be read from text, is its number of microseconds or days since 1970.
+Times and dates are text, as are NaN and infinities, which JSON lacks. A time outside the years 1 to 9999,
+which cannot be read back from text, is its number of microseconds since 1970.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 _ID_DIGITS = 16
-# Days since 1970 of 0001-01-01 and of 10000-01-01.
-_FIRST_DAY, _END_DAY = -719_162, 2_932_897
-_MICROSECONDS_A_DAY = 86_400_000_000
+# Microseconds since 1970 of 0001-01-01 and of 10000-01-01.
+_FIRST, _END = -62_135_596_800_000_000, 253_402_300_800_000_000
 
 
 def to_plain(rows: pa.Table) -> list[dict[str, Any]]:
@@ -52,12 +51,15 @@ def row_id(row: Mapping[str, Any]) -> str:
 
 
 def _plain(column: pa.ChunkedArray) -> list[Any]:
-    # Converted in Arrow: a broken source may hold years that Python's datetime cannot.
     if pa.types.is_timestamp(column.type):
         numbers = pc.cast(pc.cast(column, pa.timestamp("us", column.type.tz), safe=False), pa.int64())
-        return _as_text(column, numbers, _FIRST_DAY * _MICROSECONDS_A_DAY, _END_DAY * _MICROSECONDS_A_DAY)
-    if pa.types.is_date32(column.type):
-        return _as_text(column, pc.cast(column, pa.int32()), _FIRST_DAY, _END_DAY)
+        # Converted in Arrow: a broken source may hold years that Python's datetime cannot.
+        return [
+            text if number is None or _FIRST <= number < _END else number
+            for text, number in zip(
+                pc.cast(column, pa.string()).to_pylist(), numbers.to_pylist(), strict=True
+            )
+        ]
     if pa.types.is_temporal(column.type):
         column = pc.cast(column, pa.string())
     return [
@@ -66,20 +68,13 @@ def _plain(column: pa.ChunkedArray) -> list[Any]:
     ]
 
 
-def _as_text(moments: pa.ChunkedArray, numbers: pa.ChunkedArray, first: int, end: int) -> list[Any]:
-    texts = pc.cast(moments, pa.string()).to_pylist()
-    return [
-        text if number is None or first <= number < end else number
-        for text, number in zip(texts, numbers.to_pylist(), strict=True)
-    ]
-
-
 def _typed(values: list[Any], wanted: pa.DataType) -> pa.Array:
     if pa.types.is_floating(wanted):
         return pa.array([None if value is None else float(value) for value in values], wanted)
-    if not pa.types.is_temporal(wanted):
-        return pa.array(values, wanted)
-    texts = pa.array([value if isinstance(value, str) else None for value in values], pa.string())
-    width = pa.int32() if pa.types.is_date32(wanted) else pa.int64()
-    numbers = pa.array([value if isinstance(value, int) else None for value in values], width)
-    return pc.coalesce(texts.cast(wanted), numbers.cast(wanted))
+    if pa.types.is_timestamp(wanted):
+        texts = pa.array([value if isinstance(value, str) else None for value in values], pa.string())
+        numbers = pa.array([value if isinstance(value, int) else None for value in values], pa.int64())
+        return pc.coalesce(texts.cast(wanted), numbers.cast(wanted))
+    if pa.types.is_temporal(wanted):
+        return pa.array(values, pa.string()).cast(wanted)
+    return pa.array(values, wanted)

@@ -24,6 +24,9 @@ _ARROW: dict[ColumnType, pa.DataType] = {
     "timestamp": pa.timestamp("us", tz="UTC"),
 }
 
+# Days since 1970 of 0001-01-01 and of 10000-01-01.
+_FIRST_DAY, _END_DAY = -719_162, 2_932_897
+
 
 def arrow_schema(table: Table) -> pa.Schema:
     """Return the Arrow schema of a catalogue table, in declared order.
@@ -41,7 +44,8 @@ def check_columns(
 
     Values must convert without loss: text that reads as the type, integers to floats, integral floats to
     integers, finer timestamps that fall on microseconds. Nothing but text becomes text, nothing but
-    booleans becomes boolean, and a timestamp without a time zone is not one.
+    booleans becomes boolean, and a timestamp without a time zone is not one. Text is UTF-8, and dates lie in
+    the years 1 to 9999: beyond that, no engine agrees with another on what was said.
 
     Args:
         usecase: The use case.
@@ -70,7 +74,9 @@ def check_columns(
             columns.append(_convert(data[field.name], field.type))
         except pa.ArrowInvalid as error:
             declared = usecase.sources[source].tables[table].columns[field.name].type
-            problems.append(f"column {field.name!r} is {data[field.name].type}, not {declared}: {error}")
+            given = data[field.name].type
+            what = f"is {given}, not {declared}" if given != field.type else f"holds what is no {declared}"
+            problems.append(f"column {field.name!r} {what}: {error}")
     if problems:
         raise DataError(
             "; ".join(problems),
@@ -143,6 +149,16 @@ def _place(usecase: UseCase, source: str, table: str, partition: date | None) ->
 
 def _convert(column: pa.ChunkedArray, wanted: pa.DataType) -> pa.ChunkedArray:
     """Cast without loss; Arrow alone would also turn numbers into text and local times into UTC."""
+    converted = _cast(column, wanted)
+    converted.validate(full=True)
+    if pa.types.is_date(wanted):
+        for day in (pc.min(converted), pc.max(converted)):
+            if day.is_valid and not _FIRST_DAY <= day.value < _END_DAY:
+                raise pa.ArrowInvalid(f"{day.value} days from 1970 is not in the years 1 to 9999")
+    return converted
+
+
+def _cast(column: pa.ChunkedArray, wanted: pa.DataType) -> pa.ChunkedArray:
     given = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     if pa.types.is_null(given) or given == wanted:
         return column.cast(wanted)
