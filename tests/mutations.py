@@ -265,7 +265,7 @@ _OF_ARCHIVES: dict[str, Callable[[Random, str, bytes], bytes]] = {
 
 # Tables -----------------------------------------------------------------------------------------------
 
-CATALOGUE: dict[str, Any] = {
+ORDERS: dict[str, Any] = {
     "description": "Made-up orders.",
     "key": ["order_id", "ordered_at"],
     "refresh": "daily",
@@ -281,20 +281,27 @@ CATALOGUE: dict[str, Any] = {
 }
 """A catalogue table with a column of every type."""
 
+SHOPS: dict[str, Any] = {
+    "description": "Made-up shops.",
+    "key": ["shop"],
+    "refresh": "slow",
+    "columns": {"shop": {"type": "string", "description": "Key", "nullable": False}},
+}
+
 _MOMENT = pa.timestamp("us", tz="UTC")
 
 
 class Given(Connector):
-    """Gives the tables that a test put into ``tables``, by day."""
+    """Gives the tables that a test put into ``tables``, by name and day."""
 
-    tables: ClassVar[dict[date, pa.Table]] = {}
+    tables: ClassVar[dict[tuple[str, date], pa.Table]] = {}
 
     def __init__(self, usecase: UseCase, source: str) -> None:
         """Need nothing."""
 
     def read(self, table: str, partition: date, as_of: datetime) -> Extract:
         """Return the table of the day."""
-        return Extract(self.tables[partition], f"{table} of {partition}")
+        return Extract(self.tables[table, partition], f"{table} of {partition}")
 
 
 def orders(day: date, rows: int = 24) -> pa.Table:

@@ -123,18 +123,30 @@ def judge(uc: UseCase, source: str, table: str, extracts: Mapping[date, Extract]
 
 
 def land_judged(
-    uc: UseCase, source: str, table: str, judged: Mapping[date, Judged], wanted: Mapping[date, datetime]
+    uc: UseCase,
+    source: str,
+    table: str,
+    judged: Mapping[date, Judged],
+    wanted: Mapping[date, datetime],
+    *,
+    quarantine_last: bool = False,
 ) -> list[RawManifest]:
-    """Quarantine the bad rows of each partition, then land the good ones; see ``land_partitions``."""
+    """Quarantine the bad rows of each partition and land the good ones; see ``land_partitions``.
+
+    Args:
+        quarantine_last: The rows come from the quarantine, and leave it only when they are landed.
+    """
     landing = sorted(judged)
     suite = suite_of(table)
     before = raw.current_many(uc, source, table, landing[0], landing[-1])
     written: dict[date, str | None] = {}
     manifests = []
     for day in landing:
+        # The quarantine is of the current version, never of an older one.
+        counts = day not in before or before[day].as_of <= wanted[day]
         # First the quarantine, then the manifest that makes the version count: whoever is killed in between
-        # has landed nothing, and runs again. The quarantine is of the current version, never of an older one.
-        if day not in before or before[day].as_of <= wanted[day]:
+        # has landed nothing, and runs again.
+        if counts and not quarantine_last:
             written[day] = quarantine(uc, suite, day, judged[day].quarantined)
         manifests.append(
             raw.land(
@@ -149,6 +161,8 @@ def land_judged(
                 query=judged[day].query,
             )
         )
+        if counts and quarantine_last:
+            written[day] = quarantine(uc, suite, day, judged[day].quarantined)
     _settle(uc, source, table, written, {day: wanted[day] for day in landing})
     return manifests
 

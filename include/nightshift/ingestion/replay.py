@@ -11,6 +11,7 @@ from nightshift.ingestion.fixes import as_table, quarantined_rows
 from nightshift.ingestion.land import judge, land_judged
 from nightshift.ingestion.suites import suite_of
 from nightshift.lake import raw
+from nightshift.lake.raw import RawManifest
 from nightshift.sources.base import Extract
 from nightshift.usecase import UseCase
 
@@ -37,19 +38,29 @@ def replay(uc: UseCase, source: str, table: str, partition: date) -> dict[str, i
         return {"replayed": 0, "accepted": 0, "quarantined": 0}
     day = manifest.partition
     rows = quarantined_rows(uc, suite_of(table), day)
-    if len(rows) != manifest.rows_quarantined:
-        raise TransientError(
-            f"{uc.name}, {source}.{table}, partition {day}: {len(rows)} rows are in quarantine, but version "
-            f"{manifest.version} put {manifest.rows_quarantined} aside. A landing was killed or is not "
-            "finished: ingest the partition again, then replay it"
-        )
+    base = _version_of(uc, manifest, len(rows))
     again = pa.concat_tables(
-        [raw.read(manifest), as_table(uc, source, table, day, rows)], promote_options="default"
+        [raw.read(base), as_table(uc, source, table, day, rows)], promote_options="default"
     )
-    judged = judge(uc, source, table, {day: Extract(again, manifest.query)})
-    land_judged(uc, source, table, judged, {day: manifest.as_of})
+    judged = judge(uc, source, table, {day: Extract(again, base.query)})
+    land_judged(uc, source, table, judged, {day: manifest.as_of}, quarantine_last=True)
     return {
         "replayed": len(rows),
         "accepted": judged[day].accepted.num_rows,
         "quarantined": judged[day].quarantined.num_rows,
     }
+
+
+def _version_of(uc: UseCase, current: RawManifest, quarantined: int) -> RawManifest:
+    """Return the version whose quarantine is kept: the current one, or the one before a killed replay.
+
+    Such a replay has landed rows as a new version, and did not come to take them out of the quarantine.
+    """
+    for manifest in reversed(raw.versions(uc, current.source, current.table, current.partition)):
+        if manifest.as_of == current.as_of and manifest.rows_quarantined == quarantined:
+            return manifest
+    raise TransientError(
+        f"{uc.name}, {current.source}.{current.table}, partition {current.partition}: {quarantined} rows are "
+        f"in quarantine, but version {current.version} put {current.rows_quarantined} aside. A landing was "
+        "killed or is not finished: ingest the partition again, then replay it"
+    )

@@ -19,8 +19,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pytest
-from tests.mutations import CATALOGUE, Given, damaged_file, damaged_table
-from tests.synthetic import use_case
+from tests.mutations import Given, damaged_file, damaged_table
 
 from nightshift.errors import DataError, NightshiftError
 from nightshift.ingestion import land_partitions
@@ -174,71 +173,6 @@ def test_damaged_files(
         assert outcomes.total() == FILES // GROUPS
 
 
-def rule(kind: str, name: str, severity: str = "quarantine", **kwargs: Any) -> dict[str, Any]:
-    meta = {"rule": name, "severity": severity, "reason": "Because the test says so."}
-    return {"type": f"expect_{kind}", "kwargs": kwargs, "meta": meta}
-
-
-@pytest.fixture
-def orders_use_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> UseCase:
-    """A use case with one table of orders and its suite."""
-    copy = {
-        "type": "comparison",
-        "column": {"name": "repeats_earlier_row"},
-        "operator": "==",
-        "parameter": 0,
-    }
-    suite = {
-        "name": "raw_orders",
-        "expectations": [
-            rule("table_row_count_to_be_between", "volume", "stop", min_value=12, max_value=60),
-            rule("column_values_to_be_between", "required_values_present", column="missing", max_value=0),
-            rule(
-                "column_values_to_be_between", "row_not_repeated", column="repeats_earlier_row", max_value=0
-            ),
-            rule(
-                "compound_columns_to_be_unique",
-                "key_unique",
-                column_list=["partition", "order_id", "ordered_at"],
-                row_condition=copy,
-            ),
-            rule(
-                "column_pair_values_to_be_equal",
-                "on_its_day",
-                column_A="ordered_day",
-                column_B="partition",
-                ignore_row_if="either_value_is_missing",
-            ),
-            rule("column_values_to_be_between", "finite", column="infinite", max_value=0),
-            rule(
-                "column_values_to_be_between", "pieces_in_range", column="pieces", min_value=0, max_value=99
-            ),
-        ],
-        "meta": {
-            "quarantine_at_most": 0.4,
-            "derived": {
-                "missing": {"nulls": ["order_id", "ordered_at"]},
-                "repeats_earlier_row": {"repeats": True},
-                "ordered_day": {"local_day": "ordered_at"},
-                "infinite": {"infinite": True},
-            },
-        },
-    }
-    file = tmp_path / "project" / "expectations" / "synthetic" / "raw_orders.json"
-    file.parent.mkdir(parents=True)
-    file.write_text(json.dumps(suite), encoding="utf-8")
-    monkeypatch.setenv("NIGHTSHIFT_PROJECT", str(tmp_path / "project"))
-    source = {
-        "connector": "tests.mutations:Given",
-        "description": "Made up",
-        "owner": "tests",
-        "access": "memory",
-        "sla": "none",
-        "tables": {"orders": CATALOGUE},
-    }
-    return use_case(sources={"shop": source})
-
-
 @pytest.mark.parametrize("group", range(GROUPS))
 def test_damaged_tables(
     group: int,
@@ -253,7 +187,7 @@ def test_damaged_tables(
         for number, seed in enumerate(seeds(TABLES, group)):
             fresh_lake(number // PARTITIONS)
             day = DAY + timedelta(days=number)
-            what, Given.tables[day] = damaged_table(day, seed)
+            what, Given.tables["orders", day] = damaged_table(day, seed)
             yield seed, what, lambda day=day: outcome(orders_use_case, "shop", "orders", day)
 
     outcomes = run(cases(), record_property)
