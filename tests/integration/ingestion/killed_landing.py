@@ -96,6 +96,7 @@ def kill_at(point: int) -> None:
     store.os.link = around(os.link, only_lake=True)
     tables.write_deltalake = around(tables.write_deltalake)
     DeltaTable.create = around(DeltaTable.create)
+    DeltaTable.delete = around(DeltaTable.delete)
 
 
 def in_child(home: Path, work: Callable[[], None]) -> int:

@@ -183,10 +183,9 @@ def test_a_slow_table_that_changes_and_changes_back_says_the_same_in_any_order_o
     settings.cache_clear()
     uc = orders_use_case
     given = [["a"], ["a", "b"], ["a", "b", "c"], ["a"]]
-    tables = {
-        ("shops", FIRST + timedelta(days=n)): pa.table({"shop": shops}) for n, shops in enumerate(given)
-    }
-    tables |= {("orders", day): orders(day) for day in chain}
+    chain = list(days(FIRST, FIRST + timedelta(days=3)))
+    tables = {("orders", day): orders(day) for day in chain}
+    tables |= {("shops", day): pa.table({"shop": shops}) for day, shops in zip(chain, given, strict=True)}
     monkeypatch.setattr(Given, "tables", tables)
     for number in order:
         stages.land(uc, "shop", chain[number], chain[number])
