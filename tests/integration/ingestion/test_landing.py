@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import subprocess
 import sys
@@ -176,18 +175,18 @@ def test_an_older_night_killed_after_its_quarantine_heals_the_newer_ones_when_it
     assert current.rows_quarantined == read_quarantine(uc, "raw_flights", DAY, DAY).num_rows == 2
 
 
-@pytest.mark.parametrize("order", list(itertools.permutations(range(4))), ids=str)
+@pytest.mark.parametrize("order", ["0123", "0312", "0321", "1302", "3210"])
 def test_a_slow_table_that_changes_and_changes_back_says_the_same_in_any_order_of_nights(
-    home: Path, orders_use_case: UseCase, monkeypatch: pytest.MonkeyPatch, order: tuple[int, ...]
+    home: Path, orders_use_case: UseCase, monkeypatch: pytest.MonkeyPatch, order: str
 ) -> None:
     settings.cache_clear()
     uc = orders_use_case
     given = [["a"], ["a", "b"], ["a", "b", "c"], ["a"]]
-    chain = list(days(FIRST, FIRST + timedelta(days=3)))
+    chain = list(days(uc.history_start, uc.history_start + timedelta(days=3)))
     tables = {("orders", day): orders(day) for day in chain}
     tables |= {("shops", day): pa.table({"shop": shops}) for day, shops in zip(chain, given, strict=True)}
     monkeypatch.setattr(Given, "tables", tables)
-    for number in order:
+    for number in map(int, order):
         stages.land(uc, "shop", chain[number], chain[number])
     for night, shops in zip(chain, given, strict=True):
         snapshot = raw.newest_snapshot(uc, "shop", "shops", night)
