@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -20,6 +21,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Nightshift: from raw data to monitored predictions, every night.",
 )
+quarantine = typer.Typer(
+    no_args_is_help=True, help="Rows that broke a rule: look at them, fix them, land them after all."
+)
+app.add_typer(quarantine, name="quarantine")
+
+_Suite = Annotated[str, typer.Argument(help="raw_<table>, features, labels, predictions.")]
+_Partition = Annotated[str, typer.Argument(help="YYYY-MM-DD")]
+_UseCase = Annotated[str | None, typer.Option("--usecase", help="Which use case; the first one by default.")]
 
 
 @app.command()
@@ -210,6 +219,111 @@ def restore(
                 load_usecase(usecase or usecase_names()[0]), layer, parse_partition(partition), version
             )
         )
+
+
+@quarantine.command("list")
+def quarantine_list(
+    usecase: Annotated[str | None, typer.Option(help="Which use case; all by default.")] = None,
+    suite: Annotated[
+        str | None, typer.Option(help="raw_<table>, features, labels, predictions; all by default.")
+    ] = None,
+    start: Annotated[str, typer.Option(help="First partition, YYYY-MM-DD.")] = date.min.isoformat(),
+    end: Annotated[str, typer.Option(help="Last partition, YYYY-MM-DD.")] = date.max.isoformat(),
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """List how many rows of each suite and partition are in quarantine, and which rules they broke."""
+    from dataclasses import asdict
+
+    from nightshift.cli import quarantine as command
+    from nightshift.partition import parse_partition
+    from nightshift.usecase import load_usecase, usecase_names
+
+    with _explained():
+        first, last = parse_partition(start), parse_partition(end)
+        for name in [usecase] if usecase else usecase_names():
+            uc = load_usecase(name)
+            found = list(command.list_kept(uc, suite, first, last))
+            if as_json:
+                for item in found:
+                    typer.echo(json.dumps({"usecase": name, **asdict(item)}, default=str))
+            else:
+                command.print_kept(uc, found)
+
+
+@quarantine.command("show")
+def quarantine_show(
+    suite: _Suite,
+    partition: _Partition,
+    usecase: _UseCase = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object a line, to edit and give to `fix --from`.")
+    ] = False,
+) -> None:
+    """Show the quarantined rows of one partition: their ids, the rules they broke, and why."""
+    from dataclasses import asdict
+
+    from nightshift.cli import quarantine as command
+    from nightshift.partition import parse_partition
+    from nightshift.usecase import load_usecase, usecase_names
+
+    with _explained():
+        uc, day = load_usecase(usecase or usecase_names()[0]), parse_partition(partition)
+        rows = command.show_kept(uc, suite, day)
+        if as_json:
+            for row in rows:
+                typer.echo(json.dumps(asdict(row)))
+        else:
+            command.print_rows(uc, suite, day, rows)
+
+
+@quarantine.command("fix")
+def quarantine_fix(
+    suite: _Suite,
+    partition: _Partition,
+    reason: Annotated[str, typer.Option(help="Why, for whoever has to judge it later.")],
+    row: Annotated[str | None, typer.Option(help="Id of the row, as `show` gives it.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="column=value, as often as needed; column= means null.")
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option("--from", help="What `show --json` wrote, with values of `row` edited.")
+    ] = None,
+    by: Annotated[str | None, typer.Option(help="Who decided; the login name by default.")] = None,
+    usecase: _UseCase = None,
+) -> None:
+    """Record what quarantined rows should have said. `replay` lands them; so does every later landing."""
+    import getpass
+
+    from nightshift.cli import quarantine as command
+    from nightshift.ingestion.fixes import record_fixes
+    from nightshift.partition import parse_partition
+    from nightshift.usecase import load_usecase, usecase_names
+
+    if (row is None) == (file is None) or (row is None) != (not settings):
+        raise typer.BadParameter("give --row with --set, or --from")
+    with _explained():
+        uc, day = load_usecase(usecase or usecase_names()[0]), parse_partition(partition)
+        changes = (
+            command.read_edited(uc, suite, day, file)
+            if file
+            else {str(row): command.parse_settings(settings or [])}
+        )
+        fixes = record_fixes(uc, suite, day, changes, reason=reason, by=by or getpass.getuser())
+        command.print_fixes(suite, day, fixes)
+
+
+@quarantine.command("replay")
+def quarantine_replay(suite: _Suite, partition: _Partition, usecase: _UseCase = None) -> None:
+    """Judge a partition again, quarantined rows as fixed and by the rules of today; land those that pass."""
+    from nightshift.cli import quarantine as command
+    from nightshift.ingestion import replay
+    from nightshift.ingestion.suites import table_of
+    from nightshift.partition import parse_partition
+    from nightshift.usecase import load_usecase, usecase_names
+
+    with _explained():
+        uc, day = load_usecase(usecase or usecase_names()[0]), parse_partition(partition)
+        command.print_replayed(suite, day, replay(uc, *table_of(uc, suite), day))
 
 
 @contextmanager

@@ -5,15 +5,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from nightshift.errors import DataError
+from nightshift.ingestion.fixes import with_fixes
+from nightshift.ingestion.suites import suite_of
 from nightshift.lake import raw
 from nightshift.lake.hashing import content_hash
 from nightshift.lake.raw import RawManifest
-from nightshift.partition import spans
+from nightshift.partition import days, spans
 from nightshift.quality.quarantine import kept, quarantine
 from nightshift.quality.validate import check_conserved, validate
 from nightshift.sources.base import Extract
@@ -72,17 +75,19 @@ def land_partitions(
 
 
 def judge(uc: UseCase, source: str, table: str, extracts: Mapping[date, Extract]) -> dict[date, Judged]:
-    """Check and validate extracted partitions together, without writing anything but reports.
+    """Check, fix and validate extracted partitions together, without writing anything but reports.
 
     Raises:
         DataError: A partition breaks the catalogue or a batch-level rule.
     """
     where = f"raw/{source}/{table}"
     catalogue = uc.sources[source].tables[table]
-    checked = {
+    given = {
         day: check_columns(uc, source, table, extract.table, partition=day)
         for day, extract in extracts.items()
     }
+    fixed = with_fixes(uc, source, table, given)
+    checked = {day: part for day, (part, _) in fixed.items()}
     together = pa.concat_tables(
         part.append_column(_PARTITION, pa.repeat(pa.scalar(day.isoformat()), part.num_rows))
         for day, part in checked.items()
@@ -105,25 +110,43 @@ def judge(uc: UseCase, source: str, table: str, extracts: Mapping[date, Extract]
             for rows in (validated.accepted, validated.quarantined)
         )
         check_conserved(
-            part.num_rows, accepted.num_rows, quarantined.num_rows, f"{uc.name}/{where}, partition {day}"
+            given[day].num_rows,
+            accepted.num_rows,
+            quarantined.num_rows,
+            f"{uc.name}/{where}, partition {day}",
         )
-        judged[day] = Judged(accepted.drop_columns([_PARTITION]), quarantined, extracts[day].query)
+        query = extracts[day].query
+        if rows := fixed[day][1]:
+            query += f"; fixed by hand: rows {', '.join(rows)}"
+        judged[day] = Judged(accepted.drop_columns([_PARTITION]), quarantined, query)
     return judged
 
 
 def land_judged(
-    uc: UseCase, source: str, table: str, judged: Mapping[date, Judged], wanted: Mapping[date, datetime]
+    uc: UseCase,
+    source: str,
+    table: str,
+    judged: Mapping[date, Judged],
+    wanted: Mapping[date, datetime],
+    *,
+    quarantine_last: bool = False,
 ) -> list[RawManifest]:
-    """Quarantine the bad rows of each partition, then land the good ones; see ``land_partitions``."""
-    days = sorted(judged)
+    """Quarantine the bad rows of each partition and land the good ones; see ``land_partitions``.
+
+    Args:
+        quarantine_last: The rows come from the quarantine, and leave it only when they are landed.
+    """
+    landing = sorted(judged)
     suite = suite_of(table)
-    before = raw.current_many(uc, source, table, days[0], days[-1])
+    before = raw.current_many(uc, source, table, landing[0], landing[-1])
     written: dict[date, str | None] = {}
     manifests = []
-    for day in days:
+    for day in landing:
+        # The quarantine is of the current version, never of an older one.
+        counts = day not in before or before[day].as_of <= wanted[day]
         # First the quarantine, then the manifest that makes the version count: whoever is killed in between
-        # has landed nothing, and runs again. The quarantine is of the current version, never of an older one.
-        if day not in before or before[day].as_of <= wanted[day]:
+        # has landed nothing, and runs again.
+        if counts and not quarantine_last:
             written[day] = quarantine(uc, suite, day, judged[day].quarantined)
         manifests.append(
             raw.land(
@@ -138,36 +161,34 @@ def land_judged(
                 query=judged[day].query,
             )
         )
-    _settle(uc, source, table, written, wanted)
+        if counts and quarantine_last:
+            written[day] = quarantine(uc, suite, day, judged[day].quarantined)
+    _settle(uc, source, table, written, {day: wanted[day] for day in landing})
     return manifests
-
-
-def suite_of(table: str) -> str:
-    """Return the name of the suite that judges a raw table, and of what it quarantines."""
-    return f"raw_{table}"
 
 
 def _settle(
     uc: UseCase, source: str, table: str, written: Mapping[date, str | None], wanted: Mapping[date, datetime]
 ) -> None:
-    """Make sure that the quarantine is the current version's, even if another night landed beside this one.
+    """Make sure that the quarantine is the current version's, whichever nights landed beside this one.
 
     Two nights may land one partition at once (the day and its correction), and the quarantine written last
     may be the older night's. Both look afterwards, and the one that sees it lands the current version again.
+    The older night may have been killed before it could look: when it runs again the newer version stands,
+    and it lands that one again wherever there is a quarantine that could be wrong.
     """
-    if not written:
-        return
-    standing = raw.current_many(uc, source, table, min(written), max(written))
+    standing = raw.current_many(uc, source, table, min(wanted), max(wanted))
     stored = kept(uc, suite_of(table))
-    again = {
-        day: max(standing[day].as_of, wanted[day])
-        for day, content in written.items()
-        if standing[day].as_of > wanted[day] or stored.get(day) != content
-    }
+    again = {}
+    for day, moment in wanted.items():
+        if day in written:
+            wrong = standing[day].as_of > moment or stored.get(day) != written[day]
+        else:
+            wrong = bool(standing[day].rows_quarantined) or day in stored
+        if wrong:
+            again[day] = max(standing[day].as_of, moment)
     if again:
-        log.warning(
-            "%s.%s: another run landed %s at the same time; landing again", source, table, sorted(again)
-        )
+        log.warning("%s.%s: another run landed %s too; landing it again", source, table, sorted(again))
         land_partitions(uc, source, table, again)
 
 
@@ -199,9 +220,49 @@ def _land_snapshots(
             or standing.rows_quarantined != part.quarantined.num_rows
             or standing.content_hash != content_hash(part.accepted, key)
         ):
+            if standing is not None and standing.content_hash != content_hash(part.accepted, key):
+                _keep_what_later_nights_saw(uc, source, table, day, extracts[first])
             standing = land_judged(uc, source, table, {day: _on_day(part, day)}, {day: wanted[day]})[0]
         manifests[standing.partition, standing.version] = standing
     return list(manifests.values())
+
+
+def _keep_what_later_nights_saw(uc: UseCase, source: str, table: str, day: date, extract: Extract) -> None:
+    """Land the first snapshot after ``day`` that differs from ``extract``, which is about to land on ``day``.
+
+    A later night that found what was in force before ``day`` landed nothing, and would now seem to have found
+    ``extract``. This comes before ``day`` is landed, so that a run that is killed in between is done again.
+    """
+    later = _days_after(uc, source, table, day)
+    if not later:
+        return
+    lag = timedelta(days=uc.sources[source].tables[table].lag_days)
+    wanted = {after: uc.as_of(after + lag) for after in later}
+    extracts = _extract(uc, source, table, wanted)
+    for after in later:
+        if extracts[after].table.equals(extract.table):
+            continue
+        try:
+            judged = judge(uc, source, table, {after: extracts[after]})
+        except DataError as error:
+            # Its own night ended so too, and landed nothing.
+            log.warning("%s.%s: %s is left as it is: %s", source, table, after, error.message)
+            continue
+        land_judged(uc, source, table, judged, {after: wanted[after]})
+        return
+
+
+def _days_after(uc: UseCase, source: str, table: str, day: date) -> list[date]:
+    """Return the days after ``day`` whose nights have been, up to the next snapshot of a slow table."""
+    newest = [
+        snapshot.partition + timedelta(days=declared.lag_days)
+        for of_source, name, declared in uc.tables()
+        if (snapshot := raw.newest_snapshot(uc, of_source, name, date.max))
+    ]
+    lag = timedelta(days=uc.sources[source].tables[table].lag_days)
+    snapshots = raw.current_many(uc, source, table, day + timedelta(days=1))
+    last = min([max(newest) - lag, *(snapshot - timedelta(days=1) for snapshot in snapshots)])
+    return list(days(day + timedelta(days=1), last))
 
 
 def _equal_neighbours(extracts: Mapping[date, Extract]) -> dict[date, date]:

@@ -1,25 +1,25 @@
-"""Quarantined rows again: after a rule was mended, judge a partition anew without asking the source."""
+"""Quarantined rows again: after a rule or a row was mended, judge a partition anew, without its source."""
 
 from __future__ import annotations
 
-import json
 from datetime import date
-from typing import Any
 
 import pyarrow as pa
 
-from nightshift.ingestion.land import judge, land_judged, suite_of
+from nightshift.errors import TransientError
+from nightshift.ingestion.fixes import as_table, quarantined_rows
+from nightshift.ingestion.land import judge, land_judged
+from nightshift.ingestion.suites import suite_of
 from nightshift.lake import raw
-from nightshift.quality.quarantine import read_quarantine
+from nightshift.lake.raw import RawManifest
 from nightshift.sources.base import Extract
-from nightshift.sources.contract import arrow_schema
 from nightshift.usecase import UseCase
 
 
 def replay(uc: UseCase, source: str, table: str, partition: date) -> dict[str, int]:
-    """Judge the current version of a partition by today's rules, quarantined rows included, and land it.
+    """Judge the current version of a partition by today's rules, quarantined rows as fixed, and land it.
 
-    The new version is as of the same moment as the one it replaces. Where the rules say what they said
+    The new version is as of the same moment as the one it replaces. Where rules and fixes say what they said
     before, nothing changes. Of a slow table, the snapshot in force on ``partition`` is judged.
 
     Returns:
@@ -28,6 +28,8 @@ def replay(uc: UseCase, source: str, table: str, partition: date) -> dict[str, i
 
     Raises:
         DataError: The partition breaks a batch-level rule of today.
+        TransientError: The quarantine is not that of the current version: a landing is under way, or was
+            killed and did not run again.
     """
     slow = uc.sources[source].tables[table].refresh == "slow"
     find = raw.newest_snapshot if slow else raw.current
@@ -35,12 +37,13 @@ def replay(uc: UseCase, source: str, table: str, partition: date) -> dict[str, i
     if manifest is None:
         return {"replayed": 0, "accepted": 0, "quarantined": 0}
     day = manifest.partition
-    schema = arrow_schema(uc.sources[source].tables[table])
-    kept = read_quarantine(uc, suite_of(table), day, day)
-    rows = [json.loads(row) for row in kept["row"].to_pylist()] if kept.num_rows else []
-    again = pa.concat_tables([raw.read(manifest), _as_table(rows, schema)], promote_options="default")
-    judged = judge(uc, source, table, {day: Extract(again, manifest.query)})
-    land_judged(uc, source, table, judged, {day: manifest.as_of})
+    rows = quarantined_rows(uc, suite_of(table), day)
+    base = _version_of(uc, manifest, len(rows))
+    again = pa.concat_tables(
+        [raw.read(base), as_table(uc, source, table, day, rows)], promote_options="default"
+    )
+    judged = judge(uc, source, table, {day: Extract(again, base.query)})
+    land_judged(uc, source, table, judged, {day: manifest.as_of}, quarantine_last=True)
     return {
         "replayed": len(rows),
         "accepted": judged[day].accepted.num_rows,
@@ -48,17 +51,16 @@ def replay(uc: UseCase, source: str, table: str, partition: date) -> dict[str, i
     }
 
 
-def _as_table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
-    """Return rows kept as JSON in the catalogue's types; times and infinities were text in it."""
-    columns = []
-    for field in schema:
-        values = [row.get(field.name) for row in rows]
-        if pa.types.is_temporal(field.type):
-            columns.append(pa.array(values, pa.string()).cast(field.type))
-        elif pa.types.is_floating(field.type):
-            columns.append(
-                pa.array([None if value is None else float(value) for value in values], field.type)
-            )
-        else:
-            columns.append(pa.array(values, field.type))
-    return pa.table(columns, schema=schema)
+def _version_of(uc: UseCase, current: RawManifest, quarantined: int) -> RawManifest:
+    """Return the version whose quarantine is kept: the current one, or the one before a killed replay.
+
+    Such a replay has landed rows as a new version, and did not come to take them out of the quarantine.
+    """
+    for manifest in reversed(raw.versions(uc, current.source, current.table, current.partition)):
+        if manifest.as_of == current.as_of and manifest.rows_quarantined == quarantined:
+            return manifest
+    raise TransientError(
+        f"{uc.name}, {current.source}.{current.table}, partition {current.partition}: {quarantined} rows are "
+        f"in quarantine, but version {current.version} put {current.rows_quarantined} aside. A landing was "
+        "killed or is not finished: ingest the partition again, then replay it"
+    )

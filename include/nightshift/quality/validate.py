@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -25,6 +24,7 @@ from nightshift.errors import DataError
 from nightshift.quality import engine
 from nightshift.quality.engine import ROW_NUMBER, Check, Finding
 from nightshift.quality.reports import Outcome, PartitionReport, write_reports
+from nightshift.quality.rows import to_plain
 from nightshift.quality.rules import BoundRule, bind, unknown_columns
 from nightshift.quality.suites import Derived, Suite, load_suite, suite_file
 from nightshift.usecase import UseCase
@@ -166,23 +166,11 @@ class _Batch:
     days: dict[str, date | None]
 
     def as_json(self, numbers: Numbers) -> list[str]:
-        """Return rows as JSON objects; times and dates as text."""
+        """Return rows as JSON objects; see ``to_plain``."""
         if not len(numbers):
             return []
         chosen = self.rows.take(pa.array(numbers, pa.int64()))
-        for position, field in enumerate(chosen.schema):
-            # Converted in Arrow: a broken source may hold years that Python's datetime cannot.
-            if pa.types.is_temporal(field.type):
-                chosen = chosen.set_column(position, field.name, pc.cast(chosen[field.name], pa.string()))
-        return [
-            json.dumps({name: _json_value(value) for name, value in row.items()}, ensure_ascii=False)
-            for row in chosen.to_pylist()
-        ]
-
-
-def _json_value(value: Any) -> Any:
-    """JSON has neither NaN nor infinities: they are kept as text."""
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+        return [json.dumps(row, ensure_ascii=False) for row in to_plain(chosen)]
 
 
 def _batch(

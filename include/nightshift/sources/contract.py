@@ -7,6 +7,7 @@ expectation suites find them and quarantine them one by one.
 from __future__ import annotations
 
 from datetime import date
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,6 +23,9 @@ _ARROW: dict[ColumnType, pa.DataType] = {
     "date": pa.date32(),
     "timestamp": pa.timestamp("us", tz="UTC"),
 }
+
+# Days since 1970 of 0001-01-01 and of 10000-01-01.
+_FIRST_DAY, _END_DAY = -719_162, 2_932_897
 
 
 def arrow_schema(table: Table) -> pa.Schema:
@@ -40,7 +44,8 @@ def check_columns(
 
     Values must convert without loss: text that reads as the type, integers to floats, integral floats to
     integers, finer timestamps that fall on microseconds. Nothing but text becomes text, nothing but
-    booleans becomes boolean, and a timestamp without a time zone is not one.
+    booleans becomes boolean, and a timestamp without a time zone is not one. Text is UTF-8, and dates lie in
+    the years 1 to 9999: beyond that, no engine agrees with another on what was said.
 
     Args:
         usecase: The use case.
@@ -69,7 +74,9 @@ def check_columns(
             columns.append(_convert(data[field.name], field.type))
         except pa.ArrowInvalid as error:
             declared = usecase.sources[source].tables[table].columns[field.name].type
-            problems.append(f"column {field.name!r} is {data[field.name].type}, not {declared}: {error}")
+            given = data[field.name].type
+            what = f"is {given}, not {declared}" if given != field.type else f"holds what is no {declared}"
+            problems.append(f"column {field.name!r} {what}: {error}")
     if problems:
         raise DataError(
             "; ".join(problems),
@@ -98,6 +105,43 @@ def check_not_empty(usecase: UseCase, source: str, table: str, data: pa.Table, *
     )
 
 
+def parse_value(usecase: UseCase, source: str, table: str, column: str, value: Any) -> pa.Scalar:
+    """Return one value that a person gave for a column, in the column's type.
+
+    Args:
+        usecase: The use case.
+        source: Name of the source in the catalogue.
+        table: Name of the table in the catalogue.
+        column: Name of the column.
+        value: Text, a number, a boolean or None, converted as ``check_columns`` does; text may also say
+            ``true`` or ``false``.
+
+    Raises:
+        DataError: There is no such column, or the value does not convert.
+    """
+    schema = arrow_schema(usecase.sources[source].tables[table])
+    if column not in schema.names:
+        raise DataError(
+            f"there is no column {column!r}",
+            rule=f"columns of {table} are {', '.join(schema.names)}",
+            where=_place(usecase, source, table, None),
+            cure="use one of these",
+        )
+    wanted = schema.field(column).type
+    if pa.types.is_boolean(wanted) and value in ("true", "false"):
+        value = value == "true"
+    try:
+        return _convert(pa.chunked_array([pa.array([value])]), wanted)[0]
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError) as error:
+        raise DataError(
+            f"{value!r} is no {usecase.sources[source].tables[table].columns[column].type}: {error}",
+            rule="a value has the type that the catalogue declares for its column",
+            where=f"{_place(usecase, source, table, None)}, column {column}",
+            cure="write numbers as 12 or 3.5, booleans as true or false, dates as 2013-07-01, and times with "
+            "their zone, as 2013-07-01T09:30:00Z",
+        ) from error
+
+
 def _place(usecase: UseCase, source: str, table: str, partition: date | None) -> str:
     place = f"{usecase.name}/{source}/{table}"
     return f"{place}, partition {partition.isoformat()}" if partition else place
@@ -105,6 +149,16 @@ def _place(usecase: UseCase, source: str, table: str, partition: date | None) ->
 
 def _convert(column: pa.ChunkedArray, wanted: pa.DataType) -> pa.ChunkedArray:
     """Cast without loss; Arrow alone would also turn numbers into text and local times into UTC."""
+    converted = _cast(column, wanted)
+    converted.validate(full=True)
+    if pa.types.is_date(wanted):
+        for day in (pc.min(converted), pc.max(converted)):
+            if day.is_valid and not _FIRST_DAY <= day.value < _END_DAY:
+                raise pa.ArrowInvalid(f"{day.value} days from 1970 is not in the years 1 to 9999")
+    return converted
+
+
+def _cast(column: pa.ChunkedArray, wanted: pa.DataType) -> pa.ChunkedArray:
     given = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     if pa.types.is_null(given) or given == wanted:
         return column.cast(wanted)

@@ -5,7 +5,10 @@ For connectors whose upstream is files. What goes wrong is a ``DataError`` that 
 
 from __future__ import annotations
 
+import csv
+import re
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -31,10 +34,7 @@ def read_csv(file: Path, columns: Mapping[str, pa.DataType | None]) -> pa.Table:
     data = _content(file)
     if not data.endswith(b"\n"):
         data += b"\n"  # Arrow takes a header that ends without a line break for no header
-    header = data[: data.index(b"\n")]
-    found = [
-        name.strip().strip('"') for name in header.decode("utf-8", "replace").lstrip("\ufeff").split(",")
-    ]
+    found = _header(data)
     problems = [f"column {name!r} is missing" for name in columns if name not in found]
     problems += [f"column {name!r} is not expected" for name in dict.fromkeys(found) if name not in columns]
     problems += [
@@ -46,7 +46,7 @@ def read_csv(file: Path, columns: Mapping[str, pa.DataType | None]) -> pa.Table:
     wanted = {name: kind for name, kind in columns.items() if kind is not None}
     try:
         return _parse(data, wanted)
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
         message = _culprits(data, wanted) or str(error)
         raise _defect(file, message, "every value has the type of its column") from error
 
@@ -57,8 +57,17 @@ def _content(file: Path) -> bytes:
             return file.read_bytes()
         with zipfile.ZipFile(file) as archive:
             return archive.read(file.stem)
-    except (OSError, zipfile.BadZipFile, KeyError) as error:
+    except (OSError, zipfile.BadZipFile, KeyError, RuntimeError, EOFError, ValueError, zlib.error) as error:
+        # Encrypted, of an unknown compression, or damaged inside: the module has no one error for these.
         raise _defect(file, f"cannot be read: {error}", "the source has its files") from error
+
+
+def _header(data: bytes) -> list[str]:
+    line = re.split(rb"[\r\n]", data, maxsplit=1)[0].decode("utf-8", "replace").removeprefix("\ufeff")
+    try:
+        return next(csv.reader([line]), [])
+    except csv.Error:
+        return [line]
 
 
 def _parse(data: bytes, types: Mapping[str, pa.DataType]) -> pa.Table:
@@ -74,7 +83,7 @@ def _culprits(data: bytes, types: Mapping[str, pa.DataType]) -> str:
     """Name columns and values that do not convert; Arrow's own message names neither column nor line."""
     try:
         text = _parse(data, dict.fromkeys(types, pa.string()))
-    except pa.ArrowInvalid:
+    except (pa.ArrowInvalid, pa.ArrowKeyError):
         return ""
     problems = []
     for name, kind in types.items():

