@@ -28,9 +28,7 @@ _IS: dict[Kind, Callable[[pa.DataType], bool]] = {
 }
 
 
-def check_schema(
-    data: pa.Table, declared: Mapping[str, Kind], *, rule: str, place: str, exact: bool
-) -> None:
+def check_schema(data: pa.Table, declared: Mapping[str, Kind], *, rule: str, place: str, exact: bool) -> None:
     """Check that ``data`` has the declared columns in the declared types. A column of nulls fits any type.
 
     Args:

@@ -30,7 +30,11 @@ def features(uc: UseCase, day: date, **changes: Any) -> pa.Table:
     columns |= {name: pa.array(["AA"] * COUNT) for name in uc.features.categorical}
     columns |= {
         "flight_id": pa.array([f"AA-{row}-{day}" for row in range(COUNT)]),
-        "scheduled_departure_at": pa.array([morning + timedelta(minutes=row % 300) for row in range(COUNT)]),
+        "scheduled_departure_at": pa.array([morning] * COUNT),
+        # Ten in the morning in New York.
+        "scheduled_departure_minute": pa.array([600] * COUNT),
+        "rotations_day": pa.array([20.0] * COUNT),
+        "departures_origin_hour": pa.array([20.0] * COUNT),
     }
     return pa.table(columns | changes)
 
@@ -38,9 +42,10 @@ def features(uc: UseCase, day: date, **changes: Any) -> pa.Table:
 def predictions(day: date, count: int = COUNT, **changes: Any) -> pa.Table:
     columns: dict[str, Any] = {
         "flight_id": [f"AA-{row}-{day}" for row in range(count)],
+        "scheduled_departure_at": [datetime(day.year, day.month, day.day, 14, tzinfo=UTC)] * count,
         "score": [row / count for row in range(count)],
         "decision": [row > 300 for row in range(count)],
-        **{name: ["1"] * count for name in ("model_version", "model_hash", "feature_version")},
+        **{name: ["1"] * count for name in ("model_version", "model_hash", "feature_version", "run_id")},
     }
     return pa.table(columns | changes)
 
