@@ -33,7 +33,7 @@ fences of training; ``_low`` and ``_high`` come from training."""
 # band: it lets seasons pass and finds a changed unit or a join that lost its rows. Drift has its own room.
 _DEVIATIONS = 3.0
 _FILLED_TOLERANCE = 0.2
-# Tukey's outer fences (Exploratory Data Analysis, 1977): beyond three interquartile ranges a value is far out.
+# Tukey's outer fences (1977): beyond three interquartile ranges a value is far out.
 _FENCES = 3.0
 # How much more of a day than of training may lie far out: single outliers are life, a cluster is not. Of the
 # 61 nights of June and July 2013 ten are beyond this, all after storms.

@@ -1,10 +1,10 @@
-"""Judging the data of a training before anything is trained: parts that leak, labels or features that shifted.
+"""Judging the data of a training before anything is trained: parts that leak, labels that are one-sided.
 
 A snapshot is frozen, so no row of it can be quarantined: its rules stop the training, or warn. Two suites
-judge it. ``snapshot`` sees one row a labelled entity: the part it is in (train, validation, holdout), its day,
-event time and label, and in how many parts the entity (``parts_of_entity``) and a row with the same model
-inputs (``parts_of_inputs``) lie. ``snapshot_profile`` sees one row a part and feature, beside what the training
-part says of the feature, as ``reference.COMPARED``.
+judge it. ``snapshot`` sees one row a labelled entity: the part it is in (train, validation, holdout), its
+day, event time and label, and in how many parts the entity (``parts_of_entity``) and a row with the same
+model inputs (``parts_of_inputs``) lie. ``snapshot_profile`` sees one row a part and feature, beside what the
+training part says of the feature, as ``reference.COMPARED``.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def _records(uc: UseCase, night: date, parts: Mapping[str, pa.Table]) -> pa.Tabl
         for part, rows in parts.items()
     )
     part_of = together["part"].to_pandas()
-    # Sixty-four bits a row instead of the row: two different rows among a million meet once in 40 million tries.
+    # A number of 64 bits instead of the row: among a million rows, one chance in 37 million that two meet.
     inputs = pd.concat(
         [
             pd.util.hash_pandas_object(rows.select(list(uc.features.columns)).to_pandas(), index=False)
