@@ -103,8 +103,8 @@ def test_real_raw_days_pass(home: Path, flight_delays: UseCase, table: str, day:
             4,
             id="duplicates-two-keys",
         ),
-        pytest.param("schedules", SUMMER, later(4), "clock_agrees", 3, id="temporal-zone"),
-        pytest.param("schedules", SPRING, later(1), "clock_agrees", 3, id="temporal-spring"),
+        pytest.param("schedules", SUMMER, later(-4), "clock_agrees", 3, id="temporal-zone"),
+        pytest.param("schedules", SPRING, later(-1), "clock_agrees", 3, id="temporal-spring"),
         pytest.param("schedules", AUTUMN, later(-1), "clock_agrees", 3, id="temporal-autumn"),
         pytest.param("schedules", SUMMER, later(24 * 365 * 30), "on_its_day", 3, id="temporal-thirty-years"),
         pytest.param(
@@ -162,9 +162,9 @@ def test_bad_raw_rows_are_quarantined(
         ),
         pytest.param("schedules", put("distance_miles", None, EVERY), "quarantine_at_most", id="range-nulls"),
         pytest.param("flights", lambda t: t.slice(0, 90), "volume", id="distribution-volume"),
-        pytest.param("schedules", later(4, EVERY), "quarantine_at_most", id="temporal-zone"),
+        pytest.param("schedules", later(-4, EVERY), "quarantine_at_most", id="temporal-zone"),
         pytest.param(
-            "weather", later(4, EVERY, "observed_at"), "quarantine_at_most", id="temporal-zone-weather"
+            "weather", later(-4, EVERY, "observed_at"), "quarantine_at_most", id="temporal-zone-weather"
         ),
     ],
 )
@@ -304,7 +304,12 @@ def test_real_days_pass_between_stages(real: UseCase, layer: str, caplog: pytest
         pytest.param(
             "labels", lambda t: t.append_column("x", t["flight_id"]), "'x'", id="labels-schema-extra"
         ),
-        pytest.param("labels", put("arrived_late", 0, EVERY), "at_most|both_outcomes", id="labels-one-sided"),
+        pytest.param(
+            "labels",
+            lambda t: put("arrival_delay_minutes", 5, EVERY)(put("arrived_late", 0, EVERY)(t)),
+            "both_outcomes",
+            id="labels-one-sided",
+        ),
         pytest.param("labels", again(), "flight_id_unique", id="labels-duplicates"),
         pytest.param(
             "labels", put("label_available_on", DAY), "known_after_its_day", id="labels-temporal-travel"
@@ -339,7 +344,9 @@ def test_bad_batches_stop_between_stages(real: UseCase, layer: str, damage: Dama
 @pytest.mark.parametrize(
     ("layer", "damage", "rule"),
     [
-        pytest.param("features", put("plane_seats", float("inf")), "no_infinite_values", id="features-range"),
+        pytest.param(
+            "features", put("overall_late_rate_1d", float("inf")), "no_infinite_values", id="features-range"
+        ),
         pytest.param("features", put("plane_age_years", -3), "plane_age_in_range", id="features-age"),
         pytest.param(
             "labels", put("arrival_delay_minutes", 4000), "arrival_delay_in_range", id="labels-range"
@@ -416,7 +423,9 @@ new_key = put("flight_id", lambda name: f"{name}-again", EVERY)
 
 
 def test_a_real_snapshot_passes(real: UseCase) -> None:
-    assert validate_snapshot(real, LAST, parts_of(real)) == []
+    warned = {line.split(": ")[1] for line in validate_snapshot(real, LAST, parts_of(real))}
+    # Three quiet days after the holidays, compared with the holidays: 13% were late, and means moved.
+    assert warned == {"holdout_balanced", "mean_not_above_training", "mean_not_below_training"}
 
 
 @pytest.mark.parametrize(
@@ -473,7 +482,9 @@ def test_a_bad_snapshot_stops_the_training_with_its_report(
     ],
 )
 def test_an_unusual_snapshot_is_warned_of(real: UseCase, damage: Callable[[Parts], Parts], rule: str) -> None:
-    warnings = validate_snapshot(real, LAST, damage(parts_of(real)))
+    parts = parts_of(real)
+    undamaged = validate_snapshot(real, LAST, parts)
+    warnings = [line for line in validate_snapshot(real, LAST, damage(parts)) if line not in undamaged]
     assert any(rule in line for line in warnings), warnings
 
 

@@ -336,6 +336,16 @@ def test_pages_name_every_rule_and_load_nothing_from_outside(
         assert not any(loader in content for loader in ("src=", "<link", "url(http", "@import"))
 
 
+def test_data_docs_show_what_a_rule_about_a_batch_saw(
+    flight_delays: UseCase, write_suite: WriteSuite, home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_suite(rule("mean", "warn", "column_mean_to_be_between", column="value", min_value=5))
+    judge(flight_delays, table(rows_of(DAYS[0], 1, 2, 2.75)))
+    (docs,) = home.glob("reports/flight_delays/trial/*.datadocs.html")
+    assert "1.9166666" in docs.read_text(encoding="utf-8")
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
 def test_the_sum_of_rows_is_checked(flight_delays: UseCase, write_suite: WriteSuite) -> None:
     write_suite(POSITIVE)
     data = table(rows_of(DAYS[0], 1, 2, -3, None))
