@@ -188,14 +188,16 @@ def superseded(uc: UseCase, night: date) -> bool:
 
 
 def take_snapshot(uc: UseCase, night: date) -> dict[str, Any]:
-    """Freeze what is known by ``night`` as the data of one training."""
+    """Freeze what is known by ``night`` as the data of one training, and judge it first."""
     from nightshift.quality.reference import remember
-    from nightshift.training.snapshot import load as load_part
-    from nightshift.training.snapshot import snapshot
+    from nightshift.quality.snapshot import validate_snapshot
+    from nightshift.training.snapshot import load_parts, snapshot
 
     frozen = snapshot(uc, night)
+    train, validation, holdout = load_parts(frozen, "train", "validation", "holdout")
+    validate_snapshot(uc, night, {"train": train, "validation": validation, "holdout": holdout})
     # The suites of later nights compare their features with what training saw.
-    remember(uc, frozen.content_hash, load_part(frozen, "train"))
+    remember(uc, frozen.content_hash, train)
     return frozen.model_dump(mode="json")
 
 

@@ -171,11 +171,15 @@ def _finding(check: Check, result: Any, where: str) -> Finding:
     if trouble := _trouble(result):
         raise _not_judged(check, trouble, where)
     rows = result.result.get("unexpected_index_list") or []
+    observed = result.result.get("observed_value")
+    if isinstance(observed, np.generic):
+        # Its Data Docs cannot print numpy's numbers.
+        observed = result.result["observed_value"] = observed.item()
     return Finding(
         rule=check.rule,
         success=bool(result.success),
         broken=np.unique(np.fromiter((row[ROW_NUMBER] for row in rows), dtype=np.int64, count=len(rows))),
-        observed=result.result.get("observed_value"),
+        observed=observed,
         result=result,
     )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import date
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,14 +21,26 @@ Profile = dict[str, dict[str, float]]
 
 COMPARED = pa.schema(
     [("partition", pa.date32()), ("feature", pa.string())]
-    + [(name, pa.float64()) for name in ("mean", "mean_low", "mean_high", "filled", "filled_low")]
+    + [
+        (name, pa.float64())
+        for name in ("mean", "mean_low", "mean_high", "filled", "filled_low", "outliers", "outliers_high")
+    ]
 )
-"""``filled`` is the share of values that are not null; ``_low`` and ``_high`` come from training."""
+"""``filled`` is the share of values that are not null, ``outliers`` the share of those that lie outside the
+fences of training; ``_low`` and ``_high`` come from training."""
 
 # A day's mean scatters far less than single values, so three standard deviations of the values is a wide
 # band: it lets seasons pass and finds a changed unit or a join that lost its rows. Drift has its own room.
 _DEVIATIONS = 3.0
 _FILLED_TOLERANCE = 0.2
+# Tukey's outer fences (1977): beyond three interquartile ranges a value is far out.
+_FENCES = 3.0
+# How much more of a day than of training may lie far out: single outliers are life, a cluster is not. Of the
+# 61 nights of June and July 2013 ten are beyond this, all after storms.
+_OUTLIERS_TOLERANCE = 0.3
+# A feature of the whole day, or of one airport, lies far out wholly or not at all: that is a shift, for the
+# mean to find, not a cluster.
+_CLUSTER_VALUES = 10
 
 
 def profile(uc: UseCase, training: pa.Table) -> Profile:
@@ -35,6 +48,9 @@ def profile(uc: UseCase, training: pa.Table) -> Profile:
 
     ``mean_low`` and ``mean_high``: the training mean minus and plus three standard deviations.
     ``filled_low``: the training share of values that are not null, less 0.2.
+    ``fence_low`` and ``fence_high``: the quartiles minus and plus three times their distance; absent where
+    they are equal, for then most values are one and any other would be far out.
+    ``outliers_high``: the training share of values outside these fences, plus 0.3.
     """
     found: Profile = {}
     for name in uc.features.numeric:
@@ -48,6 +64,11 @@ def profile(uc: UseCase, training: pa.Table) -> Profile:
             "mean_high": mean + _DEVIATIONS * spread,
             "filled_low": max(0.0, len(values) / len(column) - _FILLED_TOLERANCE),
         }
+        first, third = pc.quantile(values, [0.25, 0.75]).to_pylist()
+        if third > first:
+            reach = _FENCES * (third - first)
+            fences = {"fence_low": first - reach, "fence_high": third + reach}
+            found[name] |= fences | {"outliers_high": _outliers(values, fences) + _OUTLIERS_TOLERANCE}
     return found
 
 
@@ -58,19 +79,33 @@ def compare(features: pa.Table, profiles: Mapping[date, Profile]) -> pa.Table:
         features: Feature rows with their ``partition`` (date32).
         profiles: The profile each partition is compared with; partitions without one are left out.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for day, known in profiles.items():
         part = features.filter(pc.equal(features["partition"], pa.scalar(day, pa.date32())))
         for name, bounds in known.items():
             # A feature that training had and the table lacks is the contract of the model to refuse.
             if name in part.column_names and part.num_rows:
-                values = pc.cast(part[name], pa.float64())
-                filled = 1 - values.null_count / part.num_rows
-                rows.append(
-                    {"partition": day, "feature": name, "mean": pc.mean(values).as_py(), "filled": filled}
-                    | bounds
-                )
+                rows.append({"partition": day, "feature": name} | side_by_side(part[name], bounds))
     return pa.Table.from_pylist(rows, schema=COMPARED)
+
+
+def side_by_side(column: pa.ChunkedArray, bounds: Mapping[str, float]) -> dict[str, float | None]:
+    """Return what a column of at least one row says (mean, filled, outliers), and the bounds of training."""
+    values = pc.cast(column, pa.float64())
+    known = values.drop_null()
+    clusters = "fence_low" in bounds and pc.count_distinct(known).as_py() >= _CLUSTER_VALUES
+    return {
+        "mean": pc.mean(values).as_py(),
+        "filled": 1 - values.null_count / len(values),
+        "outliers": _outliers(known, bounds) if clusters else None,
+        **{name: bounds.get(name) for name in ("mean_low", "mean_high", "filled_low", "outliers_high")},
+    }
+
+
+def _outliers(values: pa.ChunkedArray, fences: Mapping[str, float]) -> float:
+    """Return the share of values outside the fences."""
+    outside = pc.or_(pc.less(values, fences["fence_low"]), pc.greater(values, fences["fence_high"]))
+    return float(pc.sum(outside).as_py() / len(values))
 
 
 def remember(uc: UseCase, snapshot_hash: str, training: pa.Table) -> None:

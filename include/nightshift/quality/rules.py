@@ -83,9 +83,14 @@ def bind(suite: Suite, columns: Iterable[str], place: str) -> list[BoundRule]:
 
 
 def columns_of(kwargs: Mapping[str, Any]) -> list[str]:
-    """Return the columns that an expectation with these arguments reads."""
+    """Return the columns that an expectation with these arguments reads, its ``row_condition`` included."""
     single = [kwargs[name] for name in ("column", "column_A", "column_B") if name in kwargs]
-    return [*single, *kwargs.get("column_list", [])]
+    return [*single, *kwargs.get("column_list", []), *_conditioned(kwargs.get("row_condition", {}))]
+
+
+def _conditioned(condition: Mapping[str, Any]) -> list[str]:
+    named = [condition["column"]["name"]] if "column" in condition else []
+    return named + [name for part in condition.get("conditions", []) for name in _conditioned(part)]
 
 
 def unknown_columns(who: str, missing: Sequence[str], known: Iterable[str], place: str) -> DataError:

@@ -16,7 +16,8 @@ from nightshift.lake import tables
 from nightshift.lake.staging import Staged, read_staged, stage
 from nightshift.quality.quarantine import quarantine
 from nightshift.quality.reference import compare, recall
-from nightshift.quality.validate import check_conserved, validate
+from nightshift.quality.schema import check_schema, feature_columns
+from nightshift.quality.validate import by_size, check_conserved, validate
 from nightshift.usecase import UseCase
 
 
@@ -38,8 +39,36 @@ def validate_staged(
     if not staged:
         return []
     layer = staged[0].layer
+    items = {item.partition: item for item in staged}
+    accepted: dict[date, Staged] = {}
+    bad: dict[date, pa.Table] = {}
+    for group in by_size({day: item.rows for day, item in items.items()}):
+        _judge(uc, [items[day] for day in group], snapshot_of, accepted, bad)
+    # Only now that no batch stops: a partition that fails leaves the quarantine of the others as it was.
+    for day, rows in bad.items():
+        quarantine(uc, layer, day, rows)
+    return [accepted[item.partition] for item in staged]
+
+
+def _judge(
+    uc: UseCase,
+    staged: Sequence[Staged],
+    snapshot_of: Callable[[date], str | None] | None,
+    accepted: dict[date, Staged],
+    bad: dict[date, pa.Table],
+) -> None:
+    """Judge some partitions together; add to ``accepted`` what may be published, to ``bad`` what may not."""
+    layer = staged[0].layer
     rows = {item.partition: read_staged(item) for item in staged}
     together = pa.concat_tables(rows.values(), promote_options="permissive")
+    if layer == "features":
+        check_schema(
+            together,
+            feature_columns(uc),
+            rule="features.columns",
+            place=f"{uc.name}/{layer}, partitions {min(rows)} to {max(rows)}",
+            exact=False,
+        )
     validated = validate(
         uc,
         layer,
@@ -51,21 +80,17 @@ def validate_staged(
     )
     if layer == "features" and snapshot_of is not None:
         _compare_with_training(uc, together, snapshot_of)
-    accepted = []
     for item in staged:
+        day = item.partition
         good = validated.accepted.filter(
-            pc.equal(validated.accepted["partition"], pa.scalar(item.partition, pa.date32()))
+            pc.equal(validated.accepted["partition"], pa.scalar(day, pa.date32()))
         )
-        bad = validated.quarantined.filter(
-            pc.equal(validated.quarantined["partition"], item.partition.isoformat())
+        bad[day] = validated.quarantined.filter(pc.equal(validated.quarantined["partition"], day.isoformat()))
+        where = f"{uc.name}/{layer}, partition {day}"
+        check_conserved(item.rows, good.num_rows, bad[day].num_rows, where)
+        accepted[day] = (
+            stage(uc, layer, day, good, item.key_columns, item.build) if bad[day].num_rows else item
         )
-        where = f"{uc.name}/{layer}, partition {item.partition}"
-        check_conserved(item.rows, good.num_rows, bad.num_rows, where)
-        quarantine(uc, layer, item.partition, bad)
-        accepted.append(
-            stage(uc, layer, item.partition, good, item.key_columns, item.build) if bad.num_rows else item
-        )
-    return accepted
 
 
 def _entities(uc: UseCase, days: Sequence[date]) -> dict[date, list[str]]:

@@ -7,7 +7,8 @@ What Great Expectations has no words for stands in ``meta``, checked strictly. O
 * ``reason``: why the rule exists, in words a person on call understands.
 
 Of the suite: ``quarantine_at_most`` (a partition with a larger share of bad rows is no longer a few bad
-rows but a bad batch, and stops) and ``derived``, columns that exist only while the suite runs.
+rows but a bad batch, and stops), ``derived``, columns that exist only while the suite runs, and ``columns``,
+where no catalogue declares them: other columns, or other types, stop the batch before any rule is judged.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from nightshift.errors import DataError
+from nightshift.quality.schema import Kind
 from nightshift.settings import settings
 from nightshift.usecase import UseCase
 
@@ -66,6 +68,8 @@ class Derived(_Strict):
     """One column that exists only while the suite runs; exactly one key is given.
 
     ``local_day``: the day (``YYYY-MM-DD``, in the use case's time zone) of a timestamp column.
+    ``local_minute``: minutes on the clock after midnight, in the use case's time zone, of a timestamp column.
+    ``days_after``: days from the partition to a date, or to the local day of a timestamp.
     ``minutes``: minutes from the first timestamp column to the second; null if either is null.
     ``repeats``: 1 for a row that repeats an earlier row of its partition in every column, else 0.
     ``nulls``: in how many of these columns the row is null.
@@ -73,6 +77,8 @@ class Derived(_Strict):
     """
 
     local_day: str | None = None
+    local_minute: str | None = None
+    days_after: str | None = None
     minutes: tuple[str, str] | None = None
     repeats: Literal[True] | None = None
     nulls: tuple[str, ...] | None = None
@@ -81,9 +87,7 @@ class Derived(_Strict):
     @model_validator(mode="after")
     def _one_key(self) -> Derived:
         if len(self.model_fields_set) != 1:
-            raise ValueError(
-                "a derived column has exactly one of local_day, minutes, repeats, nulls, infinite"
-            )
+            raise ValueError(f"a derived column has exactly one of {', '.join(type(self).model_fields)}")
         return self
 
 
@@ -92,6 +96,7 @@ class SuiteMeta(_Strict):
 
     quarantine_at_most: float = Field(ge=0, le=1)
     derived: dict[str, Derived] = Field(default_factory=dict)
+    columns: dict[str, Kind] | None = None
     great_expectations_version: str | None = None
 
 

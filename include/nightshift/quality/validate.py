@@ -3,16 +3,19 @@
 ``validate`` takes one partition or many. Rules about rows are judged once for all of them; rules about
 volumes, shares and distributions are judged for each partition by itself, so a day gets the same answer
 alone or within a month.
+
+Memory is bounded: only columns that the suite reads are turned into a frame, and of those only some whole
+partitions at a time. A partition is never cut, since no part of it can say whether its keys are unique.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +28,8 @@ from nightshift.quality import engine
 from nightshift.quality.engine import ROW_NUMBER, Check, Finding
 from nightshift.quality.reports import Outcome, PartitionReport, write_reports
 from nightshift.quality.rows import to_plain
-from nightshift.quality.rules import BoundRule, bind, unknown_columns
+from nightshift.quality.rules import BoundRule, bind, columns_of, unknown_columns
+from nightshift.quality.schema import check_schema
 from nightshift.quality.suites import Derived, Suite, load_suite, suite_file
 from nightshift.usecase import UseCase
 
@@ -43,7 +47,11 @@ _NULL_RULES = {"expect_column_values_to_not_be_null", "expect_column_values_to_b
 # Enough to recognise what is wrong; the quarantine holds every row.
 _SAMPLE = 3
 _PAGE_SAMPLE = 20
+# Rows of whole partitions that are judged at once: many enough that a night and a month are one call, few
+# enough that the frame stays small beside the rows themselves. docs/validation.md has the figures.
+_CHUNK_ROWS = 200_000
 
+_Name = TypeVar("_Name")
 Numbers = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
@@ -117,48 +125,80 @@ def validate(
     """
     suite = load_suite(uc, suite_name)
     place = f"{uc.name}/{where}"
-    batch = _batch(uc, suite, data, partition_column, partitions, place)
-    rules = bind(suite, batch.frame.columns, place)
-    judged = _judge(batch, rules, context or {}, allow_empty=allow_empty, place=place)
+    if suite.meta.columns is not None:
+        check_schema(data, suite.meta.columns, rule=f"{suite.name}.columns", place=place, exact=True)
+    whole = _whole(data, partition_column, partitions, place)
+    rules = bind(suite, [*whole.rows.column_names, _PARTITION, *suite.meta.derived], place)
 
     bad = np.zeros(data.num_rows, dtype=bool)
-    for bound in rules:
-        if bound.severity == "quarantine":
-            bad |= judged.broken(bound.name)
-    for label, rows in batch.members.items():
-        judged.outcomes[label].append(_share_outcome(suite, int(bad[rows].sum()), len(rows)))
-
-    reports = write_reports(
-        uc.name,
-        suite_name,
-        [
-            PartitionReport(
-                label=label,
-                rows_in=len(rows),
-                quarantined=int(bad[rows].sum()),
-                outcomes=tuple(judged.outcomes[label]),
-                samples=tuple(batch.as_json(rows[bad[rows]][:_PAGE_SAMPLE])),
-            )
-            for label, rows in batch.members.items()
-        ],
-        judged.findings,
-    )
-    _stop_if_broken(uc, suite, judged.outcomes, reports, place)
+    outcomes: dict[str, list[Outcome]] = {}
+    quarantined = [QUARANTINE_SCHEMA.empty_table()]
+    reports: dict[str, str] = {}
+    for batch, numbers in _batches(uc, suite, whole, place):
+        judged = _judge(batch, rules, context or {}, allow_empty=allow_empty, place=place)
+        broken = np.zeros(len(batch.frame), dtype=bool)
+        for bound in rules:
+            if bound.severity == "quarantine":
+                broken |= judged.broken(bound.name)
+        for label, rows in batch.members.items():
+            judged.outcomes[label].append(_share_outcome(suite, int(broken[rows].sum()), len(rows)))
+        reports |= write_reports(
+            uc.name,
+            suite_name,
+            [
+                PartitionReport(
+                    label=label,
+                    rows_in=len(rows),
+                    quarantined=int(broken[rows].sum()),
+                    outcomes=tuple(judged.outcomes[label]),
+                    samples=tuple(batch.as_json(rows[broken[rows]][:_PAGE_SAMPLE])),
+                )
+                for label, rows in batch.members.items()
+            ],
+            judged.findings,
+        )
+        quarantined.append(_quarantined(batch, suite, rules, judged, np.flatnonzero(broken)))
+        outcomes |= judged.outcomes
+        bad[numbers] = broken
+    _stop_if_broken(uc, suite, outcomes, reports, place)
     return Validated(
         rows_in=data.num_rows,
         accepted=data.filter(pa.array(~bad)),
-        quarantined=_quarantined(batch, suite, rules, judged, np.flatnonzero(bad)),
-        warnings=_warnings(judged.outcomes, place),
+        quarantined=pa.concat_tables(quarantined),
+        warnings=_warnings(outcomes, place),
         reports=reports,
     )
+
+
+def by_size(rows: Mapping[_Name, int]) -> Iterator[list[_Name]]:
+    """Yield the names in their order, in groups of as many rows as are judged at once; a larger one alone."""
+    group: list[_Name] = []
+    size = 0
+    for name, count in rows.items():
+        if group and size + count > _CHUNK_ROWS:
+            yield group
+            group, size = [], 0
+        group.append(name)
+        size += count
+    if group:
+        yield group
 
 
 # The batch ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
+class _Whole:
+    """All that was handed in: rows without their partition, and for each row the place of its label."""
+
+    rows: pa.Table
+    labels: Numbers
+    days: dict[str, date | None]
+
+
+@dataclass(frozen=True)
 class _Batch:
-    """Rows without their partition, a frame of them with derived columns, and the rows of each partition."""
+    """Some whole partitions: their rows, a frame of the columns that the suite reads, and whose is which."""
 
     rows: pa.Table
     frame: pd.DataFrame
@@ -173,40 +213,29 @@ class _Batch:
         return [json.dumps(row, ensure_ascii=False) for row in to_plain(chosen)]
 
 
-def _batch(
-    uc: UseCase,
-    suite: Suite,
-    data: pa.Table,
-    partition_column: str | None,
-    partitions: Iterable[date] | None,
-    place: str,
-) -> _Batch:
+def _whole(
+    data: pa.Table, partition_column: str | None, partitions: Iterable[date] | None, place: str
+) -> _Whole:
     if partition_column is None:
-        rows, labels = data, pa.array([_WHOLE] * data.num_rows, pa.string())
-        days: dict[str, date | None] = {_WHOLE: None}
-    else:
-        rows, labels = data.drop_columns([partition_column]), pc.cast(data[partition_column], pa.string())
-        days = _days(labels, partitions, place)
-    frame = rows.to_pandas(types_mapper={pa.bool_(): pd.BooleanDtype()}.get)
-    frame[_PARTITION] = labels.to_pandas()
-    source_columns = list(frame.columns)
-    for name, derived in suite.meta.derived.items():
-        frame[name] = _derive(uc, derived, rows, frame[source_columns], place)
-    frame[ROW_NUMBER] = np.arange(len(frame))
-    position = pd.Categorical(frame[_PARTITION], categories=list(days)).codes
-    members = {label: np.flatnonzero(position == number) for number, label in enumerate(days)}
-    return _Batch(rows, frame, members, days)
+        return _Whole(data, np.zeros(data.num_rows, dtype=np.int64), {_WHOLE: None})
+    encoded = data[partition_column].combine_chunks().dictionary_encode(null_encoding="encode")
+    found = pc.cast(encoded.dictionary, pa.string()).to_pylist()
+    days = _days(found, partitions, place)
+    place_of = {label: position for position, label in enumerate(days)}
+    labels = np.array([place_of[label] for label in found], dtype=np.int64)[encoded.indices.to_numpy()]
+    return _Whole(data.drop_columns([partition_column]), labels, days)
 
 
-def _days(labels: pa.ChunkedArray, partitions: Iterable[date] | None, place: str) -> dict[str, date | None]:
-    found = set(pc.unique(labels).to_pylist())
+def _days(
+    found: Sequence[str | None], partitions: Iterable[date] | None, place: str
+) -> dict[str, date | None]:
     days: dict[str, date | None] = {}
     try:
-        wanted = partitions if partitions is not None else [date.fromisoformat(label) for label in found]
+        wanted = partitions if partitions is not None else [date.fromisoformat(str(label)) for label in found]
         days = {day.isoformat(): day for day in sorted(wanted)}
     except (TypeError, ValueError):
         pass  # what is no day is named below
-    if strange := sorted(map(str, found - set(days))):
+    if strange := sorted(str(label) for label in found if label not in days):
         raise DataError(
             f"rows belong to no partition that was asked for: {', '.join(strange[:_SAMPLE])}",
             rule="every row belongs to a partition that was asked for",
@@ -216,22 +245,91 @@ def _days(labels: pa.ChunkedArray, partitions: Iterable[date] | None, place: str
     return days
 
 
-def _derive(uc: UseCase, derived: Derived, rows: pa.Table, frame: pd.DataFrame, place: str) -> Any:
-    """Return the values of one derived column; ``frame`` is ``rows`` with the partition."""
+def _batches(uc: UseCase, suite: Suite, whole: _Whole, place: str) -> Iterator[tuple[_Batch, Numbers]]:
+    """Yield the partitions in groups, and the place of each row of a group among all rows."""
+    counts = np.bincount(whole.labels, minlength=len(whole.days))
+    sizes = {label: int(count) for label, count in zip(whole.days, counts, strict=True)}
+    groups = list(by_size(sizes))
+    first = 0
+    for group in groups:
+        if len(groups) == 1:
+            rows, numbers = whole.rows, np.arange(whole.rows.num_rows)
+        else:
+            numbers = np.flatnonzero((whole.labels >= first) & (whole.labels < first + len(group)))
+            rows = whole.rows.take(pa.array(numbers))
+        labels = whole.labels[numbers] - first
+        yield _batch(uc, suite, rows, labels, {label: whole.days[label] for label in group}, place), numbers
+        first += len(group)
+
+
+def _batch(
+    uc: UseCase, suite: Suite, rows: pa.Table, labels: Numbers, days: dict[str, date | None], place: str
+) -> _Batch:
+    derived = suite.meta.derived
+    read = {column for rule in suite.expectations for column in columns_of(rule.kwargs)}
+    frame = rows.select([name for name in rows.column_names if name in read]).to_pandas(
+        types_mapper={pa.bool_(): pd.BooleanDtype()}.get
+    )
+    frame[_PARTITION] = pa.array(list(days), pa.string()).take(pa.array(labels)).to_pandas()
+    for name in derived:
+        frame[name] = _derive(uc, derived[name], rows, frame[_PARTITION], place)
+    frame[ROW_NUMBER] = np.arange(rows.num_rows)
+    members = {label: np.flatnonzero(labels == number) for number, label in enumerate(days)}
+    return _Batch(rows, frame, members, days)
+
+
+def _derive(uc: UseCase, derived: Derived, rows: pa.Table, labels: pd.Series[Any], place: str) -> Any:
+    """Return the values of one derived column; ``labels`` are the partitions of the rows."""
     if derived.repeats:
-        return frame.duplicated().astype("int64")
+        return _repeats(rows, labels)
     if derived.infinite:
-        return np.isinf(frame.select_dtypes("float64").to_numpy()).sum(axis=1)
-    needed = list(derived.nulls or derived.minutes or [str(derived.local_day)])
+        floats = [column for column in rows.columns if pa.types.is_floating(column.type)]
+        count = np.zeros(rows.num_rows, dtype=np.int64)
+        for column in floats:
+            count += pc.fill_null(pc.is_inf(column), False).to_numpy()
+        return count
+    needed = list(
+        derived.nulls
+        or derived.minutes
+        or [str(derived.local_day or derived.local_minute or derived.days_after)]
+    )
     if missing := [name for name in needed if name not in rows.column_names]:
         raise unknown_columns("a derived column", missing, rows.column_names, place)
     if derived.nulls:
-        return frame[needed].isna().sum(axis=1)
-    if derived.local_day:
-        local = pc.cast(rows[derived.local_day], pa.timestamp("us", tz=uc.timezone))
-        return pc.strftime(local, format="%Y-%m-%d").to_pandas()
-    start, end = (pc.cast(pc.cast(rows[name], pa.int64()), pa.float64(), safe=False) for name in needed)
-    return pc.divide(pc.subtract(end, start), 60e6).to_pandas()
+        return sum(pc.is_null(rows[name], nan_is_null=True).to_numpy().astype("int64") for name in needed)
+    if derived.minutes:
+        start, end = (pc.cast(pc.cast(rows[name], pa.int64()), pa.float64(), safe=False) for name in needed)
+        return pc.divide(pc.subtract(end, start), 60e6).to_pandas()
+    moment = rows[needed[0]]
+    if pa.types.is_timestamp(moment.type):
+        moment = pc.local_timestamp(pc.cast(moment, pa.timestamp("us", tz=uc.timezone)))
+    if derived.local_minute:
+        return pc.add(pc.multiply(pc.hour(moment), 60), pc.minute(moment)).to_pandas()
+    if derived.days_after:
+        day = pc.cast(pc.cast(pc.floor_temporal(moment, unit="day"), pa.date32()), pa.int32())
+        of_partition = pc.cast(pc.cast(pa.array(labels, pa.string()), pa.date32()), pa.int32())
+        return pc.subtract(day, of_partition).to_pandas()
+    return pc.strftime(moment, format="%Y-%m-%d").to_pandas()
+
+
+def _repeats(rows: pa.Table, labels: pd.Series[Any]) -> Any:
+    """Return 1 for each row that repeats an earlier one of its partition in every column, else 0.
+
+    Column by column into one number a row, so that no second copy of the rows is made; only rows whose
+    numbers are equal are compared in full.
+    """
+    number = pd.util.hash_pandas_object(labels, index=False).to_numpy()
+    for column in rows.columns:
+        values = column.to_pandas()
+        if pa.types.is_floating(column.type):
+            values = values + 0.0  # -0.0 and 0.0 are equal, their bits are not
+        number = number * np.uint64(31) + pd.util.hash_pandas_object(values, index=False).to_numpy()
+    alike = np.flatnonzero(pd.Series(number).duplicated(keep=False))
+    compared = rows.take(pa.array(alike)).to_pandas()
+    compared[_PARTITION] = labels.to_numpy()[alike]
+    repeats = np.zeros(rows.num_rows, dtype=np.int64)
+    repeats[alike] = compared.duplicated()
+    return repeats
 
 
 # Judging --------------------------------------------------------------------------------------------

@@ -1,10 +1,38 @@
-"""Every test runs with the lake in a folder and in an S3 bucket."""
+"""Ten real nights, landed, built, validated and published as every night is; each test gets a copy."""
 
 from __future__ import annotations
 
+import shutil
+from datetime import date
+from pathlib import Path
+
 import pytest
 
+from nightshift import stages
+from nightshift.settings import settings
+from nightshift.usecase import UseCase, load_usecase
 
-@pytest.fixture(params=["file", "s3"])
-def storage(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+FIRST, LAST = date(2013, 1, 1), date(2013, 1, 10)
+
+
+@pytest.fixture(scope="session")
+def nights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("nights")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NIGHTSHIFT_HOME", str(home))
+        settings.cache_clear()
+        uc = load_usecase("flight_delays")
+        for source in uc.sources:
+            stages.land(uc, source, FIRST, LAST)
+        stages.load(uc, FIRST, LAST)
+        stages.publish_features(uc, stages.validate_features(uc, stages.build_features(uc, FIRST, LAST)))
+    settings.cache_clear()
+    return home
+
+
+@pytest.fixture
+def real(nights: Path, home: Path, flight_delays: UseCase) -> UseCase:
+    """The use case after these nights, with windows short enough for a snapshot of them."""
+    shutil.copytree(nights, home, dirs_exist_ok=True)
+    short = flight_delays.training.model_copy(update={"validation_days": 3, "holdout_days": 3})
+    return flight_delays.model_copy(update={"training": short})

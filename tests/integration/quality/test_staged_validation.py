@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,11 @@ def features(uc: UseCase, day: date, **changes: Any) -> pa.Table:
     columns |= {name: pa.array(["AA"] * COUNT) for name in uc.features.categorical}
     columns |= {
         "flight_id": pa.array([f"AA-{row}-{day}" for row in range(COUNT)]),
-        "scheduled_departure_at": pa.array([morning + timedelta(minutes=row % 300) for row in range(COUNT)]),
+        "scheduled_departure_at": pa.array([morning] * COUNT),
+        # Ten in the morning in New York.
+        "scheduled_departure_minute": pa.array([600] * COUNT),
+        "rotations_day": pa.array([20.0] * COUNT),
+        "departures_origin_hour": pa.array([20.0] * COUNT),
     }
     return pa.table(columns | changes)
 
@@ -38,15 +42,21 @@ def features(uc: UseCase, day: date, **changes: Any) -> pa.Table:
 def predictions(day: date, count: int = COUNT, **changes: Any) -> pa.Table:
     columns: dict[str, Any] = {
         "flight_id": [f"AA-{row}-{day}" for row in range(count)],
+        "scheduled_departure_at": [datetime(day.year, day.month, day.day, 14, tzinfo=UTC)] * count,
         "score": [row / count for row in range(count)],
         "decision": [row > 300 for row in range(count)],
-        **{name: ["1"] * count for name in ("model_version", "model_hash", "feature_version")},
+        **{name: ["1"] * count for name in ("model_version", "model_hash", "feature_version", "run_id")},
     }
     return pa.table(columns | changes)
 
 
 def staged(uc: UseCase, layer: str, day: date, rows: pa.Table) -> Staged:
     return stage(uc, layer, day, rows, [uc.entity])
+
+
+@pytest.fixture(params=["file", "s3"])
+def storage(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 def test_good_features_pass_untouched_and_a_bad_row_is_kept_aside(home: Path, flight_delays: UseCase) -> None:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pytest
 
 from nightshift.errors import DataError
-from nightshift.quality.validate import Validated, check_conserved, validate
+from nightshift.quality.validate import Validated, by_size, check_conserved, validate
 from nightshift.usecase import UseCase
 
 WriteSuite = Callable[..., Path]
@@ -101,6 +101,66 @@ def test_a_month_gives_the_same_rows_as_its_days_in_any_order(
     ).equals(ordered)
     assert together.warnings == [line for part in alone for line in part.warnings]
     assert together.warnings
+
+
+@pytest.mark.parametrize("chunk", [1, 30, 45])
+def test_chunks_of_whole_partitions_change_nothing(
+    flight_delays: UseCase,
+    write_suite: WriteSuite,
+    monkeypatch: pytest.MonkeyPatch,
+    home: Path,
+    chunk: int,
+) -> None:
+    first = {"type": "comparison", "column": {"name": "again"}, "operator": "==", "parameter": 0}
+    columns = ["partition", "name"]
+    write_suite(
+        VOLUME,
+        rule("repeated", "quarantine", "column_values_to_be_between", column="again", max_value=0),
+        rule("key", "quarantine", "compound_columns_to_be_unique", column_list=columns, row_condition=first),
+        POSITIVE,
+        rule("filled", "warn", "column_values_to_not_be_null", column="value", mostly=0.9),
+        rule("mean", "warn", "column_mean_to_be_between", column="value", min_value=1.4),
+        again={"repeats": True},
+    )
+    chance = random.Random(3)
+    rows = [
+        {
+            "day": day,
+            "name": chance.choice("abcdefghij"),
+            "value": chance.choice([None, 1.0, -0.0, 0.0, -4.0]),
+        }
+        for day in DAYS
+        for _ in range(20)
+    ]
+    chance.shuffle(rows)
+
+    def outcome() -> tuple[Validated, list[str]]:
+        result = judge(flight_delays, table(rows))
+        pages = sorted((home / "reports" / "flight_delays" / "trial").glob("*[0-9].json"))
+        return result, [file.read_text(encoding="utf-8") for file in pages]
+
+    whole, pages = outcome()
+    assert 0 < whole.quarantined.num_rows < len(rows)
+    assert whole.warnings
+    assert len(pages) == len(DAYS)
+    monkeypatch.setattr("nightshift.quality.validate._CHUNK_ROWS", chunk)
+    in_chunks, chunked_pages = outcome()
+    assert in_chunks == whole
+    assert chunked_pages == pages
+    # What stops one day stops them all, whichever chunk it is in.
+    with pytest.raises(DataError, match="2013-07-05: volume: 0 rows"):
+        judge(flight_delays, table([row for row in rows if row["day"] != DAYS[4]]), partitions=DAYS)
+
+
+def test_partitions_are_grouped_up_to_the_bound_and_never_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nightshift.quality.validate._CHUNK_ROWS", 10)
+    assert list(by_size({"a": 4, "b": 6, "c": 1, "d": 99, "e": 0, "f": 10})) == [
+        ["a", "b"],
+        ["c"],
+        ["d"],
+        ["e", "f"],
+    ]
+    assert list(by_size({})) == []
 
 
 @pytest.mark.parametrize("values", [[], [1.0]], ids=["empty", "far fewer"])
@@ -274,6 +334,16 @@ def test_pages_name_every_rule_and_load_nothing_from_outside(
     assert docs[0].name in text
     for content in (text, docs[0].read_text(encoding="utf-8")):
         assert not any(loader in content for loader in ("src=", "<link", "url(http", "@import"))
+
+
+def test_data_docs_show_what_a_rule_about_a_batch_saw(
+    flight_delays: UseCase, write_suite: WriteSuite, home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_suite(rule("mean", "warn", "column_mean_to_be_between", column="value", min_value=5))
+    judge(flight_delays, table(rows_of(DAYS[0], 1, 2, 2.75)))
+    (docs,) = home.glob("reports/flight_delays/trial/*.datadocs.html")
+    assert "1.9166666" in docs.read_text(encoding="utf-8")
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 def test_the_sum_of_rows_is_checked(flight_delays: UseCase, write_suite: WriteSuite) -> None:
