@@ -130,14 +130,14 @@ def validate_predictions(uc: UseCase, staged: Sequence[dict[str, Any]]) -> list[
 
 def publish_predictions(uc: UseCase, staged: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Publish validated predictions to the lake, then to the table that applications read."""
+    from nightshift.databases import url
     from nightshift.inference.publish import publish_predictions as publish
     from nightshift.inference.serving import serve
     from nightshift.lake.staging import Staged
-    from nightshift.services import postgres
 
     published = [publish(uc, Staged.model_validate(item)) for item in staged]
     for version in published:
-        serve(uc, version.partition, postgres.url("serving"))
+        serve(uc, version.partition, url("serving"))
     return [version.model_dump(mode="json") for version in published]
 
 

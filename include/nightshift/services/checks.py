@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from nightshift.errors import DataError
+from nightshift.secrets import secrets_folder
 from nightshift.services import airflow, mlflow, postgres, processes
-from nightshift.services.secrets import secrets_folder
 from nightshift.settings import settings
 
 # Below this the demo's data, logs and database do not fit.
