@@ -70,9 +70,11 @@ def land(
 
 def load(uc: UseCase, start: date, end: date) -> dict[str, int]:
     """Load the current raw objects of the nights ``start`` to ``end`` into the warehouse: rows per table."""
+    from nightshift.warehouse.engine import engine
     from nightshift.warehouse.load import load as load_raw
 
-    return load_raw(uc, start, end)
+    with engine().exclusive(uc.name):
+        return load_raw(uc, start, end)
 
 
 # Features -------------------------------------------------------------------------------------------
