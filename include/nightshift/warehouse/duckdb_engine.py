@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from nightshift.errors import TransientError
 from nightshift.settings import settings
+from nightshift.warehouse.engine import NoWarehouseError
 
 # How DuckDB words it when another process holds the file.
 _LOCKED = ("Could not set lock on file", "Conflicting lock is held", "being used by another process")
@@ -41,7 +42,7 @@ class DuckDBEngine:
         """Open the file; see ``Engine``."""
         file = _file()
         if read_only and not file.exists():
-            raise TransientError(f"there is no warehouse at {file} yet: nothing was loaded")
+            raise NoWarehouseError(f"there is no warehouse at {file} yet: nothing was loaded")
         try:
             connection = duckdb.connect(str(file), read_only=read_only)
         except duckdb.Error as error:

@@ -16,7 +16,12 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+from nightshift.errors import TransientError
 from nightshift.settings import settings
+
+
+class NoWarehouseError(TransientError):
+    """Nothing was loaded yet, so there is nothing to read."""
 
 
 class Connection(Protocol):
@@ -48,7 +53,7 @@ class Engine(Protocol):
         """Open a session and close it again, whatever happens.
 
         Args:
-            read_only: Whether a warehouse that does not exist yet is a ``TransientError``, not created.
+            read_only: Whether a warehouse that does not exist yet is a ``NoWarehouseError``, not created.
 
         Raises:
             TransientError: The warehouse is locked or out of reach, or the machine ran out of something.

@@ -18,6 +18,7 @@ from psycopg import sql
 
 from nightshift.databases import MAINTENANCE_DATABASE, url
 from nightshift.errors import DataError, TransientError
+from nightshift.warehouse.engine import NoWarehouseError
 
 DATABASE = "warehouse"
 
@@ -138,7 +139,7 @@ class PostgresEngine:
             if self._exists():
                 raise
         if read_only:
-            raise TransientError(f"there is no warehouse yet ({self.where()}): nothing was loaded")
+            raise NoWarehouseError(f"there is no warehouse yet ({self.where()}): nothing was loaded")
         self._create()
         return adbc.connect(url(DATABASE), autocommit=True)
 
