@@ -181,9 +181,7 @@ def warehouse() -> Finding:
     except NoWarehouseError:
         return Finding("warehouse", True, f"{used.where()}: not created yet")
     except TransientError as error:
-        cure = (
-            "wait for the build that uses it, or start the server that NIGHTSHIFT_POSTGRES_URL names"
-        )
+        cure = "wait for the build that uses it, or start the server that NIGHTSHIFT_POSTGRES_URL names"
         return Finding("warehouse", False, f"{used.where()}: {error}", cure)
 
 
