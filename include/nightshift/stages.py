@@ -70,9 +70,11 @@ def land(
 
 def load(uc: UseCase, start: date, end: date) -> dict[str, int]:
     """Load the current raw objects of the nights ``start`` to ``end`` into the warehouse: rows per table."""
+    from nightshift.warehouse.engine import engine
     from nightshift.warehouse.load import load as load_raw
 
-    return load_raw(uc, start, end)
+    with engine().exclusive(uc.name):
+        return load_raw(uc, start, end)
 
 
 # Features -------------------------------------------------------------------------------------------
@@ -130,14 +132,14 @@ def validate_predictions(uc: UseCase, staged: Sequence[dict[str, Any]]) -> list[
 
 def publish_predictions(uc: UseCase, staged: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Publish validated predictions to the lake, then to the table that applications read."""
+    from nightshift.databases import url
     from nightshift.inference.publish import publish_predictions as publish
     from nightshift.inference.serving import serve
     from nightshift.lake.staging import Staged
-    from nightshift.services import postgres
 
     published = [publish(uc, Staged.model_validate(item)) for item in staged]
     for version in published:
-        serve(uc, version.partition, postgres.url("serving"))
+        serve(uc, version.partition, url("serving"))
     return [version.model_dump(mode="json") for version in published]
 
 

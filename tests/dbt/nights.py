@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
+from typing import Any
 
 from nightshift.features.build import build
 from nightshift.lake import raw
@@ -48,5 +49,21 @@ class History:
     """A state folder whose warehouse was built for all nights at once."""
 
     home: Path
-    features: dict[date, str]
-    labels: dict[date, str]
+    staged: list[dict[str, Any]]
+
+    @property
+    def features(self) -> dict[date, str]:
+        """Content hash of each day's features."""
+        return self._hashes("features")
+
+    @property
+    def labels(self) -> dict[date, str]:
+        """Content hash of each day's labels."""
+        return self._hashes("labels")
+
+    def _hashes(self, layer: str) -> dict[date, str]:
+        return {
+            date.fromisoformat(item["partition"]): item["content_hash"]
+            for item in self.staged
+            if item["layer"] == layer
+        }

@@ -14,9 +14,10 @@ from nights import LAST
 
 from nightshift.errors import DataError, TransientError
 from nightshift.features.build import build, require_raw
+from nightshift.settings import settings
 from nightshift.usecase import UseCase
 from nightshift.warehouse import dbt
-from nightshift.warehouse.connection import connect, warehouse_file
+from nightshift.warehouse.engine import engine
 from nightshift.warehouse.load import load
 from nightshift.warehouse.read import read
 
@@ -24,10 +25,15 @@ _HOLD = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('held', flus
 
 
 @pytest.fixture
-def locked(built: Path) -> Iterator[None]:
-    """Another process has the warehouse open."""
+def out_of_use(built: Path, engine_name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Another process has the warehouse open, or its server is away."""
+    if engine_name == "postgres":
+        monkeypatch.setenv("NIGHTSHIFT_POSTGRES_URL", "postgresql://nobody:nothing@127.0.0.1:1/postgres")
+        settings.cache_clear()
+        yield
+        return
     with subprocess.Popen(
-        [sys.executable, "-c", _HOLD, str(warehouse_file())],
+        [sys.executable, "-c", _HOLD, str(built / "warehouse" / "warehouse.duckdb")],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -36,17 +42,17 @@ def locked(built: Path) -> Iterator[None]:
         assert holder.stdout.readline() == "held\n"
         yield
         holder.communicate("")
-    with connect():
+    with engine().connect():
         pass  # it is free again
 
 
-@pytest.mark.usefixtures("locked")
-def test_a_locked_warehouse_is_bad_luck(flight_delays: UseCase) -> None:
-    with pytest.raises(TransientError, match="open in another process"):
+@pytest.mark.usefixtures("out_of_use")
+def test_a_warehouse_that_cannot_be_used_is_bad_luck(flight_delays: UseCase) -> None:
+    with pytest.raises(TransientError, match=r"open in another process|out of reach"):
         load(flight_delays, LAST, LAST)
-    with pytest.raises(TransientError, match="open in another process"):
+    with pytest.raises(TransientError, match=r"open in another process|out of reach"):
         dbt.build(flight_delays, LAST, LAST)
-    with pytest.raises(TransientError, match="open in another process"):
+    with pytest.raises(TransientError, match=r"open in another process|out of reach"):
         read(flight_delays, "features_flight_delays", LAST, LAST)
 
 
@@ -72,10 +78,10 @@ def test_a_missing_snapshot_is_waited_for(built: Path, flight_delays: UseCase) -
 
 
 def test_a_failing_data_test_is_named_with_its_sql(built: Path, flight_delays: UseCase) -> None:
-    with connect() as connection:
+    with engine().connect() as connection:
         connection.execute(
             "insert into raw_flight_delays.schedules "
-            "select * from raw_flight_delays.schedules where partition = ? limit 1",
+            "select * from raw_flight_delays.schedules where partition = $1 limit 1",
             [LAST],
         )
     with pytest.raises(DataError) as failure:
@@ -97,7 +103,7 @@ def test_reading_before_anything_was_built_is_bad_luck(home: Path, flight_delays
     day = date(2013, 2, 1)
     with pytest.raises(TransientError, match="no warehouse"):
         read(flight_delays, "features_flight_delays", day, day)
-    with connect():
+    with engine().connect():
         pass
     with pytest.raises(TransientError, match="was not built yet"):
         read(flight_delays, "features_flight_delays", day, day)

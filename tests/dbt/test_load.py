@@ -10,17 +10,16 @@ from pathlib import Path
 from nights import LAST
 
 from nightshift.usecase import UseCase
-from nightshift.warehouse.connection import connect
+from nightshift.warehouse.engine import engine
 from nightshift.warehouse.load import load
 
 
 def _rows(table: str, day: date) -> int:
-    with connect(read_only=True) as connection:
-        found = connection.execute(
-            f"select count(*) from raw_flight_delays.{table} where partition = ?", [day]
-        ).fetchone()
-    assert found is not None
-    return int(found[0])
+    with engine().connect(read_only=True) as connection:
+        ((rows,),) = connection.execute(
+            f"select count(*) from raw_flight_delays.{table} where partition = $1", [day]
+        )
+    return int(rows)
 
 
 def test_a_night_loads_its_look_back_once(lake_only: Path, flight_delays: UseCase) -> None:

@@ -11,7 +11,7 @@ from nights import FIRST, LAST
 from nightshift.settings import settings
 from nightshift.usecase import UseCase
 from nightshift.warehouse import dbt
-from nightshift.warehouse.connection import connect
+from nightshift.warehouse.engine import engine
 
 
 def test_unit_tests_pass(built: Path, flight_delays: UseCase) -> None:
@@ -63,10 +63,10 @@ def test_features_rest_on_tested_ground(built: Path, flight_delays: UseCase) -> 
 
 def test_a_night_leaves_other_partitions_alone(built: Path, flight_delays: UseCase) -> None:
     def rows() -> list[tuple[object, ...]]:
-        with connect(read_only=True) as connection:
+        with engine().connect(read_only=True) as connection:
             return connection.execute(
                 "select partition, count(*) from flight_delays.features_flight_delays group by 1 order by 1"
-            ).fetchall()
+            )
 
     before = rows()
     assert (before[0][0], before[-1][0]) == (FIRST, LAST)
@@ -77,7 +77,7 @@ def test_a_night_leaves_other_partitions_alone(built: Path, flight_delays: UseCa
 def test_a_changed_column_rebuilds_instead_of_mixing_old_and_new(
     built: Path, flight_delays: UseCase, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with connect() as connection:
+    with engine().connect() as connection:
         connection.execute("alter table flight_delays.int_weather_eve drop column day_max_gust_mph")
     dbt.build(flight_delays, LAST, LAST)
     assert "the columns of a model changed" in caplog.text

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from nights import FIRST, LAST
+from nights import FIRST, LAST, History
 
 from nightshift import stages
 from nightshift.lake import raw, tables
@@ -24,15 +24,15 @@ CORRECTED = date(2013, 1, 10)
 Replace = Callable[..., None]
 
 
-def _publish(uc: UseCase, start: date, end: date, *, only_stale: bool = False) -> list[dict[str, object]]:
-    staged = stages.build_features(uc, start, end, only_stale=only_stale)
+def _mend(uc: UseCase) -> list[dict[str, object]]:
+    staged = stages.build_features(uc, FIRST, LAST, only_stale=True)
     return stages.publish_features(uc, staged)
 
 
 @pytest.fixture
-def published(built: Path, flight_delays: UseCase) -> UseCase:
+def published(built: Path, history: History, flight_delays: UseCase) -> UseCase:
     """Six weeks, built, published, and fresh."""
-    _publish(flight_delays, FIRST, LAST)
+    stages.publish_features(flight_delays, history.staged)
     assert find_stale(flight_delays) == []
     return flight_delays
 
@@ -62,7 +62,7 @@ def test_a_correction_makes_stale_what_read_it_and_one_rebuild_mends_that(
     wanted = nights(uc, stale)
     assert wanted["features"] == list(days(CORRECTED + DAY, CORRECTED + 28 * DAY))
 
-    rebuilt = _publish(uc, FIRST, LAST, only_stale=True)
+    rebuilt = _mend(uc)
     assert {(row["layer"], row["partition"]) for row in rebuilt} == {
         (item.layer, item.partition.isoformat()) for item in stale
     }
@@ -71,7 +71,7 @@ def test_a_correction_makes_stale_what_read_it_and_one_rebuild_mends_that(
     assert set(changed) <= {item.partition for item in stale}
     assert CORRECTED + DAY in changed
     assert find_stale(uc) == []
-    assert _publish(uc, FIRST, LAST, only_stale=True) == []
+    assert _mend(uc) == []
 
 
 def test_what_arrives_after_a_night_makes_nothing_of_that_night_stale(

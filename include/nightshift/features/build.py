@@ -20,6 +20,7 @@ from nightshift.lake.staging import Staged, stage
 from nightshift.partition import days
 from nightshift.usecase import UseCase
 from nightshift.warehouse import dbt
+from nightshift.warehouse.engine import engine
 from nightshift.warehouse.load import load, partitions_read, wanted
 from nightshift.warehouse.read import read
 
@@ -60,22 +61,24 @@ def build(uc: UseCase, start: date, end: date) -> dict[Layer, list[Staged]]:
         corrected. Both oldest first.
 
     Raises:
-        TransientError: Raw partitions are missing, or the warehouse is locked.
+        TransientError: Raw partitions are missing, or the warehouse is locked or out of reach.
         DataError: A model or a data test failed, or the relations do not have the columns that
             ``usecase.yml`` declares.
     """
     require_raw(uc, start, end)
-    manifests = wanted(uc, start, end)
-    build_id = record_build(uc, manifests)
-    load(uc, start, end, manifests)
-    dbt.build(uc, start, end)
-    features = read(uc, uc.features.relation, start, end)
+    first, last = _labelled(uc, start, end)
+    # Nights that overlap share partitions of the warehouse: none of these steps may fall between another's.
+    with engine().exclusive(uc.name):
+        manifests = wanted(uc, start, end)
+        build_id = record_build(uc, manifests)
+        load(uc, start, end, manifests)
+        dbt.build(uc, start, end)
+        features = read(uc, uc.features.relation, start, end)
+        labels = read(uc, uc.label.relation, first, last)
     columns = (uc.entity, "partition", uc.event_time, *uc.features.columns)
     staged: dict[Layer, list[Staged]] = {
         "features": list(_stage(uc, "features", _exactly(uc, features, columns), days(start, end), build_id))
     }
-    first, last = _labelled(uc, start, end)
-    labels = read(uc, uc.label.relation, first, last)
     staged["labels"] = list(_stage(uc, "labels", labels, days(first, last), build_id))
     return staged
 

@@ -17,9 +17,9 @@ from pathlib import Path
 import httpx
 import psycopg
 
+from nightshift.databases import WILDCARDS, local_address, url
+from nightshift.secrets import secret, secrets_folder, write_private
 from nightshift.services import postgres, processes
-from nightshift.services.postgres import WILDCARDS
-from nightshift.services.secrets import secret, secrets_folder, write_private
 from nightshift.settings import settings
 
 ADMIN = "admin"
@@ -50,7 +50,7 @@ _NO_TELEMETRY = {
 
 def address() -> str:
     """Return the URL of Airflow's UI and API on this machine."""
-    return f"http://{postgres.local_address(settings().host)}:{settings().airflow_port}"
+    return f"http://{local_address(settings().host)}:{settings().airflow_port}"
 
 
 def port() -> processes.Port:
@@ -113,8 +113,8 @@ def environment() -> dict[str, str]:
             "fernet_key": secret("airflow_fernet"),
         },
         "database": {
-            "sql_alchemy_conn": postgres.url(DATABASE, "psycopg2"),
-            "sql_alchemy_conn_async": postgres.url(DATABASE, "asyncpg"),
+            "sql_alchemy_conn": url(DATABASE, "psycopg2"),
+            "sql_alchemy_conn_async": url(DATABASE, "asyncpg"),
         },
         "api": {
             "host": now.host,
@@ -233,7 +233,7 @@ def _passwords_file() -> Path:
 def _revision() -> str:
     """Return the schema revision of the metadata database, empty when there is none."""
     try:
-        with psycopg.connect(postgres.url(DATABASE)) as connection:
+        with psycopg.connect(url(DATABASE)) as connection:
             row = connection.execute("select version_num from alembic_version").fetchone()
             return str(row[0]) if row else ""
     except psycopg.errors.UndefinedTable:

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
-from nightshift.errors import DataError
+from nightshift.errors import DataError, TransientError
+from nightshift.secrets import secrets_folder
 from nightshift.services import airflow, mlflow, postgres, processes
-from nightshift.services.secrets import secrets_folder
 from nightshift.settings import settings
 
 # Below this the demo's data, logs and database do not fit.
@@ -48,6 +48,7 @@ def everything() -> Iterator[Finding]:
         yield from free_ports()
         yield stale_records()
         yield whole_state()
+        yield warehouse()
         yield whole_tracking()
 
 
@@ -162,6 +163,26 @@ def whole_state() -> Finding:
         if finding:
             return finding
     return Finding("state", True, "whole")
+
+
+def warehouse() -> Finding:
+    """Check that the engine behind dbt can be used, unless it is the embedded server and not started."""
+    from nightshift.warehouse.engine import NoWarehouseError, engine
+
+    used = engine()
+    embedded = settings().warehouse == "postgres" and not settings().postgres_url
+    if embedded and not processes.alive(postgres.NAME):
+        return Finding("warehouse", True, f"{used.where()}: starts with `nightshift up`")
+    try:
+        with used.connect(read_only=True):
+            return Finding("warehouse", True, used.where())
+    except DataError as error:
+        return Finding("warehouse", False, f"{used.where()}: {error.message}", error.cure)
+    except NoWarehouseError:
+        return Finding("warehouse", True, f"{used.where()}: not created yet")
+    except TransientError as error:
+        cure = "wait for the build that uses it, or start the server that NIGHTSHIFT_POSTGRES_URL names"
+        return Finding("warehouse", False, f"{used.where()}: {error}", cure)
 
 
 def whole_tracking() -> Finding:

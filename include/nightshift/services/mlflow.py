@@ -6,7 +6,8 @@ import sys
 
 import httpx
 
-from nightshift.services import airflow, postgres, processes
+from nightshift.databases import local_address
+from nightshift.services import airflow, processes
 from nightshift.settings import settings
 
 NAME = "mlflow"
@@ -15,7 +16,7 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 def address() -> str:
     """Return the URL of MLflow's UI on this machine."""
-    return f"http://{postgres.local_address(settings().host)}:{settings().mlflow_port}"
+    return f"http://{local_address(settings().host)}:{settings().mlflow_port}"
 
 
 def port() -> processes.Port:

@@ -16,24 +16,20 @@ import subprocess
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from urllib.parse import quote, urlsplit, urlunsplit
 
 import psycopg
 from psycopg import sql
 
+from nightshift.databases import MAINTENANCE_DATABASE, USER, url
 from nightshift.errors import DataError
+from nightshift.secrets import secret, secrets_folder, write_private
 from nightshift.services import processes
-from nightshift.services.secrets import secret, secrets_folder, write_private
 from nightshift.settings import settings
 
 NAME = "postgres"
-_USER = "nightshift"
-_MAINTENANCE_DATABASE = "postgres"
 
 # PostgreSQL refuses to run as root; the wheel's own answer is a system user of this name.
 _SYSTEM_USER = "pgserver"
-
-WILDCARDS = ("0.0.0.0", "::")
 
 CURE = (
     "run `nightshift down`, delete {folder} and run `nightshift up`: Airflow's history and the served copy "
@@ -44,26 +40,6 @@ CURE = (
 def data_folder() -> Path:
     """Return the server's data folder."""
     return settings().home.resolve() / "postgres"
-
-
-def url(database: str, driver: str = "") -> str:
-    """Return the URL of ``database``; with a ``driver`` (``psycopg2``, ``asyncpg``) as SQLAlchemy wants it.
-
-    The embedded server's URL carries its password: keep it out of logs.
-    """
-    scheme = f"postgresql+{driver}" if driver else "postgresql"
-    if settings().postgres_url:
-        parts = urlsplit(settings().postgres_url)
-        return urlunsplit((scheme, parts.netloc, f"/{database}", parts.query, ""))
-    address = f"{local_address(settings().host)}:{settings().postgres_port}"
-    return f"{scheme}://{_USER}:{quote(secret('postgres'), safe='')}@{address}/{database}"
-
-
-def local_address(host: str) -> str:
-    """Return where this machine reaches a service that listens on ``host``."""
-    if host in WILDCARDS:
-        return "127.0.0.1"
-    return f"[{host}]" if ":" in host else host
 
 
 def port() -> processes.Port:
@@ -93,7 +69,7 @@ def start() -> None:
 
 def ensure_databases(names: Sequence[str]) -> None:
     """Create those of ``names`` that do not exist."""
-    with psycopg.connect(url(_MAINTENANCE_DATABASE), autocommit=True) as connection:
+    with psycopg.connect(url(MAINTENANCE_DATABASE), autocommit=True) as connection:
         existing = {row[0] for row in connection.execute("select datname from pg_database")}
         for name in names:
             if name not in existing:
@@ -102,7 +78,7 @@ def ensure_databases(names: Sequence[str]) -> None:
 
 def _answers() -> bool:
     try:
-        with psycopg.connect(url(_MAINTENANCE_DATABASE), connect_timeout=2):
+        with psycopg.connect(url(MAINTENANCE_DATABASE), connect_timeout=2):
             return True
     except psycopg.OperationalError:
         return False
@@ -191,7 +167,7 @@ def _initialise() -> None:
             [
                 str(_binaries() / "initdb"),
                 f"--pgdata={draft}",
-                f"--username={_USER}",
+                f"--username={USER}",
                 f"--pwfile={password}",
                 "--auth=scram-sha-256",
                 "--encoding=UTF8",

@@ -19,15 +19,13 @@ from typing import TYPE_CHECKING, Any, cast
 from nightshift.errors import DataError, NightshiftError, TransientError
 from nightshift.settings import settings
 from nightshift.usecase import UseCase
-from nightshift.warehouse.connection import connect, is_locked, warehouse_file
+from nightshift.warehouse.engine import engine
 
 if TYPE_CHECKING:
     from dbt.contracts.graph.manifest import Manifest
 
 log = logging.getLogger(__name__)
 
-# The machine's fault, not the data's: the same build may succeed later.
-_BAD_LUCK = ("No space left on device", "Out of Memory Error", "could not allocate", "Too many open files")
 # dbt's words when a model selects other columns than its table has.
 _COLUMNS_CHANGED = "The source and target schemas on this incremental model are out of sync"
 
@@ -50,7 +48,7 @@ def build(uc: UseCase, start: date, end: date, *, full: bool = False) -> dict[st
 
     Raises:
         DataError: A model or a test failed; the message names it, its compiled SQL and the reason.
-        TransientError: Another process holds the warehouse, or the machine ran out of something.
+        TransientError: The warehouse is locked or out of reach, or the machine ran out of something.
     """
     _require_free()
     variables = {
@@ -88,7 +86,7 @@ def docs(uc: UseCase) -> Path:
 
     Raises:
         DataError: dbt cannot describe the project.
-        TransientError: Another process holds the warehouse.
+        TransientError: The warehouse is locked or out of reach.
     """
     _require_free()
     outcome = run(uc, ["docs", "generate", "--static"])
@@ -177,7 +175,8 @@ def _environment(uc: UseCase) -> Iterator[None]:
     ours = {
         "NIGHTSHIFT_DBT_USECASE": uc.name,
         "NIGHTSHIFT_DBT_SCHEMA": uc.name,
-        "NIGHTSHIFT_DBT_DUCKDB_FILE": str(warehouse_file()),
+        "NIGHTSHIFT_DBT_TARGET": engine().name,
+        **engine().dbt_environment(),
         # dbt otherwise leaves a file with an id of this user in the project.
         "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
     }
@@ -194,8 +193,8 @@ def _environment(uc: UseCase) -> Iterator[None]:
 
 
 def _require_free() -> None:
-    """Fail before dbt is even imported if somebody else holds the warehouse."""
-    with connect():
+    """Fail before dbt is even imported if the warehouse cannot be used."""
+    with engine().connect():
         pass
 
 
@@ -204,7 +203,7 @@ def _raise_for_failures(uc: UseCase, outcome: Any, results: Sequence[Any], where
     if outcome.success and not failed:
         return
     messages = [str(r.message) for r in failed] or [str(outcome.exception)]
-    if any(is_locked(m) or any(words in m for words in _BAD_LUCK) for m in messages):
+    if any(engine().is_bad_luck(message) for message in messages):
         raise TransientError(f"dbt could not use the warehouse: {messages[0]}")
     if not failed:
         raise NightshiftError(f"dbt failed without naming a model ({where}): {messages[0]}")

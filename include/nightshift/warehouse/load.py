@@ -11,13 +11,12 @@ import logging
 from collections.abc import Mapping
 from datetime import date, timedelta
 
-import duckdb
 import pyarrow as pa
 
 from nightshift.lake import raw
 from nightshift.lake.raw import RawManifest
 from nightshift.usecase import ColumnType, Table, UseCase
-from nightshift.warehouse.connection import connect
+from nightshift.warehouse.engine import Connection, engine
 
 log = logging.getLogger(__name__)
 
@@ -59,17 +58,18 @@ def load(uc: UseCase, start: date, end: date, manifests: Manifests | None = None
         uc: The use case.
         start: First night.
         end: Last night.
-        manifests: What ``wanted`` returned; asked for when not given.
+        manifests: What ``wanted`` returned; asked for when not given. To be asked for within the
+            ``exclusive`` of the build: a build that waited for another must not put back what that one read.
 
     Returns:
         Rows loaded by this call, per table; all zero when everything was there.
 
     Raises:
-        TransientError: The warehouse is locked by another process.
+        TransientError: The warehouse is locked by another process, or out of reach.
         DataError: A raw object does not match its manifest.
     """
     manifests = wanted(uc, start, end) if manifests is None else manifests
-    with connect() as connection:
+    with engine().connect() as connection:
         connection.execute(f'create schema if not exists "{_schema(uc)}"')
         connection.execute(
             f'create table if not exists "{_schema(uc)}"._loaded '
@@ -114,24 +114,23 @@ def _schema(uc: UseCase) -> str:
     return f"raw_{uc.name}"
 
 
-def _create(connection: duckdb.DuckDBPyConnection, uc: UseCase, name: str, table: Table) -> None:
+def _create(connection: Connection, uc: UseCase, name: str, table: Table) -> None:
     columns = {"partition": "date"} | {column: _SQL_TYPES[c.type] for column, c in table.columns.items()}
     present = connection.execute(
-        "select column_name from information_schema.columns where table_schema = ? and table_name = ? "
+        "select column_name from information_schema.columns where table_schema = $1 and table_name = $2 "
         "order by ordinal_position",
         [_schema(uc), name],
-    ).fetchall()
+    )
     if [column for (column,) in present] == list(columns):
         return
     # New, or the catalogue has changed. Either way what is read will be loaded again from the lake.
-    definition = ", ".join(f'"{column}" {sql_type}' for column, sql_type in columns.items())
     connection.execute(f'drop table if exists "{_schema(uc)}"."{name}" cascade')
-    connection.execute(f'create table "{_schema(uc)}"."{name}" ({definition})')
-    connection.execute(f'delete from "{_schema(uc)}"._loaded where table_name = ?', [name])
+    connection.create_table(_schema(uc), name, columns)
+    connection.execute(f'delete from "{_schema(uc)}"._loaded where table_name = $1', [name])
 
 
 def _load_table(
-    connection: duckdb.DuckDBPyConnection,
+    connection: Connection,
     uc: UseCase,
     name: str,
     table: Table,
@@ -144,9 +143,9 @@ def _load_table(
     loaded: dict[date, str] = dict(
         connection.execute(
             f'select partition, content_hash from "{_schema(uc)}"._loaded '
-            "where table_name = ? and partition between ? and ?",
+            "where table_name = $1 and partition between $2 and $3",
             [name, first, last],
-        ).fetchall()
+        )
     )
     incoming = {day: m for day, m in sorted(wanted.items()) if loaded.get(day) != m.content_hash}
     # What the lake no longer has must go too, or features would rest on data that nobody can show.
@@ -160,16 +159,22 @@ def _load_table(
         f"({', '.join(repr(str(day)) for day in outdated)})"
     )
     connection.execute(f'delete from "{_schema(uc)}"."{name}" where {condition}')
-    connection.execute(f'delete from "{_schema(uc)}"._loaded where table_name = ? and {condition}', [name])
+    connection.execute(f'delete from "{_schema(uc)}"._loaded where table_name = $1 and {condition}', [name])
     if not incoming:
         return 0
     rows = pa.concat_tables(_rows(table, day, manifest) for day, manifest in incoming.items())
-    connection.register("incoming", rows)
-    connection.execute(f'insert into "{_schema(uc)}"."{name}" by name select * from incoming')
-    connection.unregister("incoming")
-    connection.executemany(
-        f'insert into "{_schema(uc)}"._loaded values (?, ?, ?)',
-        [[name, day, manifest.content_hash] for day, manifest in incoming.items()],
+    connection.append(_schema(uc), name, rows)
+    hashes = [manifest.content_hash for manifest in incoming.values()]
+    connection.append(
+        _schema(uc),
+        "_loaded",
+        pa.table(
+            {
+                "table_name": pa.array([name] * len(incoming), pa.string()),
+                "partition": pa.array(list(incoming), pa.date32()),
+                "content_hash": pa.array(hashes, pa.string()),
+            }
+        ),
     )
     log.info("loaded %d rows of %s.%s in %d partitions", rows.num_rows, _schema(uc), name, len(incoming))
     return int(rows.num_rows)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from datetime import date
 
-import duckdb
 import pyarrow as pa
 
 from nightshift.errors import TransientError
 from nightshift.usecase import UseCase
-from nightshift.warehouse.connection import connect
+from nightshift.warehouse.engine import engine
 
 
 def read(uc: UseCase, relation: str, start: date, end: date) -> pa.Table:
@@ -18,14 +17,15 @@ def read(uc: UseCase, relation: str, start: date, end: date) -> pa.Table:
     Timestamps come as UTC with microseconds. The order of rows means nothing.
 
     Raises:
-        TransientError: The relation was not built yet, or the warehouse is locked.
+        TransientError: The relation was not built yet, or the warehouse is locked or out of reach.
     """
-    with connect(read_only=True) as connection:
-        try:
-            return connection.sql(
-                f'select * from "{uc.name}"."{relation}" where partition between ? and ?', params=[start, end]
-            ).to_arrow_table()
-        except duckdb.CatalogException as error:
-            raise TransientError(
-                f"{uc.name}.{relation} is not in the warehouse: it was not built yet"
-            ) from error
+    with engine().connect(read_only=True) as connection:
+        built = connection.execute(
+            "select 1 from information_schema.tables where table_schema = $1 and table_name = $2",
+            [uc.name, relation],
+        )
+        if not built:
+            raise TransientError(f"{uc.name}.{relation} is not in the warehouse: it was not built yet")
+        return connection.query(
+            f'select * from "{uc.name}"."{relation}" where partition between $1 and $2', [start, end]
+        )

@@ -39,6 +39,27 @@ def test_a_warehouse_that_outlived_its_lake_is_explained(home: Path) -> None:
     assert f"delete {home / 'warehouse'}" in finding.cure
 
 
+def test_the_engine_in_use_is_looked_at(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    finding = checks.warehouse()
+    assert finding.passed
+    assert "DuckDB" in finding.detail
+    assert not (home / "warehouse" / "warehouse.duckdb").exists(), "looking at it made one"
+
+    monkeypatch.setenv("NIGHTSHIFT_WAREHOUSE", "postgres")
+    settings.cache_clear()
+    finding = checks.warehouse()
+    assert finding.passed
+    assert "starts with `nightshift up`" in finding.detail
+
+    monkeypatch.setenv("NIGHTSHIFT_POSTGRES_URL", "postgresql://me:hush@127.0.0.1:1/postgres")
+    settings.cache_clear()
+    finding = checks.warehouse()
+    assert not finding.passed
+    assert "database warehouse on 127.0.0.1:1" in finding.detail
+    assert "hush" not in finding.detail + finding.cure
+    assert "NIGHTSHIFT_POSTGRES_URL" in finding.cure
+
+
 def test_the_environment_is_the_one_that_constraints_list() -> None:
     finding = checks.package_versions()
     assert finding.passed, finding.detail

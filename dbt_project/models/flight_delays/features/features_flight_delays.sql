@@ -27,7 +27,8 @@ weather as (
 
 ),
 
-lagged as (
+-- Joined once a grouping: PostgreSQL would otherwise scan a copy of it each time, without statistics.
+lagged as not materialized (
 
     select * from {{ ref('int_performance_lagged') }}
     where {{ in_window('nights') }}

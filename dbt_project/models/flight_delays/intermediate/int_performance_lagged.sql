@@ -1,3 +1,6 @@
+{# Features look up one group of one night, once a grouping. #}
+{{ config(indexes=index_on(['partition', 'grouping_name', 'member'])) }}
+
 -- Each day counts for the nights that follow it, up to the longest lag, once it was known to them.
 {% set measures = [
     'flights', 'arrived', 'arrived_late', 'arrival_delay_minutes',

@@ -4,7 +4,7 @@ import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from nightshift.services.secrets import secret
+from nightshift.secrets import secret
 
 
 def test_a_secret_is_made_once_even_by_many_at_once(home: Path) -> None:
