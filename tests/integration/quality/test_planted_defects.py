@@ -31,7 +31,7 @@ from nightshift.sources.registry import open_connector
 from nightshift.training.snapshot import load_parts, snapshot
 from nightshift.usecase import UseCase
 from nightshift.warehouse import dbt
-from nightshift.warehouse.connection import connect
+from nightshift.warehouse.engine import engine
 
 DAY, LAST = date(2013, 1, 8), date(2013, 1, 10)
 SUMMER, SPRING, AUTUMN = date(2013, 7, 2), date(2013, 3, 10), date(2013, 11, 3)
@@ -226,7 +226,7 @@ def test_unusual_raw_batches_are_warned_of(
     ],
 )
 def test_what_tables_say_of_each_other_is_checked_by_dbt(real: UseCase, damage: str, named: str) -> None:
-    with connect() as connection:
+    with engine().connect() as connection:
         connection.execute(damage)
     with pytest.raises(DataError, match=named):
         dbt.build(real, LAST, LAST)

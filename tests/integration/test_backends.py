@@ -1,0 +1,92 @@
+"""The whole loop on every pair of storage and warehouse ends with the same content."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from typing import Any
+
+import boto3
+import psycopg
+import pytest
+from tests.benchmarks.one_process import bootstrap, run
+
+from nightshift.cli.status import of_usecase
+from nightshift.monitoring.staleness import find_stale
+from nightshift.registry import deployments
+from nightshift.settings import settings
+from nightshift.usecase import Trainer, UseCase, load_usecase
+
+THROUGH = date(2013, 2, 3)
+NIGHTS = [THROUGH + timedelta(days=1), THROUGH + timedelta(days=2)]
+DEFAULT = ("file", "duckdb")
+OTHERS = [("s3", "duckdb"), ("file", "postgres"), ("s3", "postgres")]
+
+Backend = tuple[str, str]
+
+
+def _usecase() -> UseCase:
+    """The real one, with windows that fit five weeks and a training that takes a moment."""
+    whole = load_usecase("flight_delays")
+    trainers = {"xgboost": Trainer(kind="xgboost", params={"rounds": 40, "max_depth": 3})}
+    training = {"validation_days": 5, "holdout_days": 4, "trainers": trainers}
+    return whole.model_copy(update={"training": whole.training.model_copy(update=training)})
+
+
+def _loop(uc: UseCase) -> dict[str, Any]:
+    """Bootstrap, run two nights, and return what they leave: hashes, counts, model, verdicts, quality."""
+    bootstrap(uc, THROUGH)
+    for night in NIGHTS:
+        run(uc, night)
+    assert find_stale(uc) == []
+    champion = deployments.newest(uc)
+    assert champion is not None
+    return of_usecase(uc) | {"model_hash": champion.model_hash}
+
+
+@pytest.fixture(scope="module")
+def looped(
+    postgres: str, s3_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> dict[Backend, dict[str, Any]]:
+    """What the loop leaves on each pair, each in a state folder, a bucket and databases of its own."""
+    left: dict[Backend, dict[str, Any]] = {}
+    for lake, warehouse in (DEFAULT, *OTHERS):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("NIGHTSHIFT_HOME", str(tmp_path_factory.mktemp(f"{lake}-{warehouse}")))
+            patch.setenv("NIGHTSHIFT_WAREHOUSE", warehouse)
+            patch.setenv("NIGHTSHIFT_POSTGRES_URL", postgres)
+            if lake == "s3":
+                for name, value in s3_environment.items():
+                    patch.setenv(name, value)
+                boto3.client("s3").create_bucket(Bucket=f"loop-{warehouse}")
+                patch.setenv("NIGHTSHIFT_LAKE", f"s3://loop-{warehouse}/lake")
+            settings.cache_clear()
+            _empty_databases(postgres)
+            left[lake, warehouse] = _loop(_usecase())
+        settings.cache_clear()
+    return left
+
+
+def _empty_databases(server: str) -> None:
+    with psycopg.connect(server, autocommit=True) as connection:
+        for name in ("serving", "warehouse"):
+            connection.execute(f"drop database if exists {name} with (force)")  # type: ignore[arg-type]
+            connection.execute(f"create database {name}")  # type: ignore[arg-type]
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("backend", OTHERS, ids="-".join)
+@pytest.mark.parametrize("layer", ["raw", "features", "predictions"])
+def test_every_pair_ends_with_the_same_content(
+    looped: dict[Backend, dict[str, Any]], backend: Backend, layer: str
+) -> None:
+    assert looped[DEFAULT][layer]["partitions"] >= len(NIGHTS)
+    assert looped[backend][layer]["content_hash"] == looped[DEFAULT][layer]["content_hash"]
+
+
+@pytest.mark.parametrize("backend", OTHERS, ids="-".join)
+def test_every_pair_trains_the_same_model_and_judges_alike(
+    looped: dict[Backend, dict[str, Any]], backend: Backend
+) -> None:
+    assert looped[backend] == looped[DEFAULT]
+    assert set(looped[DEFAULT]["drift"]) == {night.isoformat() for night in NIGHTS}
+    assert set(looped[DEFAULT]["predictions"]["observed"]) == {NIGHTS[0].isoformat()}
