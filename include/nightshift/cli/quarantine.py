@@ -136,7 +136,7 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
                 f"cannot read {setting!r}",
                 rule="--set takes column=value, each column once; nothing after the sign means null",
                 where="--set",
-                cure="write it as --set seats=180",
+                cure="write it as --set column=12",
             )
         values[column] = value or None
     return values

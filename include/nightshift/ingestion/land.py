@@ -228,10 +228,11 @@ def _land_snapshots(
 
 
 def _keep_what_later_nights_saw(uc: UseCase, source: str, table: str, day: date, extract: Extract) -> None:
-    """Land the first snapshot after ``day`` that differs from ``extract``, which is about to land on ``day``.
+    """Land every change after ``day``, on which ``extract`` is about to land, that later nights saw.
 
     A later night that found what was in force before ``day`` landed nothing, and would now seem to have found
-    ``extract``. This comes before ``day`` is landed, so that a run that is killed in between is done again.
+    ``extract``. The latest change lands first and ``day`` itself last, so that whoever is killed in between
+    leaves the days before what has landed to be looked at again.
     """
     later = _days_after(uc, source, table, day)
     if not later:
@@ -239,17 +240,20 @@ def _keep_what_later_nights_saw(uc: UseCase, source: str, table: str, day: date,
     lag = timedelta(days=uc.sources[source].tables[table].lag_days)
     wanted = {after: uc.as_of(after + lag) for after in later}
     extracts = _extract(uc, source, table, wanted)
-    for after in later:
-        if extracts[after].table.equals(extract.table):
-            continue
+    seen = [extract, *(extracts[after] for after in later)]
+    changes = [
+        after
+        for before, after in zip(seen, later, strict=False)
+        if not extracts[after].table.equals(before.table)
+    ]
+    for after in reversed(changes):
         try:
             judged = judge(uc, source, table, {after: extracts[after]})
         except DataError as error:
             # Its own night ended so too, and landed nothing.
             log.warning("%s.%s: %s is left as it is: %s", source, table, after, error.message)
-            continue
-        land_judged(uc, source, table, judged, {after: wanted[after]})
-        return
+        else:
+            land_judged(uc, source, table, judged, {after: wanted[after]})
 
 
 def _days_after(uc: UseCase, source: str, table: str, day: date) -> list[date]:
