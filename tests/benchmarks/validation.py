@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-import resource
+import re
 import subprocess
 import sys
 import tempfile
@@ -32,11 +32,11 @@ SIZES = {"one day": 1, "one month": 31, "half a million rows": 545, "a million r
 
 
 def main() -> None:
-    """Measure every size, spread over its days, and the largest once more as one partition."""
+    """Measure every size spread over its days, and one as a single partition, whose rows are bad."""
     console = Console(width=110, highlight=False)
     for name, count in SIZES.items():
         console.print(name, _fresh(count, "days"))
-    console.print("a million rows in one partition", _fresh(max(SIZES.values()), "one"))
+    console.print("half a million rows in one partition", _fresh(SIZES["half a million rows"], "one"))
 
 
 def _fresh(count: int, partitions: str) -> dict[str, float]:
@@ -61,6 +61,8 @@ def _measure(count: int, partitions: str) -> dict[str, float]:
     )
     # Great Expectations takes seconds to import, which a process pays once.
     _validated(rows.slice(0, 1000))
+    # Reading the files took memory too: from here on, Linux keeps the peak anew.
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     before = _peak()
     start = time.perf_counter()
     _validated(rows)
@@ -79,14 +81,15 @@ def _validated(rows: pa.Table) -> None:
             load_usecase("flight_delays"), "raw_flights", rows, partition_column="partition", where="bench"
         )
     except DataError as error:
-        # The days of a million rows in one partition are too many for one day, and said to be at the end.
+        # Many days in one partition are wrong by these rules, which is said only after all were judged.
         if "volume" not in error.rule and "on_its_day" not in error.rule and "at_most" not in error.rule:
             raise
 
 
 def _peak() -> float:
-    """Return the most memory that this process ever held, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    """Return the most memory that this process held since the peak was last kept anew, in MB."""
+    (line,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
+    return int(line) * 1024 / 1e6
 
 
 if __name__ == "__main__":

@@ -35,11 +35,11 @@ _DEVIATIONS = 3.0
 _FILLED_TOLERANCE = 0.2
 # Tukey's outer fences (1977): beyond three interquartile ranges a value is far out.
 _FENCES = 3.0
-# How much more of a day than of training may lie far out: single outliers are life, a cluster is not. Of the
-# 61 nights of June and July 2013 ten are beyond this, all after storms.
+# How much more of a day than of training may lie far out: single outliers are life, a cluster is not.
+# docs/validation.md says on how many real days more of them did.
 _OUTLIERS_TOLERANCE = 0.3
-# A feature of the whole day, or of one airport, lies far out wholly or not at all: that is a shift, for the
-# mean to find, not a cluster.
+# A feature of the whole day, or of a few large groups, lies far out wholly or not at all: that is a shift,
+# for the mean to find, not a cluster.
 _CLUSTER_VALUES = 10
 
 

@@ -157,8 +157,10 @@ def validate(
             ],
             judged.findings,
         )
-        quarantined.append(_quarantined(batch, suite, rules, judged, np.flatnonzero(broken)))
         outcomes |= judged.outcomes
+        if not _stops(judged.outcomes):
+            # Of a batch that stops nothing is kept, and its bad rows may be all there are.
+            quarantined.append(_quarantined(batch, suite, rules, judged, np.flatnonzero(broken)))
         bad[numbers] = broken
     _stop_if_broken(uc, suite, outcomes, reports, place)
     return Validated(
@@ -546,6 +548,15 @@ def _in_words(bound: BoundRule) -> str:
 # What follows from them -----------------------------------------------------------------------------
 
 
+def _stops(outcomes: Mapping[str, Sequence[Outcome]]) -> list[tuple[str, Outcome]]:
+    return [
+        (label, outcome)
+        for label, judged in outcomes.items()
+        for outcome in judged
+        if outcome.severity == "stop" and outcome.success is False
+    ]
+
+
 def _stop_if_broken(
     uc: UseCase,
     suite: Suite,
@@ -553,12 +564,7 @@ def _stop_if_broken(
     reports: Mapping[str, str],
     place: str,
 ) -> None:
-    broken = [
-        (label, outcome)
-        for label, judged in outcomes.items()
-        for outcome in judged
-        if outcome.severity == "stop" and outcome.success is False
-    ]
+    broken = _stops(outcomes)
     if not broken:
         return
     lines = []
