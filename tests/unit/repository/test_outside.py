@@ -16,7 +16,7 @@ MAKEFILE = (PROJECT / "Makefile").read_text(encoding="utf-8")
 PAGES = [
     PROJECT / "README.md",
     PROJECT / "CONTRIBUTING.md",
-    PROJECT / "docs" / "benchmarks.md",
+    *sorted((PROJECT / "docs").glob("*.md")),
     *sorted((PROJECT / "docs" / "decisions").glob("*.md")),
 ]
 
@@ -51,6 +51,7 @@ def test_named_targets_commands_and_files_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     targets = set(re.findall(r"^([.a-z-]+):", MAKEFILE, re.M))
     commands = {command.callback.__name__ for command in app.registered_commands if command.callback}
+    commands |= {group.name for group in app.registered_groups if group.name}
     assert set(re.findall(r"(?:`|^)make ([.a-z]+)", text, re.M)) <= targets
     assert set(re.findall(r"`nightshift ([a-z]+)", text)) <= commands
     folders = "dags|dbt_project|docker|docs|expectations|include|plugins|tests"
