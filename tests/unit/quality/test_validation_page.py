@@ -10,7 +10,7 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parents[3]
 PAGE = (PROJECT / "docs" / "validation.md").read_text(encoding="utf-8")
 TABLE = PAGE.split("## Six classes at six stages")[1].split("\n## ")[0]
-PLANTED = PROJECT / "tests" / "integration" / "quality" / "test_planted_defects.py"
+PLANTED = PROJECT / "tests" / "integration" / "quality" / "test_six_classes.py"
 
 
 def cases_of_tests(source: str) -> dict[str, set[str]]:
