@@ -86,10 +86,13 @@ def build_features(uc: UseCase, start: date, end: date, *, only_stale: bool = Fa
 
     if not only_stale:
         return [item.model_dump(mode="json") for items in build(uc, start, end).values() for item in items]
-    stale = {(item.layer, item.partition) for item in _stale(uc, start, end)}
+    from nightshift.monitoring.staleness import nights
+
+    found = _stale(uc, start, end)
+    stale = {(item.layer, item.partition) for item in found}
     return [
         item.model_dump(mode="json")
-        for first, last in spans(_nights(uc, "features", start, end, only_stale=True))
+        for first, last in spans(night for night in nights(uc, found)["features"] if start <= night <= end)
         for items in build(uc, first, last).values()
         for item in items
         if (item.layer, item.partition) in stale
@@ -137,10 +140,12 @@ def publish_predictions(uc: UseCase, staged: Sequence[dict[str, Any]]) -> list[d
     from nightshift.inference.serving import serve
     from nightshift.lake.staging import Staged
 
-    published = [publish(uc, Staged.model_validate(item)) for item in staged]
-    for version in published:
+    published = []
+    for item in staged:
+        version = publish(uc, Staged.model_validate(item))
         serve(uc, version.partition, url("serving"))
-    return [version.model_dump(mode="json") for version in published]
+        published.append(version.model_dump(mode="json"))
+    return published
 
 
 # Monitoring -----------------------------------------------------------------------------------------

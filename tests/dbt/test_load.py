@@ -7,8 +7,10 @@ from collections.abc import Callable
 from datetime import date, timedelta
 from pathlib import Path
 
+import pytest
 from nights import LAST
 
+from nightshift.errors import DataError
 from nightshift.usecase import UseCase
 from nightshift.warehouse.engine import engine
 from nightshift.warehouse.load import load
@@ -51,3 +53,26 @@ def test_what_the_lake_no_longer_has_leaves_the_warehouse(built: Path, flight_de
     shutil.rmtree(folder)
     load(flight_delays, LAST, LAST)
     assert _rows("flights", day) == 0
+
+
+def _retyped(uc: UseCase, table: str, column: str, kind: str) -> UseCase:
+    content = uc.model_dump()
+    (source,) = content["sources"].values()
+    source["tables"][table]["columns"][column]["type"] = kind
+    return UseCase.model_validate(content)
+
+
+def test_a_column_of_a_new_type_is_loaded_again_as_that(built: Path, flight_delays: UseCase) -> None:
+    changed = _retyped(flight_delays, "planes", "seats", "float64")
+    assert load(changed, LAST, LAST)["planes"] == 3322
+    with engine().connect(read_only=True) as connection:
+        seats = connection.query("select seats, seats + 0.5 as more from raw_flight_delays.planes limit 1")
+    assert str(seats.schema.field("seats").type) == "double"
+    assert set(load(changed, LAST, LAST).values()) == {0}
+
+
+def test_what_does_not_fit_a_new_type_is_refused(built: Path, flight_delays: UseCase) -> None:
+    changed = _retyped(flight_delays, "planes", "manufacturer", "int64")
+    with pytest.raises(DataError, match="manufacturer"):
+        load(changed, LAST, LAST)
+    assert set(load(flight_delays, LAST, LAST).values()) == {0}, "the table is as it was"

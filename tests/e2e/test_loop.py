@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from nightshift.cli.main import app
 from nightshift.ingestion.land import judge, land_judged
-from nightshift.lake import raw, tables
+from nightshift.lake import lineage, raw, tables
 from nightshift.monitoring.staleness import find_stale
 from nightshift.partition import days
 from nightshift.registry import deployments
@@ -183,11 +183,22 @@ def test_a_corrected_day_makes_stale_what_read_it_and_one_run_mends_exactly_that
         assert {item.partition for item in stale if item.layer == layer} == scored
     assert {item.partition for item in stale if item.layer == "monitoring_observed"} == set(NIGHTS)
 
+    listed = {(item.layer, item.partition) for item in stale}
+    marks = {layer: lineage.build_ids(uc, layer) for layer in ("features", "labels")}
+    runs = len(bootstrapped.api.runs(bootstrapped.dag("rebuild")))
+
     invoke("stale", "--rebuild")
 
     assert find_stale(uc) == []
     assert "nothing is stale" in invoke("stale")
-    listed = {(item.layer, item.partition) for item in stale}
+    assert len(bootstrapped.api.runs(bootstrapped.dag("rebuild"))) == runs + 1
+    built = {
+        (layer, day)
+        for layer, known in marks.items()
+        for (day, content), builds in lineage.build_ids(uc, layer).items()
+        if set(builds) - set(known.get((day, content), []))
+    }
+    assert built == {item for item in listed if item[0] in marks}
     for layer in layers:
         after = tables.partition_versions(uc, layer)
         assert list(after) == list(before[layer])

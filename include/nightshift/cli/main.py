@@ -172,6 +172,8 @@ def stale(
                 command.print_stale(uc, found)
             if rebuild and found:
                 command.rebuild(uc, found)
+            elif found and not as_json:
+                typer.echo("The same command with --rebuild has Airflow build these again.")
 
 
 @app.command()

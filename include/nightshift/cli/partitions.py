@@ -77,11 +77,19 @@ def restore_version(uc: UseCase, layer: str, partition: date, version: int) -> s
             where=f"{uc.name}, {layer}, partition {partition}",
             cure="ingest the partition again from the source as it should be",
         )
+    if partition not in tables.partition_versions(uc, layer, version):
+        raise DataError(
+            f"{layer} {partition} was not there at version {version}",
+            rule="a partition is rolled back to a content that it has had",
+            where=f"{uc.name}, {layer}, partition {partition}",
+            cure=f"`nightshift versions {layer} {partition}` lists them",
+        )
     now = tables.restore_partition(uc, layer, partition, version)
-    held = f"{now.rows} rows, {now.content_hash[:12]}" if now else "nothing, as it did then"
+    assert now is not None  # it was there
     return (
-        f"{layer} {partition} holds what it held at version {version}: {held}\n"
-        "what was made from it since is stale now, and so may it be: see `nightshift stale`"
+        f"{layer} {partition} holds what it held at version {version}: {now.rows} rows, "
+        f"{now.content_hash[:12]}\n"
+        "What was made from it since is stale now, and so may it be: see `nightshift stale`."
     )
 
 

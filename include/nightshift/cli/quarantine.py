@@ -105,7 +105,9 @@ def print_rows(uc: UseCase, suite: str, partition: date, rows: Sequence[KeptRow]
         console.print(f"\n{item.row_id}  {item.rule}", markup=False, style="bold")
         console.print(f"  {item.reason}", markup=False)
         for name, value in item.row.items():
-            fixed = "" if item.fixed is None or item.fixed[name] == value else f"  ->  {item.fixed[name]}"
+            fixed = (
+                "" if item.fixed is None or item.fixed.get(name) == value else f"  ->  {item.fixed.get(name)}"
+            )
             console.print(f"  {name:<28} {'' if value is None else value}{fixed}", markup=False)
     if suite not in _raw_suites(uc):
         console.print(

@@ -29,7 +29,6 @@ def print_stale(uc: UseCase, stale: Sequence[Stale]) -> None:
             stretch = f"{first}" if first == last else f"{first} to {last}"
             table.add_row(layer, stretch, str((last - first).days + 1), because[last])
     console.print(table)
-    console.print("Build exactly these again: nightshift stale --rebuild")
 
 
 def rebuild(uc: UseCase, stale: Sequence[Stale]) -> str:

@@ -116,7 +116,8 @@ def record_fixes(
     says = says_now(recorded)
     wanted: dict[str, Row] = {}
     for identity, values in changes.items():
-        after = _changed(uc, source, table, known[identity], values)
+        # On top of what earlier fixes say: one of another column is not to undo them.
+        after = _changed(uc, source, table, final(known[identity], says), values)
         if after != final(known[identity], says):
             wanted[identity] = after
     _refuse_taken_keys(uc, suite, partition, known, wanted, accepted=accepted, kept=kept, says=says)

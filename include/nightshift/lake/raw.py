@@ -173,11 +173,13 @@ def read_content(uc: UseCase, source: str, table: str, partition: date, content_
     Raises:
         DataError: The object was changed or damaged.
     """
-    key = object_key(_folder(uc, source, table, partition), content_hash)
-    try:
-        return read_object(key, content_hash, uc.sources[source].tables[table].key)
-    except NoSuchObjectError:
-        return None
+    for manifest in versions(uc, source, table, partition):
+        if manifest.content_hash == content_hash:
+            try:
+                return read_object(manifest.object_key, content_hash, manifest.key_columns)
+            except NoSuchObjectError:
+                return None
+    return None
 
 
 def expire(uc: UseCase, before: date) -> int:

@@ -43,6 +43,7 @@ def sweep(uc: UseCase, today: date) -> dict[str, int]:
                 ]
                 for layer in layers
             },
-            keep_days=uc.retention.version_days,
+            # As long as a partition can be rolled back to the content they speak of.
+            keep_days=uc.retention.table_days,
         ),
     }

@@ -178,6 +178,12 @@ def _is_newer(uc: UseCase, published: PartitionVersion, build: str) -> bool:
     return True
 
 
+def outdated(uc: UseCase, layer: str, builds: Mapping[date, str]) -> set[date]:
+    """Return the partitions that are published from newer raw versions than these builds of them read."""
+    published = partition_versions(uc, layer)
+    return {day for day, build in builds.items() if day in published and _is_newer(uc, published[day], build)}
+
+
 def delete_partition(uc: UseCase, layer: str, partition: date) -> None:
     """Remove one partition in one commit; nothing happens when it is not there."""
 
@@ -222,14 +228,19 @@ def layers(uc: UseCase) -> list[str]:
 def history(uc: UseCase, layer: str, partition: date) -> list[PublishedVersion]:
     """Return every content a partition has had, oldest first, as far back as versions are kept.
 
-    Looks only at the versions of the table whose commits name the partition.
+    Looks only at the oldest version and those whose commits name the partition. What was published before
+    the oldest version that is kept appears with that one's number and time.
     """
     delta = open_table(uc, layer)
     found: list[PublishedVersion] = []
     if delta is None:
         return found
-    for commit in reversed(delta.history()):
-        if f"'{partition}'" not in str(commit.get("operationParameters", {}).get("predicate", "")):
+    commits = list(reversed(delta.history()))
+    for commit in commits:
+        named = f"'{partition}'" in str(commit.get("operationParameters", {}).get("predicate", ""))
+        if not named and (
+            commit is not commits[0] or partition not in partition_versions(uc, layer, commit["version"])
+        ):
             continue
         version = partition_versions(uc, layer, commit["version"]).get(partition)
         found.append(

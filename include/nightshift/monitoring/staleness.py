@@ -64,7 +64,7 @@ def find_stale(uc: UseCase, start: date = date.min, end: date = date.max) -> lis
     contents = {
         layer: {day: v.content_hash for day, v in of_layer.items()} for layer, of_layer in versions.items()
     }
-    sources = _raw_tables(uc)
+    sources = _raw_tables(uc, start, end)
     for layer, relation in (("features", uc.features.relation), ("labels", uc.label.relation)):
         read = dbt.tables_read(uc, relation) if contents[layer] else frozenset()
         found[layer] = dict(
@@ -123,10 +123,15 @@ def nights(uc: UseCase, stale: Sequence[Stale]) -> dict[str, list[date]]:
 # What dbt built ---------------------------------------------------------------------------------------
 
 
-def _raw_tables(uc: UseCase) -> list[_Raw]:
-    return [
-        _Raw(source, name, table, raw.current_many(uc, source, name)) for source, name, table in uc.tables()
-    ]
+def _raw_tables(uc: UseCase, start: date, end: date) -> list[_Raw]:
+    """Return what counts now in each raw table, of what the days ``start`` to ``end`` may have read."""
+    look_back = timedelta(days=uc.features.lookback_days)
+    first = max(start, uc.history_start + look_back) - look_back
+    tables_read = []
+    for source, name, table in uc.tables():
+        since = first if table.refresh == "daily" else None
+        tables_read.append(_Raw(source, name, table, raw.current_many(uc, source, name, since, end)))
+    return tables_read
 
 
 def _stale_builds(
@@ -191,6 +196,9 @@ def _first_difference(uc: UseCase, source: _Raw, partition: date, old: str, new:
 
 def _compare(table: Table, old: pa.Table | None, new: pa.Table | None) -> datetime:
     if table.available_at is None or old is None or new is None:
+        return _ALWAYS
+    # Landed before the catalogue declared the column: nobody knows since when its rows were known.
+    if not all(table.available_at in rows.column_names for rows in (old, new)):
         return _ALWAYS
     moments = sorted(
         set().union(*(pc.unique(rows[table.available_at]).to_pylist() for rows in (old, new))) - {None}

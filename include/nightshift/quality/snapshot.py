@@ -66,16 +66,25 @@ def _records(uc: UseCase, night: date, parts: Mapping[str, pa.Table]) -> pa.Tabl
     part_of = together["part"].to_pandas()
     # A number of 64 bits instead of the row: among a million rows, one chance in 37 million that two meet.
     inputs = pd.concat(
-        [
-            pd.util.hash_pandas_object(rows.select(list(uc.features.columns)).to_pandas(), index=False)
-            for rows in parts.values()
-        ],
+        [pd.util.hash_pandas_object(_inputs(uc, rows), index=False) for rows in parts.values()],
         ignore_index=True,
     )
     return (
         together.append_column("parts_of_entity", _parts_of(together[uc.entity].to_pandas(), part_of))
         .append_column("parts_of_inputs", _parts_of(inputs, part_of))
         .append_column(_NIGHT, pa.repeat(pa.scalar(night), together.num_rows))
+    )
+
+
+def _inputs(uc: UseCase, rows: pa.Table) -> pd.DataFrame:
+    """Return what a model reads. Whole numbers become floats in a part with nulls: so in every part."""
+    return pd.DataFrame(
+        {
+            name: rows[name].cast(pa.float64()).to_pandas()
+            if name in uc.features.numeric
+            else rows[name].to_pandas()
+            for name in uc.features.columns
+        }
     )
 
 

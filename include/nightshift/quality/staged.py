@@ -26,6 +26,8 @@ def validate_staged(
 ) -> list[Staged]:
     """Judge staged partitions of one layer together, quarantine bad rows, and return what may be published.
 
+    A partition that a run beside this one published from newer raw versions is left out.
+
     Args:
         uc: The use case.
         staged: Partitions of one layer.
@@ -44,10 +46,13 @@ def validate_staged(
     bad: dict[date, pa.Table] = {}
     for group in by_size({day: item.rows for day, item in items.items()}):
         _judge(uc, [items[day] for day in group], snapshot_of, accepted, bad)
+    # What stands from a newer build keeps its quarantine too: of two nights at once, one may be slow.
+    outdated = tables.outdated(uc, layer, {item.partition: item.build for item in staged if item.build})
     # Only now that no batch stops: a partition that fails leaves the quarantine of the others as it was.
     for day, rows in bad.items():
-        quarantine(uc, layer, day, rows)
-    return [accepted[item.partition] for item in staged]
+        if day not in outdated:
+            quarantine(uc, layer, day, rows)
+    return [accepted[item.partition] for item in staged if item.partition not in outdated]
 
 
 def _judge(

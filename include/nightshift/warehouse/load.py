@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import date, timedelta
 
 import pyarrow as pa
 
+from nightshift.errors import DataError
 from nightshift.lake import raw
 from nightshift.lake.raw import RawManifest
 from nightshift.usecase import ColumnType, Table, UseCase
@@ -28,6 +30,9 @@ _SQL_TYPES: dict[ColumnType, str] = {
     "date": "date",
     "timestamp": "timestamp with time zone",
 }
+
+# What engines call these types when asked.
+_OTHER_NAMES = {"character varying": "varchar", "double": "double precision"}
 
 _ARROW_TYPES: dict[ColumnType, pa.DataType] = {
     "string": pa.string(),
@@ -84,7 +89,9 @@ def load(uc: UseCase, start: date, end: date, manifests: Manifests | None = None
                 rows[name] = _load_table(connection, uc, name, table, manifests[f"{source}.{name}"], span)
                 connection.execute("commit")
             except BaseException:
-                connection.execute("rollback")
+                # What failed is what matters: a commit that failed has ended its transaction already.
+                with suppress(Exception):
+                    connection.execute("rollback")
                 raise
     return rows
 
@@ -116,12 +123,13 @@ def _schema(uc: UseCase) -> str:
 
 def _create(connection: Connection, uc: UseCase, name: str, table: Table) -> None:
     columns = {"partition": "date"} | {column: _SQL_TYPES[c.type] for column, c in table.columns.items()}
-    present = connection.execute(
-        "select column_name from information_schema.columns where table_schema = $1 and table_name = $2 "
-        "order by ordinal_position",
+    found = connection.execute(
+        "select column_name, lower(data_type) from information_schema.columns "
+        "where table_schema = $1 and table_name = $2 order by ordinal_position",
         [_schema(uc), name],
     )
-    if [column for (column,) in present] == list(columns):
+    present = [(column, _OTHER_NAMES.get(sql_type, sql_type)) for column, sql_type in found]
+    if present == list(columns.items()):
         return
     # New, or the catalogue has changed. Either way what is read will be loaded again from the lake.
     connection.execute(f'drop table if exists "{_schema(uc)}"."{name}" cascade')
@@ -186,9 +194,17 @@ def _rows(table: Table, day: date, manifest: RawManifest) -> pa.Table:
     arrays = {"partition": pa.array([day] * data.num_rows, pa.date32())}
     for column, declared in table.columns.items():
         arrow_type = _ARROW_TYPES[declared.type]
-        arrays[column] = (
-            data[column].cast(arrow_type)
-            if column in data.column_names
-            else pa.nulls(data.num_rows, arrow_type)
-        )
+        try:
+            arrays[column] = (
+                data[column].cast(arrow_type)
+                if column in data.column_names
+                else pa.nulls(data.num_rows, arrow_type)
+            )
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise DataError(
+                f"column {column!r} of {manifest.table} {day} does not fit the catalogue: {error}",
+                rule="what was landed before a column changed its type can be read as the new one",
+                where=f"raw {manifest.source}.{manifest.table}, partition {day}, version {manifest.version}",
+                cure="ingest the partition again, or give the column a new name",
+            ) from error
     return pa.table(arrays)

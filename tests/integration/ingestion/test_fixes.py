@@ -137,6 +137,17 @@ def test_a_fix_can_be_corrected_and_taken_back_after_it_landed(files: Files) -> 
     assert land(uc).rows_quarantined == 1
 
 
+def test_fixes_of_two_columns_add_up(files: Files) -> None:
+    uc = files(flights=bad())
+    land(uc)
+    (identity,), (row,) = row_ids(uc), quarantined_rows(uc, SUITE, DAY)
+    fix(uc, identity, air_time_minutes=117)
+    fix(uc, identity, arrival_delay_minutes=3)
+    replay(uc, SOURCE, "flights", DAY)
+    landed = flight(uc, row["flight_id"])
+    assert (landed["air_time_minutes"], landed["arrival_delay_minutes"]) == (117, 3)
+
+
 def test_what_the_source_corrects_itself_is_not_touched(files: Files) -> None:
     uc = files(flights=bad())
     land(uc)

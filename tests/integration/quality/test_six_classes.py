@@ -488,6 +488,15 @@ def test_an_unusual_snapshot_is_warned_of(real: UseCase, damage: Callable[[Parts
     assert any(rule in line for line in warnings), warnings
 
 
+def test_a_leak_shows_also_when_one_part_has_nulls(real: UseCase) -> None:
+    """In pandas a column of whole numbers with a null is one of floats, and these are other values."""
+    parts = leaked(5, new_key)(parts_of(real))
+    train = parts["train"]
+    last = pa.array([row == train.num_rows - 1 for row in range(train.num_rows)])
+    parts |= {"train": replaced(train, "distance_miles", pc.if_else(last, None, train["distance_miles"]))}
+    assert any("inputs_in_one_part" in line for line in validate_snapshot(real, LAST, parts))
+
+
 def test_a_bad_snapshot_stops_before_training(real: UseCase, monkeypatch: pytest.MonkeyPatch) -> None:
     """The stage itself judges: labels of one kind, published, end the run that would learn from them."""
     for day in (date(2013, 1, 7), DAY, date(2013, 1, 9)):

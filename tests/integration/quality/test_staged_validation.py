@@ -11,7 +11,9 @@ import pyarrow as pa
 import pytest
 
 from nightshift.errors import DataError
-from nightshift.lake import tables
+from nightshift.features.publish import publish
+from nightshift.lake import raw, tables
+from nightshift.lake.lineage import record_build
 from nightshift.lake.staging import Staged, read_staged, stage
 from nightshift.quality.quarantine import kept, quarantine, read_quarantine
 from nightshift.quality.reference import recall, remember
@@ -142,6 +144,43 @@ def test_labels_keep_nulls_and_refuse_what_contradicts_the_definition(
     assert accepted.rows == COUNT - 2
     bad = read_quarantine(flight_delays, "labels", DAYS[0], DAYS[0]).to_pylist()
     assert {row["rule"] for row in bad} == {"late_from_15_minutes", "not_late_before_15_minutes"}
+
+
+def test_a_slow_older_run_does_not_clear_what_a_newer_one_put_aside(
+    home: Path, flight_delays: UseCase
+) -> None:
+    (source,) = flight_delays.sources
+
+    def labels(hour: int, wrong: int) -> Staged:
+        """Stage labels, some of them wrong, as a night built them that saw its raw data at an hour."""
+        rows = pa.table(
+            {
+                "flight_id": [f"AA-{row}" for row in range(COUNT)],
+                "arrived_late": [int(row <= wrong) for row in range(COUNT)],
+                "arrival_delay_minutes": [20, *[0] * (COUNT - 1)],
+                "label_available_on": [DAYS[1]] * COUNT,
+            }
+        )
+        landed = raw.land(
+            flight_delays,
+            source,
+            "flights",
+            DAYS[0],
+            rows.select(["flight_id", "arrived_late"]),
+            rows_in=COUNT,
+            rows_quarantined=0,
+            as_of=datetime(2013, 7, 2, hour, tzinfo=UTC),
+            query="planted by a test",
+        )
+        build = record_build(flight_delays, {f"{source}.flights": {DAYS[0]: landed}})
+        return stage(flight_delays, "labels", DAYS[0], rows, [flight_delays.entity], build)
+
+    older, newer = labels(hour=4, wrong=0), labels(hour=5, wrong=2)
+    publish(flight_delays, validate_staged(flight_delays, [newer]))
+    before = kept(flight_delays, "labels")
+    assert before
+    assert validate_staged(flight_delays, [older]) == [], "what stands was built from newer raw data"
+    assert kept(flight_delays, "labels") == before
 
 
 def test_every_flight_with_features_is_scored_exactly_once(home: Path, flight_delays: UseCase) -> None:
