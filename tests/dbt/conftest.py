@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
-from nights import FIRST, LAST, History, land
+from nights import FIRST, LAST, PASSWORD, History, land
 
 from nightshift import stages
 from nightshift.databases import MAINTENANCE_DATABASE, url
@@ -19,9 +19,6 @@ from nightshift.lake import raw
 from nightshift.settings import settings
 from nightshift.usecase import UseCase, load_usecase
 from nightshift.warehouse.postgres_engine import DATABASE
-
-# Passed along with every connection; the server trusts its socket, so any will do.
-PASSWORD = "not-for-logs"
 
 
 @pytest.fixture(scope="session", params=["duckdb", "postgres"])

@@ -15,6 +15,9 @@ from nightshift.usecase import UseCase
 
 FIRST, LAST = date(2013, 1, 1), date(2013, 2, 11)
 
+# Passed along with every connection; the server trusts its socket, so any will do.
+PASSWORD = "not-for-logs"
+
 
 def land(uc: UseCase, start: date, end: date) -> None:
     """Land what the nights ``start`` to ``end`` see, each partition as the last of them sees it."""

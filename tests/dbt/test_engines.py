@@ -9,9 +9,8 @@ from pathlib import Path
 import psycopg
 import pyarrow as pa
 import pytest
-from nights import LAST, History
+from nights import LAST, PASSWORD, History
 
-from conftest import PASSWORD
 from nightshift.databases import MAINTENANCE_DATABASE, url
 from nightshift.errors import DataError, TransientError
 from nightshift.settings import settings
