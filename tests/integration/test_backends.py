@@ -8,6 +8,7 @@ from typing import Any
 import boto3
 import psycopg
 import pytest
+from psycopg import sql
 from tests.benchmarks.one_process import bootstrap, run
 
 from nightshift.cli.status import of_usecase
@@ -69,8 +70,9 @@ def looped(
 def _empty_databases(server: str) -> None:
     with psycopg.connect(server, autocommit=True) as connection:
         for name in ("serving", "warehouse"):
-            connection.execute(f"drop database if exists {name} with (force)")  # type: ignore[arg-type]
-            connection.execute(f"create database {name}")  # type: ignore[arg-type]
+            database = sql.Identifier(name)
+            connection.execute(sql.SQL("drop database if exists {} with (force)").format(database))
+            connection.execute(sql.SQL("create database {}").format(database))
 
 
 @pytest.mark.timeout(1800)

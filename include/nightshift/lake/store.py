@@ -63,12 +63,11 @@ def open_store(uri: str | None = None) -> Store:
     Raises:
         DataError: The scheme is neither of the two.
     """
-    # A client's connections must not be shared with a forked child, so each process has its own.
-    return _open(uri or settings().lake_uri, os.getpid())
+    return _open(uri or settings().lake_uri)
 
 
 @lru_cache(maxsize=8)
-def _open(uri: str, process: int) -> Store:  # noqa: ARG001 - a part of the cache's key
+def _open(uri: str) -> Store:
     parts = urlsplit(uri)
     if parts.scheme == "file":
         return FileStore(Path(unquote(parts.path)))
@@ -82,6 +81,10 @@ def _open(uri: str, process: int) -> Store:  # noqa: ARG001 - a part of the cach
         where="NIGHTSHIFT_LAKE",
         cure="set NIGHTSHIFT_LAKE to one of the two, or unset it for <NIGHTSHIFT_HOME>/lake",
     )
+
+
+# A client's connections must not be shared with a forked child, so each process opens its own.
+os.register_at_fork(after_in_child=_open.cache_clear)
 
 
 class FileStore:
@@ -101,7 +104,7 @@ class FileStore:
         """Write an object, replacing the one that may be there."""
         with self._written(content) as scratch, _explained(self._path(key)) as target:
             target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(scratch, target)  # noqa: PTH105 - tests interrupt the write here
+            scratch.replace(target)
 
     def put_new(self, key: str, content: bytes) -> bool:
         """Write an object unless the key is taken; return whether this call wrote it."""

@@ -24,7 +24,8 @@ def _make(*arguments: str, **environment: str) -> str:
 
 def test_help_is_the_default_and_lists_every_target() -> None:
     rules = (settings().project / "Makefile").read_text()
-    targets = set(re.search(r"^\.PHONY: (.*)$", rules, re.MULTILINE)[1].split())  # type: ignore[index]
+    (phony,) = re.findall(r"^\.PHONY: (.*)$", rules, re.MULTILINE)
+    targets = set(phony.split())
     listed = {line.split()[0] for line in _make().splitlines()}
     assert listed == targets
     assert {"demo", "up", "down", "test", "lint", "bench"} <= targets
