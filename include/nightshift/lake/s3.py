@@ -14,6 +14,7 @@ from typing import Any
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from pyarrow.fs import FileSystem, S3FileSystem, SubTreeFileSystem
 
 from nightshift.errors import DataError, TransientError
 from nightshift.lake.store import NoSuchObjectError
@@ -31,7 +32,8 @@ class S3Store:
     def __init__(self, bucket: str, prefix: str = "") -> None:
         self.bucket = bucket
         self.prefix = f"{prefix}/" if prefix else ""
-        self._client = boto3.client(
+        self._session = boto3.Session()
+        self._client = self._session.client(
             "s3", config=Config(retries={"mode": "standard", "max_attempts": 5}, max_pool_connections=16)
         )
 
@@ -107,6 +109,22 @@ class S3Store:
             options["aws_endpoint"] = endpoint
             options["aws_allow_http"] = str(endpoint.startswith("http://")).lower()
         return options
+
+    def filesystem(self, key: str) -> FileSystem:
+        """Return Arrow's own access to what lies under ``key``, with boto3's endpoint and credentials."""
+        options: dict[str, Any] = {"region": self._client.meta.region_name or "us-east-1"}
+        endpoint: str = self._client.meta.endpoint_url
+        if not endpoint.endswith(".amazonaws.com"):
+            options["endpoint_override"] = endpoint
+        credentials = self._session.get_credentials()
+        if credentials is not None:
+            frozen = credentials.get_frozen_credentials()
+            options |= {
+                "access_key": frozen.access_key,
+                "secret_key": frozen.secret_key,
+                "session_token": frozen.token,
+            }
+        return SubTreeFileSystem(f"{self.bucket}/{self.prefix}{key}", S3FileSystem(**options))
 
     @contextmanager
     def _explained(self, key: str) -> Iterator[None]:

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
+from pyarrow.fs import FileSystem, LocalFileSystem, SubTreeFileSystem
+
 from nightshift.errors import DataError, TransientError
 from nightshift.settings import settings
 
@@ -55,6 +57,13 @@ class Store(Protocol):
 
     def storage_options(self) -> dict[str, str]:
         """Return what delta-rs needs to reach ``uri`` and commit safely there."""
+
+    def filesystem(self, key: str) -> FileSystem:
+        """Return Arrow's own access to what lies under ``key``.
+
+        Its threads read without Python: one that still waits for the interpreter's lock when the interpreter
+        ends takes the whole process down ("terminate called without an active exception").
+        """
 
 
 def open_store(uri: str | None = None) -> Store:
@@ -152,6 +161,10 @@ class FileStore:
     def storage_options(self) -> dict[str, str]:
         """Return nothing: delta-rs commits by hard link on local files."""
         return {}
+
+    def filesystem(self, key: str) -> FileSystem:
+        """Return Arrow's own access to what lies under ``key``."""
+        return SubTreeFileSystem(str(self._path(key).absolute()), LocalFileSystem())
 
     def _path(self, key: str) -> Path:
         return self.root / key

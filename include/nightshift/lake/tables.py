@@ -412,7 +412,7 @@ def _dataset(
     delta = open_table(uc, layer, at)
     if delta is None:
         return None
-    whole = delta.to_pyarrow_dataset()
+    whole = delta.to_pyarrow_dataset(filesystem=open_store().filesystem(table_folder(uc, layer)))
     wanted = (pc.field("partition") >= start) & (pc.field("partition") <= end)
     # Paths begin with the partition and end in the number of the file within one write.
     files = sorted(whole.get_fragments(filter=wanted), key=lambda file: file.path)

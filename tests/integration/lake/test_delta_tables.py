@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -68,6 +70,30 @@ def test_replacing_leaves_other_partitions_alone(store: Store, uc: UseCase) -> N
 
 def test_the_hash_of_staged_rows_is_the_hash_published(store: Store, uc: UseCase) -> None:
     assert stage(uc, "features", DAY, rows(1), KEY).content_hash == publish(uc, DAY, rows(1)).content_hash
+
+
+_READ = """
+import sys
+from datetime import date
+from nightshift.lake import tables
+from nightshift.usecase import UseCase
+
+uc = UseCase.model_validate_json(sys.argv[1])
+for _ in range(5):
+    tables.read_partitions(uc, "features", date(2013, 7, 1), date(2013, 7, 10))
+"""
+
+
+def test_a_process_that_has_read_a_table_ends_in_peace(store: Store, uc: UseCase) -> None:
+    """Of ten processes whose reads went through Python, four were aborted while they ended."""
+    for offset in range(10):
+        publish(uc, DAY + timedelta(days=offset), rows(offset))
+    readers = [
+        subprocess.Popen([sys.executable, "-c", _READ, uc.model_dump_json()], stderr=subprocess.PIPE)
+        for _ in range(5)
+    ]
+    ended = [(reader.communicate()[1], reader.returncode) for reader in readers]
+    assert ended == [(b"", 0)] * len(readers)
 
 
 def test_a_range_comes_in_the_order_of_days_and_only_the_columns_asked_for(store: Store, uc: UseCase) -> None:
