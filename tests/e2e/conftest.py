@@ -50,11 +50,9 @@ class Stack:
         first, last = (
             datetime.combine(day, datetime.min.time(), tzinfo=UTC) for day in (nights[0], nights[-1])
         )
-        number = self.api.backfill(self.dag("ingest"), first, last + timedelta(days=1), backwards=backwards)
+        self.api.backfill(self.dag("ingest"), first, last + timedelta(days=1), backwards=backwards)
         for night in nights:
             self.wait(lambda night=night: self.ended("ingest", night, since), f"ingest of {night}")
-        # Airflow takes one backfill of a DAG at a time, and notices only now and then that one is done.
-        self.wait(lambda: self.api.backfill_done(number), f"backfill of {nights[0]} to {nights[-1]}")
         return since
 
     def ended(self, name: str, night: date, since: datetime) -> bool:

@@ -25,6 +25,7 @@ from nightshift.sources.base import Extract
 runner = CliRunner()
 
 NIGHTS = [HISTORY[1] + timedelta(days=offset) for offset in (1, 2, 3)]
+DEMO = ("--history", str((HISTORY[1] - HISTORY[0]).days + 1), "--nights", str(len(NIGHTS)))
 LOST = NIGHTS[-1] + timedelta(days=1)
 
 
@@ -52,10 +53,9 @@ def nights(bootstrapped: Stack) -> dict[str, Any]:
     with psycopg.connect(postgres.url("serving")) as connection:
         connection.execute("drop schema predictions cascade")
     assert tables.partition_version(stack.uc, "predictions", NIGHTS[0]) is None
-    began = stack.ingest(NIGHTS)
-    for night in NIGHTS:
-        stack.finish(night, began)
-    return {"reverse": reverse, "forward": stack.status()}
+    # As a user does: the demo finds the bootstrapped history and runs the nights, one after the other.
+    summary = invoke("demo", *DEMO)
+    return {"reverse": reverse, "forward": stack.status(), "summary": summary}
 
 
 def test_bootstrap_lands_builds_and_promotes(bootstrapped: Stack) -> None:
@@ -84,6 +84,18 @@ def test_nights_end_in_predictions_judged_by_the_truth(nights: dict[str, Any], b
     for observed in status["predictions"]["observed"].values():
         assert 0.5 < observed["roc_auc"] < 0.9
         assert observed["rows"] > 500
+
+
+def test_the_demo_tells_what_came_of_it_and_a_second_one_changes_nothing(
+    nights: dict[str, Any], bootstrapped: Stack
+) -> None:
+    assert f"{nights['forward']['predictions']['rows']:,} rows" in nights["summary"]
+    assert "Everything stays up until `make down`." in nights["summary"]
+    versions = {
+        layer: tables.partition_versions(bootstrapped.uc, layer) for layer in tables.layers(bootstrapped.uc)
+    }
+    assert "nothing was run or changed" in invoke("demo", *DEMO)
+    assert {layer: tables.partition_versions(bootstrapped.uc, layer) for layer in versions} == versions
 
 
 @pytest.mark.parametrize("layer", ["raw", "features", "predictions"])

@@ -142,6 +142,8 @@ class _Loop:
             raise DemoError(
                 f"a backfill of {night} would run {keys or 'nothing'} instead of that night alone"
             )
+        if self._api.open_backfills(self._dag("ingest")):
+            self._progress.say(f"night {night}: waiting until Airflow has closed the backfill before it")
         since = datetime.now(UTC)
         self._api.backfill(self._dag("ingest"), *window)
         self._follow(night, since)

@@ -160,6 +160,14 @@ class AirflowApi:
         rows = self._call("POST", "/backfills/dry_run", json=body)["backfills"]
         return [str(row["partition_key"]) for row in rows]
 
+    def open_backfills(self, dag_id: str) -> list[int]:
+        """Return the ids of a DAG's backfills that Airflow has not closed.
+
+        It looks every 30 seconds whether all runs of one have finished.
+        """
+        rows = self._call("GET", "/backfills", params={"dag_id": dag_id, "order_by": "-id", "limit": _PAGE})
+        return [int(row["id"]) for row in rows["backfills"] if row["completed_at"] is None]
+
     def backfill(
         self,
         dag_id: str,
@@ -169,17 +177,25 @@ class AirflowApi:
         max_active_runs: int = 1,
         reprocess: Literal["none", "failed", "completed"] = "completed",
         backwards: bool = False,
+        patience: float = 120,
     ) -> int:
         """Create a backfill of the runs due from ``start`` to ``end`` (both included) and return its id.
 
-        Airflow ignores the DAG's own ``max_active_runs`` here, so it is one unless said otherwise.
+        Airflow takes one backfill of a DAG at a time, so this waits ``patience`` seconds for an earlier one
+        to be closed. It ignores the DAG's own ``max_active_runs`` here, so it is one unless said otherwise.
+
+        Raises:
+            ApiError: An earlier backfill has not been closed in time.
         """
+        deadline = time.monotonic() + patience
+        while running := self.open_backfills(dag_id):
+            if time.monotonic() > deadline:
+                raise ApiError(
+                    f"backfill {running[0]} of {dag_id} is not finished: wait for it, or cancel it in Airflow"
+                )
+            time.sleep(0.5)
         body = _backfill(dag_id, start, end, max_active_runs, reprocess) | {"run_backwards": backwards}
         return int(self._call("POST", "/backfills", json=body)["id"])
-
-    def backfill_done(self, backfill_id: int) -> bool:
-        """Tell whether every run of a backfill has finished."""
-        return self._call("GET", f"/backfills/{backfill_id}")["completed_at"] is not None
 
     def wait_for_dags(self, dag_ids: Iterable[str], seconds: float = 120) -> None:
         """Return when all of ``dag_ids`` have been parsed.
