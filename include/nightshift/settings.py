@@ -9,17 +9,21 @@ from datetime import date
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from nightshift.errors import DataError
+
 _CHECKOUT = Path(__file__).resolve().parents[2]
+_PREFIX = "NIGHTSHIFT_"
 
 
 class Settings(BaseSettings):
     """One frozen view of the environment."""
 
-    model_config = SettingsConfigDict(env_prefix="NIGHTSHIFT_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="ignore")
 
     project: Path = Field(_CHECKOUT, description="The checkout: dags/, dbt_project/, expectations/.")
     home: Path = Field(_CHECKOUT / ".nightshift", description="All state; deleting it resets everything.")
@@ -38,6 +42,25 @@ class Settings(BaseSettings):
         description="First day the nightly schedule runs by itself. Far away by default, so that "
         "unpausing never starts a stray night; set it after bootstrapping through the day before.",
     )
+
+    @field_validator("postgres_url")
+    @classmethod
+    def _readable(cls, value: str) -> str:
+        """A password with a character that URLs reserve would be cut, and its rest shown in errors."""
+        if not value:
+            return value
+        parts = urlsplit(value)
+        try:
+            whole = parts.port is None or parts.port > 0
+        except ValueError:
+            whole = False
+        reserved = parts.netloc.count("@") > 1 or "@" in parts.path + parts.query + parts.fragment
+        if parts.scheme not in {"postgresql", "postgres"} or reserved or not whole:
+            raise ValueError(
+                "write postgresql://user:password@host:port, reserved characters of the password as %40 for "
+                "@, %2F for / and so on"
+            )
+        return value
 
     @property
     def lake_uri(self) -> str:
@@ -72,5 +95,20 @@ class Settings(BaseSettings):
 
 @lru_cache(maxsize=1)
 def settings() -> Settings:
-    """Return the settings of this process, read once (``settings.cache_clear()`` forgets them)."""
-    return Settings()
+    """Return the settings of this process, read once (``settings.cache_clear()`` forgets them).
+
+    Raises:
+        DataError: A variable has a value that it cannot have.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        # The value is not shown: some hold passwords.
+        wrong = error.errors(include_input=False)[0]
+        name = str(wrong["loc"][0])
+        raise DataError(
+            f"cannot use {_PREFIX}{name.upper()}: {wrong['msg'].removeprefix('Value error, ')}",
+            rule=Settings.model_fields[name].description or name,
+            where="the environment",
+            cure="correct or unset the variable",
+        ) from None

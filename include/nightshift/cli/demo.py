@@ -156,6 +156,7 @@ class _Loop:
             self._finish(title, run)
         if self._asked_to_train(night):
             self._finish(title, self._appears(title, "train", night, since))
+        self._progress.close_phase()
 
     def _appears(self, title: str, name: str, night: date, since: datetime | None) -> DagRun:
         """Return the night's newest run of a DAG, once there is one that had not ended at ``since``."""

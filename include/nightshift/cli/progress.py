@@ -42,7 +42,7 @@ class Progress:
     ) -> None:
         """Stop drawing; the last phase is closed with its time unless it failed."""
         if kind is None:
-            self._close_phase()
+            self.close_phase()
         if self._live:
             self._live.stop()
 
@@ -53,7 +53,7 @@ class Progress:
     def show(self, phase: str, runs: Sequence[DagRun]) -> None:
         """Show ``runs`` as they are now, under the name of what they are part of."""
         if phase != self._phase:
-            self._close_phase()
+            self.close_phase()
             self._phase, self._phase_began, self._line = phase, time.monotonic(), ""
         for run in runs:
             self._runs[run.dag_id, run.run_id] = run.state
@@ -63,7 +63,8 @@ class Progress:
         else:
             self._print_line(runs, tasks)
 
-    def _close_phase(self) -> None:
+    def close_phase(self) -> None:
+        """Say how long the phase took; nothing when none is open."""
         if self._phase:
             self.say(f"{self._phase}: done in {time.monotonic() - self._phase_began:.0f} s")
             self._phase = ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -13,12 +14,13 @@ from typing import Any
 from rich.table import Table
 
 from nightshift.cli.output import console
-from nightshift.errors import DataError
-from nightshift.ingestion.fixes import Fix, final, fixes_of, says_now
+from nightshift.errors import DataError, TransientError
+from nightshift.ingestion.fixes import Fix, decided, fixes_of, in_quarantine
 from nightshift.ingestion.suites import suite_of, table_of
-from nightshift.lake import tables
-from nightshift.quality.quarantine import kept, read_quarantine
+from nightshift.lake import raw, tables
+from nightshift.quality.quarantine import kept, plain_rows, read_quarantine
 from nightshift.quality.rows import row_id
+from nightshift.quality.suites import suite_names
 from nightshift.usecase import UseCase
 
 _LAYER = "quarantine_"
@@ -40,7 +42,11 @@ class Kept:
 
 @dataclass(frozen=True)
 class KeptRow:
-    """One row in quarantine. ``fixed``: what a recorded fix will make of it when it is replayed."""
+    """One row in quarantine.
+
+    ``row_id`` is that of what the source gave, and stays when a fix did not help. ``fixed``: what the last
+    fix will make of the row when it is replayed; None when it says so already.
+    """
 
     row_id: str
     rule: str
@@ -50,12 +56,24 @@ class KeptRow:
 
 
 def list_kept(uc: UseCase, suite: str | None, start: date, end: date) -> Iterator[Kept]:
-    """Yield what is in quarantine from ``start`` to ``end``, suite by suite, oldest first; one when named."""
-    layers = [name.removeprefix(_LAYER) for name in tables.layers(uc) if name.startswith(_LAYER)]
-    for name in layers:
+    """Yield what is in quarantine from ``start`` to ``end``, suite by suite, oldest first; one when named.
+
+    Raises:
+        DataError: There is no such suite.
+    """
+    found = [name.removeprefix(_LAYER) for name in tables.layers(uc) if name.startswith(_LAYER)]
+    known = suite_names(uc)
+    if suite is not None and suite not in {*known, *found}:
+        raise DataError(
+            f"there is no suite {suite!r}",
+            rule=f"the suites are {', '.join(known)}",
+            where=f"{uc.name}, --suite",
+            cure="use one of these",
+        )
+    for name in found:
         if suite not in (None, name):
             continue
-        rows = read_quarantine(uc, name, start, end)
+        rows = read_quarantine(uc, name, start, end, columns=["partition", "rule"])
         broken: dict[date, Counter[str]] = {}
         for day, rule in zip(rows["partition"].to_pylist(), rows["rule"].to_pylist(), strict=True):
             broken.setdefault(day, Counter())[rule] += 1
@@ -69,17 +87,9 @@ def show_kept(uc: UseCase, suite: str, partition: date) -> list[KeptRow]:
     Raises:
         DataError: Nothing of this partition is in quarantine.
     """
-    found = read_quarantine(uc, suite, partition, partition)
-    if not found.num_rows:
+    rows = _rows(uc, suite, partition)
+    if not rows:
         raise _nothing(uc, suite, partition)
-    says = says_now(_fixes(uc, suite, partition))
-    rows = []
-    for entry in found.to_pylist():
-        row = json.loads(entry["row"])
-        after = final(row, says)
-        rows.append(
-            KeptRow(row_id(row), entry["rule"], entry["reason"], row, after if after != row else None)
-        )
     return rows
 
 
@@ -150,12 +160,8 @@ def read_edited(uc: UseCase, suite: str, partition: date, file: Path) -> dict[st
     Raises:
         DataError: The file cannot be read, a line is not such a row, or it is of no row in quarantine.
     """
-    known = {row_id(fix.before): fix.before for fix in _fixes(uc, suite, partition)}
-    known |= {
-        row_id(row): row
-        for item in read_quarantine(uc, suite, partition, partition).to_pylist()
-        for row in [json.loads(item["row"])]
-    }
+    known = {fix.row_id: fix.before for fix in _fixes(uc, suite, partition)}
+    known |= {item.row_id: item.row for item in _rows(uc, suite, partition)}
     changes: dict[str, dict[str, Any]] = {}
     try:
         lines = file.read_text(encoding="utf-8").split("\n")
@@ -199,6 +205,21 @@ def print_replayed(suite: str, partition: date, replayed: Mapping[str, int]) -> 
         f"{replayed['quarantined']} quarantined"
     )
     console.print(_AFTERWARDS)
+
+
+def _rows(uc: UseCase, suite: str, partition: date) -> list[KeptRow]:
+    entries = read_quarantine(uc, suite, partition, partition)
+    rows, fixes = plain_rows(entries), _fixes(uc, suite, partition)
+    given, says = rows, decided(fixes)
+    if fixes and (current := raw.current(uc, *table_of(uc, suite), partition)):
+        # A quarantine that is of no version is shown as it is: nobody can tell what was fixed in it.
+        with suppress(TransientError):
+            _, given = in_quarantine(uc, current, fixes)
+    return [
+        KeptRow(row_id(before), entry["rule"], entry["reason"], row, after if after != row else None)
+        for entry, row, before in zip(entries.to_pylist(), rows, given, strict=True)
+        for after in [says.get(row_id(before), row)]
+    ]
 
 
 def _fixes(uc: UseCase, suite: str, partition: date) -> list[Fix]:

@@ -4,7 +4,8 @@ A fix is a record in an append-only log: which row (by the id of its content), w
 say, who decided so, when and why. No raw object is edited. Whenever a row with that content is landed again,
 by a replay or because the source still says the same, it is landed as fixed, so the nightly correction window
 does not undo what a person mended. The last fix of a row counts. A row that the source itself corrects has
-other content, and no fix touches it.
+other content, and no fix touches it. The manifest of a version names the rows that were fixed in it, so a
+replay begins with what the source gave and not with what earlier fixes made of it.
 
 A fix of a daily table is for one partition; one of a slow table is for every snapshot, since each repeats the
 rows of the one before.
@@ -12,7 +13,6 @@ rows of the one before.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -22,10 +22,11 @@ from typing import Any
 import pyarrow as pa
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
-from nightshift.errors import DataError
+from nightshift.errors import DataError, TransientError
 from nightshift.ingestion.suites import suite_of, table_of
 from nightshift.lake import append_log, raw
-from nightshift.quality.quarantine import read_quarantine
+from nightshift.lake.raw import RawManifest
+from nightshift.quality.quarantine import plain_rows, read_quarantine, rows_hash
 from nightshift.quality.rows import from_plain, row_id, to_plain
 from nightshift.sources.contract import arrow_schema, parse_value
 from nightshift.usecase import UseCase
@@ -78,6 +79,7 @@ def record_fixes(
     Raises:
         DataError: The suite judges no raw table, there is no reason, a row is not in quarantine or was
             accepted too, a column or value does not fit the catalogue, or another row has the new key.
+        TransientError: The quarantine is not that of a version that stands; see ``in_quarantine``.
     """
     source, table = table_of(uc, suite)
     if not reason.strip():
@@ -89,12 +91,16 @@ def record_fixes(
             "a fix says why, for whoever has to judge it later",
             "give the reason in a sentence",
         )
-    manifest = raw.current(uc, source, table, partition)
-    accepted = {row_id(row): row for row in to_plain(raw.read(manifest))} if manifest else {}
-    kept = {row_id(row): row for row in quarantined_rows(uc, suite, partition)}
     recorded = fixes_of(uc, source, table, partition)
-    known = {fix.row_id: fix.before for fix in recorded} | kept
-    for identity in changes:
+    current = raw.current(uc, source, table, partition)
+    base, given = in_quarantine(uc, current, recorded) if current else (None, [])
+    accepted = as_given(to_plain(raw.read(base)), recorded, base.fixed) if base else []
+    rows = {row_id(row): row for row in [*accepted, *given]}
+    known = {fix.row_id: fix.before for fix in recorded} | {row_id(row): row for row in given}
+    copied = {row_id(row) for row in accepted} & {row_id(row) for row in given}
+    wanted: dict[str, Row] = {}
+    now_says = decided(recorded)
+    for identity, values in changes.items():
         if identity not in known:
             raise _refused(
                 uc,
@@ -104,7 +110,7 @@ def record_fixes(
                 "a fix is of a row that is, or was, in quarantine",
                 f"take the id from `nightshift quarantine show {suite} {partition}`",
             )
-        if identity in kept and identity in accepted:
+        if identity in copied:
             raise _refused(
                 uc,
                 suite,
@@ -113,14 +119,12 @@ def record_fixes(
                 "a fix is of one row, told from all others by its content",
                 "leave it: nothing is missing; or, if it should have said something else, correct the source",
             )
-    says = says_now(recorded)
-    wanted: dict[str, Row] = {}
-    for identity, values in changes.items():
         # On top of what earlier fixes say: one of another column is not to undo them.
-        after = _changed(uc, source, table, final(known[identity], says), values)
-        if after != final(known[identity], says):
+        before = now_says.get(identity, known[identity])
+        after = _changed(uc, source, table, before, values)
+        if after != before:
             wanted[identity] = after
-    _refuse_taken_keys(uc, suite, partition, known, wanted, accepted=accepted, kept=kept, says=says)
+    _refuse_taken_keys(uc, suite, partition, known | rows, wanted, now_says)
     now = datetime.now(UTC)
     fixes = [
         Fix(
@@ -135,79 +139,76 @@ def record_fixes(
         )
         for identity, after in wanted.items()
     ]
-    for fix in fixes:
-        append_log.append(_log(uc, suite), fix.model_dump(mode="json"))
+    if fixes:
+        log_name = _log(uc, source, table, partition)
+        append_log.append(log_name, {"fixes": [fix.model_dump(mode="json") for fix in fixes]})
     return fixes
 
 
 def fixes_of(uc: UseCase, source: str, table: str, partition: date) -> list[Fix]:
     """Return the fixes that count for one partition of a table, oldest first."""
-    slow = uc.sources[source].tables[table].refresh == "slow"
-    records = append_log.read_log(_log(uc, suite_of(table)))
-    return [fix for fix in map(Fix.model_validate, records) if slow or fix.partition == partition]
+    return _fixes(_log(uc, source, table, partition))
+
+
+def decided(fixes: Sequence[Fix]) -> dict[str, Row]:
+    """Return by row id what a row is to say: the last fix of it counts."""
+    return {fix.row_id: fix.after for fix in fixes}
+
+
+def as_given(rows: Sequence[Row], fixes: Sequence[Fix], fixed: Mapping[str, str]) -> list[Row]:
+    """Return rows of a version as the source gave them: with the fixes undone that its manifest names."""
+    before = {fix.row_id: fix.before for fix in fixes}
+    if not fixed:
+        return list(rows)
+    return [before.get(fixed.get(row_id(row), ""), row) for row in rows]
+
+
+def in_quarantine(uc: UseCase, current: RawManifest, fixes: Sequence[Fix]) -> tuple[RawManifest, list[Row]]:
+    """Return the version whose bad rows are in quarantine, and those rows as the source gave them.
+
+    It is the current version, or the one before a replay that was killed: such a replay has landed rows as a
+    new version and did not come to take them out of the quarantine.
+
+    Raises:
+        TransientError: The quarantine is of another landing, which is under way, or was killed and did not
+            run again.
+    """
+    rows = read_quarantine(uc, suite_of(current.table), current.partition, current.partition)
+    digest = rows_hash(rows)
+    for manifest in reversed(raw.versions(uc, current.source, current.table, current.partition)):
+        if manifest.as_of == current.as_of and manifest.quarantine_hash == digest:
+            return manifest, as_given(plain_rows(rows), fixes, manifest.fixed)
+    raise TransientError(
+        f"{uc.name}, {current.source}.{current.table}, partition {current.partition}: the {rows.num_rows} "
+        f"rows in quarantine are not the {current.rows_quarantined} that version {current.version} put "
+        "aside. A landing was killed or is not finished: ingest the partition again, then replay it"
+    )
 
 
 def with_fixes(
     uc: UseCase, source: str, table: str, parts: Mapping[date, pa.Table]
-) -> dict[date, tuple[pa.Table, list[str]]]:
-    """Return partitions with their fixes applied, and for each the ids of the rows that were fixed.
+) -> dict[date, tuple[pa.Table, dict[str, str]]]:
+    """Return partitions with their fixes applied, and for each the rows that were fixed.
 
-    A fix that would give a row the key of another one, which came after the fix was recorded, is left out:
-    no fix may cost a row that the source gave.
+    These are named by the id of what they say now; the value is the id of what the source gave. A fix that
+    would give a row the key of another one, which came after the fix was recorded, is left out: no fix may
+    cost a row that the source gave.
     """
-    suite, key = suite_of(table), uc.sources[source].tables[table].key
-    slow = uc.sources[source].tables[table].refresh == "slow"
-    recorded = [Fix.model_validate(record) for record in append_log.read_log(_log(uc, suite))]
-    fixed: dict[date, tuple[pa.Table, list[str]]] = {}
+    names = {day: _log(uc, source, table, day) for day in parts}
+    there = append_log.names(_logs(uc, table)) & set(names.values())
+    says = {name: decided(_fixes(name)) for name in there}
+    fixed: dict[date, tuple[pa.Table, dict[str, str]]] = {}
     for day, part in parts.items():
-        says = says_now([fix for fix in recorded if slow or fix.partition == day])
-        fixed[day] = (part, [])
-        if not says:
-            continue
-        rows = to_plain(part)
-        taken = Counter(_key(row, key) for row in rows)
-        done = []
-        for position, row in enumerate(rows):
-            after = final(row, says)
-            if after == row:
-                continue
-            old, new = _key(row, key), _key(after, key)
-            if old != new and taken[new]:
-                log.warning("%s, %s: the fix of row %s waits, for %s is taken", suite, day, row_id(row), new)
-                continue
-            taken[old] -= 1
-            taken[new] += 1
-            rows[position] = after
-            done.append(row_id(row))
-        if done:
-            fixed[day] = (as_table(uc, source, table, day, rows), done)
+        fixed[day] = part, {}
+        if names[day] in there:
+            given = to_plain(part)
+            rows = _apply(uc, source, table, day, given, says[names[day]])
+            done = {
+                row_id(after): row_id(row) for row, after in zip(given, rows, strict=True) if after != row
+            }
+            if done:
+                fixed[day] = as_table(uc, source, table, day, rows), done
     return fixed
-
-
-def says_now(fixes: Sequence[Fix]) -> dict[str, Row]:
-    """Return by row id what the row is to say next; see ``final``."""
-    says: dict[str, Row] = {}
-    for fix in fixes:
-        # Whatever earlier fixes made of the row becomes what this one says, and that is final.
-        passed = [fix.row_id]
-        while (after := says.get(passed[-1])) and row_id(after) not in passed:
-            passed.append(row_id(after))
-        says |= dict.fromkeys(passed, fix.after)
-        says.pop(row_id(fix.after), None)
-    return says
-
-
-def final(row: Row, says: Mapping[str, Row]) -> Row:
-    """Return what ``row`` is to say in the end: a row that was fixed and still failed may be fixed again."""
-    while after := says.get(row_id(row)):
-        row = after
-    return row
-
-
-def quarantined_rows(uc: UseCase, suite: str, partition: date) -> list[Row]:
-    """Return the quarantined rows of one partition, as ``to_plain`` gives them."""
-    kept = read_quarantine(uc, suite, partition, partition)
-    return [json.loads(row) for row in kept["row"].to_pylist()] if kept.num_rows else []
 
 
 def as_table(uc: UseCase, source: str, table: str, partition: date, rows: Sequence[Row]) -> pa.Table:
@@ -227,6 +228,10 @@ def as_table(uc: UseCase, source: str, table: str, partition: date, rows: Sequen
         ) from error
 
 
+def _fixes(name: str) -> list[Fix]:
+    return [Fix.model_validate(fix) for record in append_log.read_log(name) for fix in record["fixes"]]
+
+
 def _changed(uc: UseCase, source: str, table: str, row: Row, values: Mapping[str, Any]) -> Row:
     schema = arrow_schema(uc.sources[source].tables[table])
     parsed = {
@@ -238,31 +243,52 @@ def _changed(uc: UseCase, source: str, table: str, row: Row, values: Mapping[str
     return row | parsed
 
 
+def _apply(
+    uc: UseCase, source: str, table: str, day: date, given: Sequence[Row], says: Mapping[str, Row]
+) -> list[Row]:
+    """Return rows as fixed, all at once, so that two of them may swap their keys."""
+    key = uc.sources[source].tables[table].key
+    rows = [says.get(row_id(row), row) for row in given]
+    while True:
+        taken = Counter(_key(row, key) for row in rows)
+        clashes = [
+            place
+            for place, (row, after) in enumerate(zip(given, rows, strict=True))
+            if _key(after, key) != _key(row, key) and taken[_key(after, key)] > 1
+        ]
+        for place in clashes:
+            log.warning(
+                "%s, %s: the fix of row %s waits, for its key %s is taken",
+                suite_of(table),
+                day,
+                row_id(given[place]),
+                _key(rows[place], key),
+            )
+            rows[place] = given[place]
+        if not clashes:
+            return rows
+
+
 def _refuse_taken_keys(
     uc: UseCase,
     suite: str,
     partition: date,
-    known: Mapping[str, Row],
+    rows: Mapping[str, Row],
     wanted: Mapping[str, Row],
-    *,
-    accepted: Mapping[str, Row],
-    kept: Mapping[str, Row],
     says: Mapping[str, Row],
 ) -> None:
     source, table = table_of(uc, suite)
     key = uc.sources[source].tables[table].key
-    # What earlier fixes made of these rows makes way for what they are to say now.
-    replaced = {*wanted, *(row_id(final(known[identity], says)) for identity in wanted)}
-    others = [row for identity, row in accepted.items() if identity not in replaced]
-    others += [final(row, says) for identity, row in kept.items() if identity not in replaced]
-    taken = Counter(_key(row, key) for row in [*others, *wanted.values()])
-    for identity, after in wanted.items():
-        if _key(after, key) != _key(known[identity], key) and taken[_key(after, key)] > 1:
+    after = {identity: {**says, **wanted}.get(identity, row) for identity, row in rows.items()}
+    taken = Counter(_key(row, key) for row in after.values())
+    for identity in wanted:
+        new = _key(after[identity], key)
+        if new != _key(rows[identity], key) and taken[new] > 1:
             raise _refused(
                 uc,
                 suite,
                 partition,
-                f"row {identity} would have the key {_key(after, key)}, which another row has",
+                f"row {identity} would have the key {new}, which another row has",
                 f"a fix changes a key ({', '.join(key)}) only to one that is free",
                 "correct the key, or the other row first",
             )
@@ -276,5 +302,11 @@ def _refused(uc: UseCase, suite: str, partition: date, message: str, rule: str, 
     return DataError(message, rule=rule, where=f"{uc.name}, {suite}, partition {partition}", cure=cure)
 
 
-def _log(uc: UseCase, suite: str) -> str:
-    return f"fixes/{uc.name}/{suite}"
+def _logs(uc: UseCase, table: str) -> str:
+    return f"fixes/{uc.name}/{suite_of(table)}"
+
+
+def _log(uc: UseCase, source: str, table: str, partition: date) -> str:
+    """Return the log of a partition's fixes; a slow table has one for all its snapshots."""
+    slow = uc.sources[source].tables[table].refresh == "slow"
+    return f"{_logs(uc, table)}/{'all' if slow else partition}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 
 import pyarrow as pa
@@ -17,7 +17,7 @@ from nightshift.lake import raw
 from nightshift.lake.hashing import content_hash
 from nightshift.lake.raw import RawManifest
 from nightshift.partition import days, spans
-from nightshift.quality.quarantine import kept, quarantine
+from nightshift.quality.quarantine import clear, kept, quarantine, rows_hash
 from nightshift.quality.validate import check_conserved, validate
 from nightshift.sources.base import Extract
 from nightshift.sources.contract import check_columns, check_not_empty
@@ -36,6 +36,7 @@ class Judged:
     accepted: pa.Table
     quarantined: pa.Table
     query: str
+    fixed: Mapping[str, str]
 
     @property
     def rows_in(self) -> int:
@@ -115,10 +116,9 @@ def judge(uc: UseCase, source: str, table: str, extracts: Mapping[date, Extract]
             quarantined.num_rows,
             f"{uc.name}/{where}, partition {day}",
         )
-        query = extracts[day].query
-        if rows := fixed[day][1]:
-            query += f"; fixed by hand: rows {', '.join(rows)}"
-        judged[day] = Judged(accepted.drop_columns([_PARTITION]), quarantined, query)
+        judged[day] = Judged(
+            accepted.drop_columns([_PARTITION]), quarantined, extracts[day].query, fixed[day][1]
+        )
     return judged
 
 
@@ -159,6 +159,8 @@ def land_judged(
                 rows_quarantined=judged[day].quarantined.num_rows,
                 as_of=wanted[day],
                 query=judged[day].query,
+                quarantine_hash=rows_hash(judged[day].quarantined),
+                fixed=judged[day].fixed,
             )
         )
         if counts and quarantine_last:
@@ -201,10 +203,15 @@ def _land_snapshots(
 ) -> list[RawManifest]:
     """Land a slow table on the days it differs from the snapshot before; equal neighbours are judged once."""
     key = uc.sources[source].tables[table].key
+    suite = suite_of(table)
     judged: dict[date, Judged] = {}
     manifests: dict[tuple[date, int], RawManifest] = {}
+    aside = kept(uc, suite)
     for day, first in _equal_neighbours(extracts).items():
         standing = raw.newest_snapshot(uc, source, table, day)
+        if day in aside and (standing is None or standing.partition < day or not standing.rows_quarantined):
+            # Of a night that was killed before its manifest counted.
+            clear(uc, suite, day)
         if standing is not None and not standing.rows_quarantined:
             # Nothing new and nothing bad: most nights end here, without importing Great Expectations.
             given = check_columns(uc, source, table, extracts[first].table, partition=day)
@@ -217,7 +224,7 @@ def _land_snapshots(
         if (
             standing is None
             or standing.partition == day
-            or standing.rows_quarantined != part.quarantined.num_rows
+            or standing.quarantine_hash != rows_hash(part.quarantined)
             or standing.content_hash != content_hash(part.accepted, key)
         ):
             if standing is not None and standing.content_hash != content_hash(part.accepted, key):
@@ -285,7 +292,7 @@ def _on_day(part: Judged, day: date) -> Judged:
     rows = part.quarantined
     position = rows.schema.get_field_index(_PARTITION)
     labels = pa.repeat(pa.scalar(day.isoformat()), rows.num_rows)
-    return Judged(part.accepted, rows.set_column(position, _PARTITION, labels), part.query)
+    return replace(part, quarantined=rows.set_column(position, _PARTITION, labels))
 
 
 def _extract(uc: UseCase, source: str, table: str, wanted: Mapping[date, datetime]) -> dict[date, Extract]:

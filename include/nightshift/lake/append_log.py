@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from nightshift.lake.store import open_store
+from nightshift.lake.store import get_many, open_store
 
 
 def append(log: str, record: dict[str, Any]) -> int:
@@ -25,8 +25,12 @@ def append(log: str, record: dict[str, Any]) -> int:
 
 def read_log(log: str) -> list[dict[str, Any]]:
     """Return every record of ``log``, oldest first; none when the log does not exist."""
-    store = open_store()
-    return [json.loads(store.get(key)) for key in store.list(_folder(log))]
+    return [json.loads(content) for content in get_many(open_store().list(_folder(log)))]
+
+
+def names(folder: str) -> set[str]:
+    """Return the names of the logs in a folder (such as ``fixes/<use case>/<suite>``), from one listing."""
+    return {key.removeprefix("logs/").rpartition("/")[0] for key in open_store().list(_folder(folder))}
 
 
 def _folder(log: str) -> str:

@@ -9,8 +9,7 @@ version is the one extracted as of the latest moment, so landing an older night 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
 
 import pyarrow as pa
@@ -20,13 +19,17 @@ from nightshift.errors import DataError
 from nightshift.lake.canonical import canonical
 from nightshift.lake.hashing import content_hash
 from nightshift.lake.objects import object_key, read_object, write_object
-from nightshift.lake.store import NoSuchObjectError, open_store
+from nightshift.lake.store import NoSuchObjectError, get_many, open_store
 from nightshift.partition import parse_partition
 from nightshift.usecase import UseCase
 
 
 class RawManifest(BaseModel):
-    """What was landed, from where, as of when, and what became of the rows."""
+    """What was landed, from where, as of when, and what became of the rows.
+
+    ``quarantine_hash`` is that of the rows put aside, None when there are none. ``fixed`` names rows that a
+    person fixed: by the id of what was landed or put aside, the id of what the source gave.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -42,6 +45,8 @@ class RawManifest(BaseModel):
     rows_in: int
     rows_accepted: int
     rows_quarantined: int
+    quarantine_hash: str | None
+    fixed: dict[str, str]
     key_columns: tuple[str, ...]
     columns: dict[str, str]
     catalogue_hash: str
@@ -59,6 +64,8 @@ def land(
     rows_quarantined: int,
     as_of: datetime,
     query: str,
+    quarantine_hash: str | None = None,
+    fixed: Mapping[str, str] | None = None,
 ) -> RawManifest:
     """Keep one extracted partition and return the manifest that now stands for it.
 
@@ -76,6 +83,8 @@ def land(
         rows_quarantined: Rows that validation put aside.
         as_of: Moment (with a time zone) at which the source was asked to look.
         query: What was asked of the source, for people.
+        quarantine_hash: Content hash of the rows put aside.
+        fixed: Which rows a person fixed; see ``RawManifest``.
 
     Raises:
         DataError: Rows in are not rows accepted + quarantined, or ``as_of`` has no time zone.
@@ -87,7 +96,8 @@ def land(
     folder = _folder(uc, source, table, partition)
     while True:
         known = versions(uc, source, table, partition)
-        standing = _same_content(known, digest, rows_quarantined, as_of)
+        outcome = (digest, rows_quarantined, quarantine_hash, dict(fixed or {}))
+        standing = _same_outcome(known, outcome, as_of)
         # The object is written even if its manifest stands: that mends a lake that lost the object.
         write_object(folder, data, digest)
         if standing:
@@ -105,6 +115,8 @@ def land(
             rows_in=rows_in,
             rows_accepted=data.num_rows,
             rows_quarantined=rows_quarantined,
+            quarantine_hash=quarantine_hash,
+            fixed=dict(fixed or {}),
             key_columns=catalogue.key,
             columns={field.name: str(field.type) for field in data.schema},
             catalogue_hash=hashlib.sha256(catalogue.model_dump_json().encode()).hexdigest(),
@@ -249,14 +261,14 @@ def _check(
         )
 
 
-def _same_content(
-    known: list[RawManifest], digest: str, quarantined: int, as_of: datetime
+def _same_outcome(
+    known: list[RawManifest], outcome: tuple[str, int, str | None, dict[str, str]], as_of: datetime
 ) -> RawManifest | None:
     """Return the version that already says what is about to be landed."""
     in_force = _newest([manifest for manifest in known if manifest.as_of <= as_of])
-    for manifest in (_newest(known), in_force):
-        if manifest and (manifest.content_hash, manifest.rows_quarantined) == (digest, quarantined):
-            return manifest
+    for m in (_newest(known), in_force):
+        if m and (m.content_hash, m.rows_quarantined, m.quarantine_hash, m.fixed) == outcome:
+            return m
     return None
 
 
@@ -289,6 +301,4 @@ def _manifest_keys(uc: UseCase, source: str, table: str) -> dict[date, list[str]
 
 
 def _read_manifests(keys: Iterable[str]) -> list[RawManifest]:
-    store = open_store()
-    with ThreadPoolExecutor(8) as readers:  # one by one, a bucket would take seconds a thousand
-        return [RawManifest.model_validate_json(content) for content in readers.map(store.get, keys)]
+    return [RawManifest.model_validate_json(content) for content in get_many(keys)]

@@ -10,7 +10,8 @@ import errno
 import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -73,6 +74,13 @@ def open_store(uri: str | None = None) -> Store:
         DataError: The scheme is neither of the two.
     """
     return _open(uri or settings().lake_uri)
+
+
+def get_many(keys: Iterable[str]) -> list[bytes]:
+    """Return objects in the order of their keys; one by one, a bucket would take seconds a thousand."""
+    store = open_store()
+    with ThreadPoolExecutor(8) as readers:
+        return list(readers.map(store.get, keys))
 
 
 @lru_cache(maxsize=8)

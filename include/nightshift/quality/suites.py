@@ -116,6 +116,11 @@ class Suite(_Strict):
         return self
 
 
+def suite_names(uc: UseCase) -> list[str]:
+    """Return the names of the use case's suites, sorted."""
+    return sorted(file.stem for file in (settings().expectations / uc.name).glob("*.json"))
+
+
 def suite_file(uc: UseCase, name: str) -> Path:
     """Return where the suite ``name`` of the use case is kept."""
     return settings().expectations / uc.name / f"{name}.json"

@@ -20,10 +20,10 @@ from typing import Any
 from deltalake import DeltaTable
 
 from nightshift.ingestion import land_partitions, replay
-from nightshift.ingestion.fixes import fixes_of, quarantined_rows, record_fixes
+from nightshift.ingestion.fixes import fixes_of, record_fixes
 from nightshift.lake import raw, store, tables
 from nightshift.quality.engine import great_expectations
-from nightshift.quality.quarantine import kept, read_quarantine
+from nightshift.quality.quarantine import kept, plain_rows, read_quarantine
 from nightshift.quality.rows import row_id
 from nightshift.settings import settings
 from nightshift.usecase import load_usecase
@@ -38,7 +38,7 @@ def land() -> None:
 
 def fix_and_replay() -> None:
     uc = load_usecase("flight_delays")
-    rows = quarantined_rows(uc, "raw_weather", DAYS[1]) or [
+    rows = plain_rows(read_quarantine(uc, "raw_weather", DAYS[1], DAYS[1])) or [
         fix.before for fix in fixes_of(uc, "nycflights13", "weather", DAYS[1])
     ]
     changes = {row_id(row): {"wind_speed_mph": 10.4} for row in rows}

@@ -17,12 +17,14 @@ from typer.testing import CliRunner
 
 from nightshift import stages
 from nightshift.cli.main import app
+from nightshift.cli.quarantine import show_kept
 from nightshift.errors import DataError, TransientError
 from nightshift.ingestion import land_partitions, replay
-from nightshift.ingestion.fixes import fixes_of, quarantined_rows, record_fixes
+from nightshift.ingestion.fixes import fixes_of, record_fixes
 from nightshift.lake import raw
 from nightshift.lake.raw import RawManifest
-from nightshift.quality.quarantine import kept, quarantine, read_quarantine
+from nightshift.lake.store import open_store
+from nightshift.quality.quarantine import kept, plain_rows, quarantine, read_quarantine
 from nightshift.quality.rows import row_id
 from nightshift.quality.validate import QUARANTINE_SCHEMA
 from nightshift.usecase import UseCase, load_usecase
@@ -49,6 +51,10 @@ def land(uc: UseCase, table: str = "flights", night: date = NIGHT, day: date = D
     return land_partitions(uc, SOURCE, table, {day: uc.as_of(night)})[0]
 
 
+def quarantined_rows(uc: UseCase, suite: str = SUITE, day: date = DAY) -> list[dict[str, Any]]:
+    return plain_rows(read_quarantine(uc, suite, day, day))
+
+
 def row_ids(uc: UseCase, suite: str = SUITE, day: date = DAY) -> list[str]:
     return [row_id(row) for row in quarantined_rows(uc, suite, day)]
 
@@ -70,7 +76,7 @@ def flight(uc: UseCase, identity: str) -> dict[str, Any]:
 def test_a_fixed_row_lands_and_no_later_landing_undoes_it(files: Files) -> None:
     uc = files(flights=bad())
     first = land(uc)
-    (identity,), (row,) = row_ids(uc), quarantined_rows(uc, SUITE, DAY)
+    (identity,), (row,) = row_ids(uc), quarantined_rows(uc)
     fix(uc, identity, air_time_minutes="117")
     assert raw.versions(uc, SOURCE, "flights", DAY) == [first], "recording a fix lands nothing"
 
@@ -80,7 +86,7 @@ def test_a_fixed_row_lands_and_no_later_landing_undoes_it(files: Files) -> None:
     fixed = raw.current(uc, SOURCE, "flights", DAY)
     assert fixed is not None
     assert (fixed.version, fixed.rows_in, fixed.as_of) == (2, first.rows_in, first.as_of)
-    assert identity in fixed.query
+    assert list(fixed.fixed.values()) == [identity]
     assert raw.read(first).num_rows == first.rows_accepted, "the version before is as it was"
 
     assert replay(uc, SOURCE, "flights", DAY) == expected | {"replayed": 0}
@@ -95,7 +101,7 @@ def test_a_fixed_row_lands_and_no_later_landing_undoes_it(files: Files) -> None:
 def test_a_fix_says_who_when_why_and_what_it_was(files: Files) -> None:
     uc = files(flights=bad())
     land(uc)
-    (identity,), (row,) = row_ids(uc), quarantined_rows(uc, SUITE, DAY)
+    (identity,), (row,) = row_ids(uc), quarantined_rows(uc)
     fix(uc, identity, air_time_minutes=117)
     fix(uc, identity, air_time_minutes="117")
     (recorded,) = fixes_of(uc, SOURCE, "flights", DAY)
@@ -107,15 +113,18 @@ def test_a_fix_says_who_when_why_and_what_it_was(files: Files) -> None:
 def test_a_fix_that_still_fails_keeps_the_row_aside_and_can_be_fixed_again(files: Files) -> None:
     uc = files(flights=bad())
     first = land(uc)
-    (identity,), (row,) = row_ids(uc), quarantined_rows(uc, SUITE, DAY)
+    (identity,), (row,) = row_ids(uc), quarantined_rows(uc)
     fix(uc, identity, air_time_minutes="-5")
     assert replay(uc, SOURCE, "flights", DAY)["quarantined"] == 1
     assert flight(uc, row["flight_id"]) == {}
-    (again,), (kept_row,) = row_ids(uc), quarantined_rows(uc, SUITE, DAY)
-    assert again != identity
+    (kept_row,) = quarantined_rows(uc)
     assert kept_row["air_time_minutes"] == -5
+    (shown,) = show_kept(uc, SUITE, DAY)
+    assert (shown.row_id, shown.row, shown.fixed) == (identity, kept_row, None), "known by what it was first"
 
-    fix(uc, again, air_time_minutes="50")
+    fix(uc, identity, air_time_minutes="50")
+    (shown,) = show_kept(uc, SUITE, DAY)
+    assert shown.fixed == kept_row | {"air_time_minutes": 50}
     assert replay(uc, SOURCE, "flights", DAY) == {"replayed": 1, "accepted": first.rows_in, "quarantined": 0}
     replayed = flight(uc, row["flight_id"])
     land(uc, night=NIGHT + timedelta(days=1))
@@ -126,7 +135,7 @@ def test_a_fix_that_still_fails_keeps_the_row_aside_and_can_be_fixed_again(files
 def test_a_fix_can_be_corrected_and_taken_back_after_it_landed(files: Files) -> None:
     uc = files(flights=bad())
     land(uc)
-    (identity,), (row,) = row_ids(uc), quarantined_rows(uc, SUITE, DAY)
+    (identity,), (row,) = row_ids(uc), quarantined_rows(uc)
     for value in (117, 118):
         fix(uc, identity, air_time_minutes=value)
         replay(uc, SOURCE, "flights", DAY)
@@ -140,7 +149,7 @@ def test_a_fix_can_be_corrected_and_taken_back_after_it_landed(files: Files) -> 
 def test_fixes_of_two_columns_add_up(files: Files) -> None:
     uc = files(flights=bad())
     land(uc)
-    (identity,), (row,) = row_ids(uc), quarantined_rows(uc, SUITE, DAY)
+    (identity,), (row,) = row_ids(uc), quarantined_rows(uc)
     fix(uc, identity, air_time_minutes=117)
     fix(uc, identity, arrival_delay_minutes=3)
     replay(uc, SOURCE, "flights", DAY)
@@ -151,12 +160,74 @@ def test_fixes_of_two_columns_add_up(files: Files) -> None:
 def test_what_the_source_corrects_itself_is_not_touched(files: Files) -> None:
     uc = files(flights=bad())
     land(uc)
-    (identity,), (row,) = row_ids(uc), quarantined_rows(uc, SUITE, DAY)
+    (identity,), (row,) = row_ids(uc), quarantined_rows(uc)
     fix(uc, identity, air_time_minutes=117)
     replay(uc, SOURCE, "flights", DAY)
     mended = files(flights=bad(value="99"))
     land(mended)
     assert flight(mended, row["flight_id"])["air_time_minutes"] == 99
+
+
+def test_a_fix_taken_back_does_not_rule_over_what_the_source_says_later(files: Files) -> None:
+    uc = files(flights=bad())
+    land(uc)
+    (identity,), (row,) = row_ids(uc), quarantined_rows(uc)
+    for value in (117, -1):
+        fix(uc, identity, air_time_minutes=value)
+        replay(uc, SOURCE, "flights", DAY)
+    mended = files(flights=bad(value="117"))
+    land(mended)
+    for _ in range(2):
+        assert flight(mended, row["flight_id"])["air_time_minutes"] == 117
+        replay(mended, SOURCE, "flights", DAY)
+
+
+def test_what_the_source_says_itself_by_now_is_not_undone_with_the_fix(files: Files) -> None:
+    uc = files(flights=bad())
+    land(uc)
+    (identity,), (row,) = row_ids(uc), quarantined_rows(uc)
+    fix(uc, identity, air_time_minutes=117)
+    replay(uc, SOURCE, "flights", DAY)
+    mended = files(flights=bad(value="117"))
+    assert land(mended).fixed == {}
+    fix(mended, identity, air_time_minutes=-1)
+    replay(mended, SOURCE, "flights", DAY)
+    assert flight(mended, row["flight_id"])["air_time_minutes"] == 117
+
+
+def test_two_rows_swap_their_keys(files: Files) -> None:
+    uc = files(flights=bad(count=2))
+    land(uc)
+    (one, other), rows = row_ids(uc), quarantined_rows(uc)
+    first, second = (row["flight_id"] for row in rows)
+    assert first != second
+    changes = {
+        one: {"flight_id": second, "air_time_minutes": 31},
+        other: {"flight_id": first, "air_time_minutes": 32},
+    }
+    record_fixes(uc, SUITE, DAY, changes, reason="mixed up", by="ann")
+    assert len(open_store().list("logs/fixes/")) == 1, "one decision, one record"
+    assert replay(uc, SOURCE, "flights", DAY)["quarantined"] == 0
+    assert flight(uc, second)["air_time_minutes"] == 31
+    assert flight(uc, first)["air_time_minutes"] == 32
+    assert replay(uc, SOURCE, "flights", DAY)["quarantined"] == 0
+    assert flight(uc, second)["air_time_minutes"] == 31
+
+
+def _retyped(uc: UseCase, kind: str) -> UseCase:
+    content = uc.model_dump()
+    content["sources"][SOURCE]["tables"]["flights"]["columns"]["air_time_minutes"]["type"] = kind
+    return UseCase.model_validate(content)
+
+
+def test_a_column_that_changed_its_type_is_replayed_as_that_or_explained(files: Files) -> None:
+    uc = files(flights=bad())
+    first = land(uc)
+    replayed = replay(_retyped(uc, "float64"), SOURCE, "flights", DAY)
+    assert replayed == {"replayed": 1, "accepted": first.rows_accepted, "quarantined": 1}
+    with pytest.raises(DataError, match="do not fit the catalogue") as error:
+        replay(_retyped(uc, "date"), SOURCE, "flights", DAY)
+    assert "ingest the partition again" in error.value.cure
 
 
 @pytest.mark.parametrize(
@@ -251,10 +322,40 @@ def test_a_fix_of_a_slow_table_holds_on_every_later_day(files: Files) -> None:
     assert (later.partition, later.rows_in, later.rows_quarantined) == (NIGHT, first.rows_in - 1, 0)
 
 
-def test_a_quarantine_that_is_not_of_the_current_version_is_not_replayed(files: Files) -> None:
+def test_rows_that_a_killed_night_of_a_slow_table_put_aside_go_with_its_next_run(files: Files) -> None:
+    uc = files()
+    first = land(uc, "planes", DAY)
+
+    def damage(frame: pd.DataFrame) -> pd.DataFrame:
+        frame.loc[0, "seats"] = "-1"
+        return frame
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(raw, "land", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            land(files(planes=damage), "planes", NIGHT, NIGHT)
+    assert list(kept(uc, "raw_planes")) == [NIGHT]
+    assert land(files(), "planes", NIGHT, NIGHT) == first
+    assert kept(uc, "raw_planes") == {}
+
+
+def _killed(*_: Any, **__: Any) -> RawManifest:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("left", ["nothing", "another row"])
+def test_a_quarantine_that_is_not_of_the_current_version_is_not_replayed(files: Files, left: str) -> None:
     uc = files(flights=bad())
     first = land(uc)
-    quarantine(uc, SUITE, DAY, QUARANTINE_SCHEMA.empty_table())  # as a night that was killed may leave it
+    (row,) = quarantined_rows(uc)
+    other = read_quarantine(uc, SUITE, DAY, DAY).select(QUARANTINE_SCHEMA.names)
+    other = other.set_column(
+        other.schema.get_field_index("row"), "row", [[json.dumps(row | {"tailnum": "N1"})]]
+    )
+    # As a night that was killed may leave it.
+    quarantine(uc, SUITE, DAY, other if left == "another row" else other.slice(0, 0))
+    with pytest.raises(TransientError, match="ingest the partition again"):
+        fix(uc, row_id(row), air_time_minutes=117)
     with pytest.raises(TransientError, match="ingest the partition again"):
         replay(uc, SOURCE, "flights", DAY)
     assert land(uc) == first
@@ -361,6 +462,7 @@ _FIX = ("fix", "raw_weather", "2013-02-12", "--reason", "a slipped point")
     ("arguments", "named"),
     [
         (["show", "raw_weather", "2013-02-13"], "nothing of raw_weather 2013-02-13 is in quarantine"),
+        (["list", "--suite", "raw_wether"], "there is no suite 'raw_wether'"),
         (["replay", "features", "2013-02-12"], "rows of features are not landed"),
         (
             ["fix", "raw_weather", "2013-02-12", "--row", "x", "--set", "y", "--reason", "z"],
@@ -371,7 +473,7 @@ _FIX = ("fix", "raw_weather", "2013-02-12", "--reason", "a slipped point")
             "cannot be read",
         ),
     ],
-    ids=["nothing there", "not raw", "no value", "no file"],
+    ids=["nothing there", "no suite", "not raw", "no value", "no file"],
 )
 def test_mistakes_are_explained(real_day: UseCase, arguments: list[str], named: str) -> None:
     result = CliRunner().invoke(app, ["quarantine", *arguments])

@@ -1,0 +1,56 @@
+"""Settings that cannot be are refused in words that name the variable and show no password."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from nightshift.errors import DataError
+from nightshift.settings import settings
+
+
+@pytest.fixture(autouse=True)
+def read_anew() -> Iterator[None]:
+    settings.cache_clear()
+    yield
+    settings.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("PARALLELISM", "many"),
+        ("WAREHOUSE", "spreadsheet"),
+        ("LIVE_FROM", "soon"),
+        ("POSTGRES_URL", "postgresql://user:hid/den@host:5432"),
+        ("POSTGRES_URL", "postgresql://user:hid@den@host:5432"),
+        ("POSTGRES_URL", "postgresql://user:hid#den@host:5432"),
+        ("POSTGRES_URL", "postgresql://user:hidden@host:54e2"),
+        ("POSTGRES_URL", "mysql://user:hidden@host:3306"),
+    ],
+)
+def test_a_value_that_cannot_be_names_the_variable_and_stays_unseen(
+    variable: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"NIGHTSHIFT_{variable}", value)
+    with pytest.raises(DataError) as error:
+        settings()
+    assert f"NIGHTSHIFT_{variable}" in error.value.message
+    assert "hid" not in str(error.value)
+    assert "den" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "postgresql://user:p%40ss@host:5432",
+        "postgres://host",
+        "postgresql://postgres:@/postgres?host=/tmp/server",
+        "postgresql://user@[::1]:5433/?sslmode=require",
+    ],
+)
+def test_a_url_that_can_be_is_taken(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NIGHTSHIFT_POSTGRES_URL", url)
+    assert settings().postgres_url == url
