@@ -203,8 +203,8 @@ def _raise_for_failures(uc: UseCase, outcome: Any, results: Sequence[Any], where
     if outcome.success and not failed:
         return
     messages = [str(r.message) for r in failed] or [str(outcome.exception)]
-    if any(engine().is_bad_luck(message) for message in messages):
-        raise TransientError(f"dbt could not use the warehouse: {messages[0]}")
+    if unlucky := [message for message in messages if engine().is_bad_luck(message)]:
+        raise TransientError(f"dbt could not use the warehouse: {unlucky[0]}")
     if not failed:
         raise NightshiftError(f"dbt failed without naming a model ({where}): {messages[0]}")
     first = failed[0]
