@@ -89,7 +89,7 @@ def test_nights_end_in_predictions_judged_by_the_truth(nights: dict[str, Any], b
 def test_the_demo_tells_what_came_of_it_and_a_second_one_changes_nothing(
     nights: dict[str, Any], bootstrapped: Stack
 ) -> None:
-    assert f"{nights['forward']['predictions']['rows']:,} rows" in nights["summary"]
+    assert f"{nights['forward']['predictions']['rows']} rows" in nights["summary"]
     assert "Everything stays up until `make down`." in nights["summary"]
     versions = {
         layer: tables.partition_versions(bootstrapped.uc, layer) for layer in tables.layers(bootstrapped.uc)
