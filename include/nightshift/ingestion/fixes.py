@@ -124,7 +124,8 @@ def record_fixes(
         after = _changed(uc, source, table, before, values)
         if after != before:
             wanted[identity] = after
-    _refuse_taken_keys(uc, suite, partition, known | rows, wanted, now_says)
+    # A row that was fixed and is there no more keeps its key from nobody.
+    _refuse_taken_keys(uc, suite, partition, {name: known[name] for name in wanted} | rows, wanted, now_says)
     now = datetime.now(UTC)
     fixes = [
         Fix(
