@@ -30,12 +30,14 @@ class Settings(BaseSettings):
     lake: str = Field("", description="file:// or s3:// URI of the lake; empty: <home>/lake.")
     warehouse: Literal["duckdb", "postgres"] = Field("duckdb", description="The engine behind dbt.")
     postgres_url: str = Field("", description="PostgreSQL server URL; empty: the embedded server.")
-    mlflow_url: str = Field("", description="MLflow tracking URI; empty: SQLite under <home>/mlflow.")
+    mlflow_url: str = Field(
+        "", pattern=r"^$|^[a-z0-9+]+:", description="MLflow tracking URI; empty: SQLite under <home>/mlflow."
+    )
     host: str = Field("127.0.0.1", description="Address the services listen on.")
-    airflow_port: int = Field(8080, description="Port of Airflow's API server and UI.")
-    mlflow_port: int = Field(5000, description="Port of the MLflow UI.")
-    postgres_port: int = Field(5433, description="TCP port of the embedded PostgreSQL.")
-    parallelism: int = Field(4, description="Airflow tasks at once on this machine.")
+    airflow_port: int = Field(8080, ge=1, le=65535, description="Port of Airflow's API server and UI.")
+    mlflow_port: int = Field(5000, ge=1, le=65535, description="Port of the MLflow UI.")
+    postgres_port: int = Field(5433, ge=1, le=65535, description="TCP port of the embedded PostgreSQL.")
+    parallelism: int = Field(4, ge=1, description="Airflow tasks at once on this machine.")
     retry_seconds: float = Field(30, gt=0, description="Pause before a task is tried again.")
     live_from: date = Field(
         date(2999, 1, 1),

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from nightshift.errors import DataError
 from nightshift.partition import days, spans
 from nightshift.usecase import UseCase
 
@@ -45,6 +46,13 @@ def land(
     """
     from nightshift.ingestion import land_partitions
 
+    if start < uc.history_start:
+        raise DataError(
+            f"there is nothing to ingest for {start}",
+            rule=f"history_start: {uc.history_start} is the first partition that exists upstream",
+            where=f"{uc.name}, {source}, {start} to {end}",
+            cure="ask for later days, or correct history_start in usecase.yml",
+        )
     landed: dict[str, Any] = {}
     # A night's own day lands last, so that a later night that finds it finds this night's corrections too.
     tables = sorted(
@@ -277,6 +285,13 @@ def replay_quarantine(uc: UseCase, night: date) -> dict[str, Any]:
     for source, name, table in uc.tables():
         for partition in table.partitions_of_night(night, uc.history_start):
             replayed[f"{name} {partition}"] = replay(uc, source, name, partition)
+    if not any(rows for counts in replayed.values() for rows in counts.values()):
+        raise DataError(
+            f"nothing was landed for the night of {night}",
+            rule="a partition is replayed from what was landed",
+            where=f"{uc.name}, night {night}",
+            cure="`nightshift partitions --layer raw` lists what was; ingest the night first",
+        )
     return replayed
 
 

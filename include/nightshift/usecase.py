@@ -12,16 +12,21 @@ from datetime import UTC, date, datetime, time, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from nightshift.errors import DataError
 from nightshift.settings import settings
 
 # The same safe loader in C: ten times faster, and every parse of every DAG file reads this YAML.
 _Loader: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+Metric = Literal[
+    "base_rate", "mean_score", "brier", "log_loss", "ece", "cost", "precision", "recall", "roc_auc", "pr_auc"
+]
+"""What ``metrics.forecast_metrics`` computes."""
 
 ColumnType = Literal["string", "int64", "float64", "boolean", "date", "timestamp"]
 
@@ -135,15 +140,25 @@ class Training(_Strict):
     seed: int
     trainers: dict[str, Trainer] = Field(min_length=1)
 
+    @model_validator(mode="after")
+    def _days_are_left(self) -> Training:
+        if self.validation_days + self.holdout_days >= self.window_days:
+            raise ValueError("window_days leaves no day to train on beside validation_days and holdout_days")
+        return self
+
 
 class Gate(_Strict):
     """What a challenger must reach to become champion."""
 
     primary: Literal["roc_auc", "pr_auc"]
     min_improvement: float = 0.0
-    floors: dict[str, float] = Field(default_factory=dict, description="metric: lowest acceptable value.")
-    ceilings: dict[str, float] = Field(default_factory=dict, description="metric: highest acceptable value.")
-    approval: Literal["automatic", "manual"] = "automatic"
+    floors: dict[Metric, float] = Field(default_factory=dict, description="metric: lowest acceptable value.")
+    ceilings: dict[Metric, float] = Field(
+        default_factory=dict, description="metric: highest acceptable value."
+    )
+    approval: Literal["automatic", "manual"] = Field(
+        "automatic", description="manual: a person decides, in Airflow, about what passed."
+    )
 
 
 class Drift(_Strict):
@@ -201,6 +216,21 @@ class UseCase(_Strict):
     retrain: Retrain
     retention: Retention
     sources: dict[str, Source] = Field(min_length=1)
+
+    @field_validator("timezone")
+    @classmethod
+    def _is_known(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+            raise ValueError(f"there is no time zone {value!r}; one is America/New_York") from error
+        return value
+
+    @model_validator(mode="after")
+    def _slices_are_features(self) -> UseCase:
+        if unknown := [name for name in self.slices if name not in self.features.columns]:
+            raise ValueError(f"slices: {', '.join(unknown)} are no columns under features")
+        return self
 
     @cached_property
     def zone(self) -> ZoneInfo:

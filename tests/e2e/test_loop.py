@@ -19,7 +19,7 @@ from nightshift.lake import lineage, raw, tables
 from nightshift.monitoring.staleness import find_stale
 from nightshift.partition import days
 from nightshift.registry import deployments
-from nightshift.services import postgres
+from nightshift.services import checks, postgres
 from nightshift.sources.base import Extract
 
 runner = CliRunner()
@@ -148,14 +148,23 @@ def test_rebuilding_what_has_not_changed_makes_no_new_version(
 def test_a_deleted_prediction_partition_is_rebuilt_alone(nights: dict[str, Any], bootstrapped: Stack) -> None:
     stack = bootstrapped
     before = tables.partition_versions(stack.uc, "predictions")
-    tables.delete_partition(stack.uc, "predictions", NIGHTS[0])
-    run = stack.run(
-        "rebuild", {"start": NIGHTS[0].isoformat(), "end": NIGHTS[0].isoformat(), "stages": ["predictions"]}
-    )
+    shutil.rmtree(stack.home / "lake/tables" / stack.uc.name / "predictions" / f"partition={NIGHTS[0]}")
+    assert f"predictions {NIGHTS[0]}" in checks.whole_tables().detail
+    invoke("demo", *DEMO)
+    assert checks.whole_tables().passed
+    run = stack.api.runs(stack.dag("rebuild"))[0]
+    assert run.conf == {
+        "start": NIGHTS[0].isoformat(),
+        "end": NIGHTS[0].isoformat(),
+        "stages": ["predictions", "monitoring"],
+    }
     after = tables.partition_versions(stack.uc, "predictions")
     assert {day: version.content_hash for day, version in after.items()} == {
         day: version.content_hash for day, version in before.items()
     }
+    assert (
+        len(tables.read_partitions(stack.uc, "predictions", NIGHTS[0], NIGHTS[0])) == before[NIGHTS[0]].rows
+    )
     states = {task.task_id: task.state for task in stack.api.tasks(run)}
     assert states["features.build_features"] == "skipped"
     assert states["predictions.publish_predictions"] == "success"
@@ -315,9 +324,18 @@ def test_maintenance_keeps_what_retention_keeps(nights: dict[str, Any], bootstra
             {"start": "2013-03-02", "end": "2013-03-01", "stages": ["raw"]},
             "ends (2013-03-01) before it starts",
         ),
+        ("ingest", {"partition": "2012-06-01"}, "nothing to ingest for 2012-06-01"),
+        ("replay_quarantine", {"partition": "2013-07-20"}, "nothing was landed for the night of 2013-07-20"),
         ("score", {"partition": "2012-06-01"}, "no champion of flight_delays is in force on 2012-06-01"),
     ],
-    ids=["unknown version", "no day", "backward range", "before the first champion"],
+    ids=[
+        "unknown version",
+        "no day",
+        "backward range",
+        "before history",
+        "never landed",
+        "before the first champion",
+    ],
 )
 def test_runs_that_must_fail_fail_for_the_stated_reason(
     nights: dict[str, Any], bootstrapped: Stack, name: str, conf: dict[str, Any], reason: str

@@ -21,6 +21,9 @@ def read_anew() -> Iterator[None]:
     ("variable", "value"),
     [
         ("PARALLELISM", "many"),
+        ("PARALLELISM", "0"),
+        ("AIRFLOW_PORT", "99999"),
+        ("MLFLOW_URL", "hidden"),
         ("WAREHOUSE", "spreadsheet"),
         ("LIVE_FROM", "soon"),
         ("POSTGRES_URL", "postgresql://user:hid/den@host:5432"),

@@ -64,6 +64,10 @@ def table(content: dict[str, Any]) -> dict[str, Any]:
         ("usecase.yml", lambda c: c["costs"].update(false_negative=0), "costs.false_negative"),
         ("usecase.yml", lambda c: c["schedule"].update(hour=24), "schedule.hour"),
         ("usecase.yml", lambda c: c.update(history_start="last year"), "history_start"),
+        ("usecase.yml", lambda c: c.update(timezone="America/New_Yorx"), "no time zone 'America/New_Yorx'"),
+        ("usecase.yml", lambda c: c.update(slices=["carier"]), "carier are no columns"),
+        ("usecase.yml", lambda c: c["gate"].update(floors={"rocauc": 0.6}), "gate.floors.rocauc"),
+        ("usecase.yml", lambda c: c["training"].update(holdout_days=400), "no day to train on"),
         (
             "usecase.yml",
             lambda c: c["training"]["trainers"]["xgboost"].update(kind="oracle"),

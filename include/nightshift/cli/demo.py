@@ -115,6 +115,7 @@ class _Loop:
             self._follow(night, since=None)
         there = {
             layer: tables.partition_version(self._uc, layer, night) is not None
+            and night not in tables.damaged(self._uc, layer)
             for layer in ("features", "predictions", "monitoring")
         }
         if all(there.values()):
@@ -226,8 +227,9 @@ class _Loop:
     def _missing_features(self, first: date, last: date) -> list[date]:
         from nightshift.lake import tables
 
-        published = tables.partition_versions(self._uc, "features")
-        return [day for day in days(first, last) if day not in published]
+        published = tables.partition_versions(self._uc, "features").keys()
+        whole = published - tables.damaged(self._uc, "features")
+        return [day for day in days(first, last) if day not in whole]
 
     def _champion_is_there(self, last: date) -> bool:
         from nightshift.registry import deployments

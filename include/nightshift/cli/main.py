@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import date
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nightshift.errors import DataError, NightshiftError
+
+if TYPE_CHECKING:
+    from nightshift.usecase import UseCase
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -26,9 +30,14 @@ quarantine = typer.Typer(
 )
 app.add_typer(quarantine, name="quarantine")
 
+_UseCase = Annotated[str | None, typer.Option("--usecase", help="Which use case; the first one by default.")]
+_UseCases = Annotated[str | None, typer.Option("--usecase", help="Which use case; all by default.")]
 _Suite = Annotated[str, typer.Argument(help="raw_<table>, features, labels, predictions.")]
 _Partition = Annotated[str, typer.Argument(help="YYYY-MM-DD")]
-_UseCase = Annotated[str | None, typer.Option("--usecase", help="Which use case; the first one by default.")]
+_Start = Annotated[str, typer.Option(help="First partition, YYYY-MM-DD.", show_default="the first")]
+_End = Annotated[str, typer.Option(help="Last partition, YYYY-MM-DD.", show_default="the last")]
+_Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
+_FIRST, _LAST = date.min.isoformat(), date.max.isoformat()
 
 
 @app.command()
@@ -54,7 +63,7 @@ def down() -> None:
 
 @app.command()
 def demo(
-    usecase: Annotated[str | None, typer.Option(help="Which use case; the first one by default.")] = None,
+    usecase: _UseCase = None,
     history: Annotated[int, typer.Option(min=1, help="Days of history to bootstrap.")] = 181,
     nights: Annotated[int, typer.Option(min=0, help="Nights to run after it.")] = 7,
 ) -> None:
@@ -63,10 +72,9 @@ def demo(
     What the lake already holds is not done again: a second demo changes nothing.
     """
     from nightshift.cli.demo import run
-    from nightshift.usecase import load_usecase, usecase_names
 
     with _explained():
-        run(load_usecase(usecase or usecase_names()[0]), history=history, nights=nights)
+        run(_one(usecase), history=history, nights=nights)
 
 
 @app.command()
@@ -113,61 +121,54 @@ def doctor() -> None:
 
 @app.command()
 def partitions(
-    usecase: Annotated[str | None, typer.Option(help="Which use case; all by default.")] = None,
+    usecase: _UseCases = None,
     layer: Annotated[
         str | None,
         typer.Option(help="raw, raw/<source>/<table>, features, predictions, ...; all by default."),
     ] = None,
-    start: Annotated[str, typer.Option(help="First partition, YYYY-MM-DD.")] = date.min.isoformat(),
-    end: Annotated[str, typer.Option(help="Last partition, YYYY-MM-DD.")] = date.max.isoformat(),
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    start: _Start = _FIRST,
+    end: _End = _LAST,
+    as_json: _Json = False,
 ) -> None:
     """List what exists for each layer and day, with versions."""
-    from dataclasses import asdict
-
     from nightshift.cli.partitions import list_partitions
     from nightshift.partition import parse_partition
-    from nightshift.usecase import load_usecase, usecase_names
 
     with _explained():
         first, last = parse_partition(start), parse_partition(end)
-        for name in [usecase] if usecase else usecase_names():
-            for row in list_partitions(load_usecase(name), layer, first, last):
-                if as_json:
-                    typer.echo(json.dumps({"usecase": name, **asdict(row)}, default=str))
-                else:
+        for uc in _each(usecase):
+            rows = list_partitions(uc, layer, first, last)
+            if as_json:
+                _print_json(rows, usecase=uc.name)
+            else:
+                for row in rows:
                     typer.echo(
-                        f"{name}  {row.layer:<32} {row.partition}  v{row.version:<5} {row.rows:>8} rows  "
+                        f"{uc.name}  {row.layer:<32} {row.partition}  v{row.version:<5} {row.rows:>8} rows  "
                         f"{row.content_hash[:12]}"
                     )
 
 
 @app.command()
 def stale(
-    usecase: Annotated[str | None, typer.Option(help="Which use case; all by default.")] = None,
-    start: Annotated[str, typer.Option(help="First partition, YYYY-MM-DD.")] = date.min.isoformat(),
-    end: Annotated[str, typer.Option(help="Last partition, YYYY-MM-DD.")] = date.max.isoformat(),
+    usecase: _UseCases = None,
+    start: _Start = _FIRST,
+    end: _End = _LAST,
     rebuild: Annotated[
         bool, typer.Option("--rebuild", help="Have Airflow build exactly these again.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    as_json: _Json = False,
 ) -> None:
     """List what was built from older versions than those that count now, such as after a correction."""
-    from dataclasses import asdict
-
     from nightshift.cli import stale as command
     from nightshift.monitoring.staleness import find_stale
     from nightshift.partition import parse_partition
-    from nightshift.usecase import load_usecase, usecase_names
 
     with _explained():
         first, last = parse_partition(start), parse_partition(end)
-        for name in [usecase] if usecase else usecase_names():
-            uc = load_usecase(name)
+        for uc in _each(usecase):
             found = find_stale(uc, first, last)
             if as_json:
-                for item in found:
-                    typer.echo(json.dumps({"usecase": name, **asdict(item)}, default=str))
+                _print_json(found, usecase=uc.name)
             else:
                 command.print_stale(uc, found)
             if rebuild and found:
@@ -180,23 +181,19 @@ def stale(
 def versions(
     layer: Annotated[str, typer.Argument(help="raw/<source>/<table>, features, predictions, ...")],
     partition: Annotated[str, typer.Argument(help="YYYY-MM-DD")],
-    usecase: Annotated[str | None, typer.Option(help="Which use case; the first one by default.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    usecase: _UseCase = None,
+    as_json: _Json = False,
 ) -> None:
     """List every content one partition has had, oldest first."""
-    from dataclasses import asdict
-
     from nightshift.cli.partitions import list_versions
     from nightshift.partition import parse_partition
-    from nightshift.usecase import load_usecase, usecase_names
 
     with _explained():
-        for row in list_versions(
-            load_usecase(usecase or usecase_names()[0]), layer, parse_partition(partition)
-        ):
-            if as_json:
-                typer.echo(json.dumps(asdict(row), default=str))
-            else:
+        found = list_versions(_one(usecase), layer, parse_partition(partition))
+        if as_json:
+            _print_json(found)
+        else:
+            for row in found:
                 typer.echo(
                     f"v{row.version:<5} {row.since:%Y-%m-%d %H:%M:%S} UTC  {row.rows:>8} rows  "
                     f"{row.content_hash[:12]}{'  current' if row.current else ''}"
@@ -208,46 +205,36 @@ def restore(
     layer: Annotated[str, typer.Argument(help="features, labels, predictions, ...")],
     partition: Annotated[str, typer.Argument(help="YYYY-MM-DD")],
     version: Annotated[int, typer.Option(help="One that `versions` lists.")],
-    usecase: Annotated[str | None, typer.Option(help="Which use case; the first one by default.")] = None,
+    usecase: _UseCase = None,
 ) -> None:
     """Publish again what a partition held at an earlier version. Nothing is lost: this is a version too."""
     from nightshift.cli.partitions import restore_version
     from nightshift.partition import parse_partition
-    from nightshift.usecase import load_usecase, usecase_names
 
     with _explained():
-        typer.echo(
-            restore_version(
-                load_usecase(usecase or usecase_names()[0]), layer, parse_partition(partition), version
-            )
-        )
+        typer.echo(restore_version(_one(usecase), layer, parse_partition(partition), version))
 
 
 @quarantine.command("list")
 def quarantine_list(
-    usecase: Annotated[str | None, typer.Option(help="Which use case; all by default.")] = None,
+    usecase: _UseCases = None,
     suite: Annotated[
         str | None, typer.Option(help="raw_<table>, features, labels, predictions; all by default.")
     ] = None,
-    start: Annotated[str, typer.Option(help="First partition, YYYY-MM-DD.")] = date.min.isoformat(),
-    end: Annotated[str, typer.Option(help="Last partition, YYYY-MM-DD.")] = date.max.isoformat(),
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    start: _Start = _FIRST,
+    end: _End = _LAST,
+    as_json: _Json = False,
 ) -> None:
     """List how many rows of each suite and partition are in quarantine, and which rules they broke."""
-    from dataclasses import asdict
-
     from nightshift.cli import quarantine as command
     from nightshift.partition import parse_partition
-    from nightshift.usecase import load_usecase, usecase_names
 
     with _explained():
         first, last = parse_partition(start), parse_partition(end)
-        for name in [usecase] if usecase else usecase_names():
-            uc = load_usecase(name)
+        for uc in _each(usecase):
             found = list(command.list_kept(uc, suite, first, last))
             if as_json:
-                for item in found:
-                    typer.echo(json.dumps({"usecase": name, **asdict(item)}, default=str))
+                _print_json(found, usecase=uc.name)
             else:
                 command.print_kept(uc, found)
 
@@ -262,18 +249,14 @@ def quarantine_show(
     ] = False,
 ) -> None:
     """Show the quarantined rows of one partition: their ids, the rules they broke, and why."""
-    from dataclasses import asdict
-
     from nightshift.cli import quarantine as command
     from nightshift.partition import parse_partition
-    from nightshift.usecase import load_usecase, usecase_names
 
     with _explained():
-        uc, day = load_usecase(usecase or usecase_names()[0]), parse_partition(partition)
+        uc, day = _one(usecase), parse_partition(partition)
         rows = command.show_kept(uc, suite, day)
         if as_json:
-            for row in rows:
-                typer.echo(json.dumps(asdict(row)))
+            _print_json(rows)
         else:
             command.print_rows(uc, suite, day, rows)
 
@@ -299,12 +282,11 @@ def quarantine_fix(
     from nightshift.cli import quarantine as command
     from nightshift.ingestion.fixes import record_fixes
     from nightshift.partition import parse_partition
-    from nightshift.usecase import load_usecase, usecase_names
 
     if (row is None) == (file is None) or (row is None) != (not settings):
         raise typer.BadParameter("give --row with --set, or --from")
     with _explained():
-        uc, day = load_usecase(usecase or usecase_names()[0]), parse_partition(partition)
+        uc, day = _one(usecase), parse_partition(partition)
         changes = (
             command.read_edited(uc, suite, day, file)
             if file
@@ -318,14 +300,27 @@ def quarantine_fix(
 def quarantine_replay(suite: _Suite, partition: _Partition, usecase: _UseCase = None) -> None:
     """Judge a partition again, quarantined rows as fixed and by the rules of today; land those that pass."""
     from nightshift.cli import quarantine as command
-    from nightshift.ingestion import replay
-    from nightshift.ingestion.suites import table_of
     from nightshift.partition import parse_partition
-    from nightshift.usecase import load_usecase, usecase_names
 
     with _explained():
-        uc, day = load_usecase(usecase or usecase_names()[0]), parse_partition(partition)
-        command.print_replayed(suite, day, replay(uc, *table_of(uc, suite), day))
+        command.replay_kept(_one(usecase), suite, parse_partition(partition))
+
+
+def _one(usecase: str | None) -> UseCase:
+    from nightshift.usecase import load_usecase, usecase_names
+
+    return load_usecase(usecase or usecase_names()[0])
+
+
+def _each(usecase: str | None) -> Iterator[UseCase]:
+    from nightshift.usecase import load_usecase, usecase_names
+
+    return map(load_usecase, [usecase] if usecase else usecase_names())
+
+
+def _print_json(rows: Iterable[Any], **more: str) -> None:
+    for row in rows:
+        typer.echo(json.dumps({**more, **asdict(row)}, default=str))
 
 
 @contextmanager

@@ -23,7 +23,13 @@ class Row:
 
 
 def list_partitions(uc: UseCase, layer: str | None, start: date, end: date) -> Iterator[Row]:
-    """Yield what exists from ``start`` to ``end``, layer by layer, oldest first; one layer when named."""
+    """Yield what exists from ``start`` to ``end``, layer by layer, oldest first; one layer when named.
+
+    Raises:
+        DataError: There is no such raw table.
+    """
+    if layer is not None and layer.startswith("raw/"):
+        _raw_table(uc, layer)
     for source, table, _ in uc.tables():
         name = f"raw/{source}/{table}"
         if layer in (None, "raw", name):
@@ -51,17 +57,28 @@ def list_versions(uc: UseCase, layer: str, partition: date) -> list[Version]:
     """Return every content of one partition, in the order it was landed or published.
 
     Raises:
-        DataError: There is no such raw table, or no such layer.
+        DataError: There is no such raw table or layer, or the partition has no version.
     """
     if layer.startswith("raw"):
         source, table = _raw_table(uc, layer)
         standing = raw.current(uc, source, table, partition)
-        return [
+        found = [
             Version(m.version, m.extracted_at.astimezone(UTC), m.rows_accepted, m.content_hash, m == standing)
             for m in raw.versions(uc, source, table, partition)
         ]
-    known = tables.history(uc, layer, partition)
-    return [Version(v.table_version, v.published_at, v.rows, v.content_hash, v is known[-1]) for v in known]
+    else:
+        known = tables.history(uc, layer, partition)
+        found = [
+            Version(v.table_version, v.published_at, v.rows, v.content_hash, v is known[-1]) for v in known
+        ]
+    if not found:
+        raise DataError(
+            f"{layer} {partition} has no version",
+            rule="versions are of what was landed or published, and is kept",
+            where=f"{uc.name}, {layer}, partition {partition}",
+            cure=f"`nightshift partitions --layer {layer}` lists what is there",
+        )
+    return found
 
 
 def restore_version(uc: UseCase, layer: str, partition: date, version: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
@@ -15,6 +15,7 @@ from rich.table import Table
 
 from nightshift.cli.output import console
 from nightshift.errors import DataError, TransientError
+from nightshift.ingestion import replay
 from nightshift.ingestion.fixes import Fix, decided, fixes_of, in_quarantine
 from nightshift.ingestion.suites import suite_of, table_of
 from nightshift.lake import raw, tables
@@ -44,11 +45,13 @@ class Kept:
 class KeptRow:
     """One row in quarantine.
 
-    ``row_id`` is that of what the source gave, and stays when a fix did not help. ``fixed``: what the last
-    fix will make of the row when it is replayed; None when it says so already.
+    ``row_id`` is that of what the source gave, and stays when a fix did not help; ``says`` is the id of what
+    the row says as shown. ``fixed``: what the last fix will make of the row when it is replayed; None when it
+    says so already.
     """
 
     row_id: str
+    says: str
     rule: str
     reason: str
     row: dict[str, Any]
@@ -160,8 +163,7 @@ def read_edited(uc: UseCase, suite: str, partition: date, file: Path) -> dict[st
     Raises:
         DataError: The file cannot be read, a line is not such a row, or it is of no row in quarantine.
     """
-    known = {fix.row_id: fix.before for fix in _fixes(uc, suite, partition)}
-    known |= {item.row_id: item.row for item in _rows(uc, suite, partition)}
+    known = {item.row_id: item for item in _rows(uc, suite, partition)}
     changes: dict[str, dict[str, Any]] = {}
     try:
         lines = file.read_text(encoding="utf-8").split("\n")
@@ -173,15 +175,16 @@ def read_edited(uc: UseCase, suite: str, partition: date, file: Path) -> dict[st
         where = f"{file}, line {number}"
         try:
             edited = json.loads(line)
-            identity, row = edited["row_id"], edited["row"]
-            before = known[identity]
+            item, row, said = known[edited["row_id"]], edited["row"], edited["says"]
             changed = {
-                name: value for name, value in row.items() if name not in before or before[name] != value
+                name: value for name, value in row.items() if name not in item.row or item.row[name] != value
             }
         except (ValueError, TypeError, AttributeError, KeyError) as error:
             raise _unreadable(f"holds no row of this quarantine: {error!r}", where) from error
+        if said != item.says:
+            raise _unreadable(f"row {item.row_id} says something else since the export", where)
         if changed:
-            changes[identity] = changed
+            changes[item.row_id] = changed
     return changes
 
 
@@ -197,35 +200,50 @@ def print_fixes(suite: str, partition: date, fixes: Sequence[Fix]) -> None:
         console.print(f"Recorded. Land them: nightshift quarantine replay {suite} {partition}")
 
 
-def print_replayed(suite: str, partition: date, replayed: Mapping[str, int]) -> None:
-    """Print what became of a replayed partition."""
+def replay_kept(uc: UseCase, suite: str, partition: date) -> None:
+    """Judge a partition again, and print what became of it.
+
+    Raises:
+        DataError: The suite judges no raw table, or the partition was never landed.
+    """
+    source, table = table_of(uc, suite)
+    before = raw.current(uc, source, table, partition)
+    if before is None:
+        raise DataError(
+            f"{source}.{table} {partition} was never landed",
+            rule="a partition is replayed from what was landed",
+            where=f"{uc.name}, {suite}, partition {partition}",
+            cure="`nightshift quarantine list` names the partitions",
+        )
+    replayed = replay(uc, source, table, partition)
     console.print(
         f"{suite} {partition}: {replayed['replayed']} rows were in quarantine; now "
         f"{replayed['accepted'] + replayed['quarantined']} rows = {replayed['accepted']} accepted + "
         f"{replayed['quarantined']} quarantined"
     )
-    console.print(_AFTERWARDS)
+    if raw.current(uc, source, table, partition) == before:
+        console.print("Nothing has changed.")
+    else:
+        console.print(_AFTERWARDS)
 
 
 def _rows(uc: UseCase, suite: str, partition: date) -> list[KeptRow]:
-    entries = read_quarantine(uc, suite, partition, partition)
-    rows, fixes = plain_rows(entries), _fixes(uc, suite, partition)
-    given, says = rows, decided(fixes)
-    if fixes and (current := raw.current(uc, *table_of(uc, suite), partition)):
+    version, says = None, {}
+    if suite in _raw_suites(uc):
+        source, table = table_of(uc, suite)
+        says = decided(fixes_of(uc, source, table, partition))
         # A quarantine that is of no version is shown as it is: nobody can tell what was fixed in it.
         with suppress(TransientError):
-            _, given = in_quarantine(uc, current, fixes)
-    return [
-        KeptRow(row_id(before), entry["rule"], entry["reason"], row, after if after != row else None)
-        for entry, row, before in zip(entries.to_pylist(), rows, given, strict=True)
-        for after in [says.get(row_id(before), row)]
-    ]
-
-
-def _fixes(uc: UseCase, suite: str, partition: date) -> list[Fix]:
-    if suite not in _raw_suites(uc):
-        return []
-    return fixes_of(uc, *table_of(uc, suite), partition)
+            version = in_quarantine(uc, source, table, partition)
+    entries = version.entries if version else read_quarantine(uc, suite, partition, partition)
+    rows = plain_rows(entries)
+    given = version.rows if version else rows
+    found = []
+    for entry, row, before in zip(entries.to_pylist(), rows, given, strict=True):
+        after = says.get(row_id(before), row)
+        fixed = after if after != row else None
+        found.append(KeptRow(row_id(before), row_id(row), entry["rule"], entry["reason"], row, fixed))
+    return found
 
 
 def _raw_suites(uc: UseCase) -> set[str]:

@@ -31,8 +31,8 @@ def print_stale(uc: UseCase, stale: Sequence[Stale]) -> None:
     console.print(table)
 
 
-def rebuild(uc: UseCase, stale: Sequence[Stale]) -> str:
-    """Have `<use case>.rebuild` build again what is stale, wait for it, and return its run's id.
+def rebuild(uc: UseCase, stale: Sequence[Stale]) -> None:
+    """Have `<use case>.rebuild` build again what is stale, and wait until it has.
 
     Raises:
         TransientError: Airflow cannot be reached, or the run failed.
@@ -51,4 +51,3 @@ def rebuild(uc: UseCase, stale: Sequence[Stale]) -> str:
         run = api.wait_for_run(run, seconds=24 * 3600)
     if run.state != "success":
         raise TransientError(f"{run.dag_id} {run.run_id} ended as {run.state}: read its failed task's log")
-    return run.run_id

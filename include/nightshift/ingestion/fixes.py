@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -25,10 +26,11 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 from nightshift.errors import DataError, TransientError
 from nightshift.ingestion.suites import suite_of, table_of
 from nightshift.lake import append_log, raw
+from nightshift.lake.canonical import arrow_schema
 from nightshift.lake.raw import RawManifest
 from nightshift.quality.quarantine import plain_rows, read_quarantine, rows_hash
 from nightshift.quality.rows import from_plain, row_id, to_plain
-from nightshift.sources.contract import arrow_schema, parse_value
+from nightshift.sources.contract import parse_value
 from nightshift.usecase import UseCase
 
 log = logging.getLogger(__name__)
@@ -49,6 +51,20 @@ class Fix(BaseModel):
     reason: str
     by: str
     at: AwareDatetime
+
+
+@dataclass(frozen=True)
+class PutAside:
+    """What is in quarantine of one version of a partition.
+
+    ``entries`` are the rows as they are kept, with rule and reason; ``rows`` the same as the source gave
+    them, in the same order; ``accepted`` the version's other rows as the source gave them.
+    """
+
+    manifest: RawManifest
+    entries: pa.Table
+    rows: list[Row]
+    accepted: list[Row]
 
 
 def record_fixes(
@@ -92,14 +108,12 @@ def record_fixes(
             "give the reason in a sentence",
         )
     recorded = fixes_of(uc, source, table, partition)
-    current = raw.current(uc, source, table, partition)
-    base, given = in_quarantine(uc, current, recorded) if current else (None, [])
-    accepted = as_given(to_plain(raw.read(base)), recorded, base.fixed) if base else []
-    rows = {row_id(row): row for row in [*accepted, *given]}
-    known = {fix.row_id: fix.before for fix in recorded} | {row_id(row): row for row in given}
-    copied = {row_id(row) for row in accepted} & {row_id(row) for row in given}
-    wanted: dict[str, Row] = {}
     now_says = decided(recorded)
+    version = in_quarantine(uc, source, table, partition)
+    bad, accepted = (version.rows, version.accepted) if version else ([], [])
+    known = {fix.row_id: fix.before for fix in recorded} | {row_id(row): row for row in bad}
+    copied = {row_id(row) for row in bad} & {row_id(row) for row in accepted} - now_says.keys()
+    wanted: dict[str, Row] = {}
     for identity, values in changes.items():
         if identity not in known:
             raise _refused(
@@ -124,8 +138,7 @@ def record_fixes(
         after = _changed(uc, source, table, before, values)
         if after != before:
             wanted[identity] = after
-    # A row that was fixed and is there no more keeps its key from nobody.
-    _refuse_taken_keys(uc, suite, partition, {name: known[name] for name in wanted} | rows, wanted, now_says)
+    _refuse_taken_keys(uc, suite, partition, [*bad, *accepted], {**now_says, **wanted}, wanted)
     now = datetime.now(UTC)
     fixes = [
         Fix(
@@ -156,16 +169,8 @@ def decided(fixes: Sequence[Fix]) -> dict[str, Row]:
     return {fix.row_id: fix.after for fix in fixes}
 
 
-def as_given(rows: Sequence[Row], fixes: Sequence[Fix], fixed: Mapping[str, str]) -> list[Row]:
-    """Return rows of a version as the source gave them: with the fixes undone that its manifest names."""
-    before = {fix.row_id: fix.before for fix in fixes}
-    if not fixed:
-        return list(rows)
-    return [before.get(fixed.get(row_id(row), ""), row) for row in rows]
-
-
-def in_quarantine(uc: UseCase, current: RawManifest, fixes: Sequence[Fix]) -> tuple[RawManifest, list[Row]]:
-    """Return the version whose bad rows are in quarantine, and those rows as the source gave them.
+def in_quarantine(uc: UseCase, source: str, table: str, partition: date) -> PutAside | None:
+    """Return the version of a partition whose bad rows are in quarantine; None when none was ever landed.
 
     It is the current version, or the one before a replay that was killed: such a replay has landed rows as a
     new version and did not come to take them out of the quarantine.
@@ -174,41 +179,48 @@ def in_quarantine(uc: UseCase, current: RawManifest, fixes: Sequence[Fix]) -> tu
         TransientError: The quarantine is of another landing, which is under way, or was killed and did not
             run again.
     """
-    rows = read_quarantine(uc, suite_of(current.table), current.partition, current.partition)
-    digest = rows_hash(rows)
-    for manifest in reversed(raw.versions(uc, current.source, current.table, current.partition)):
+    versions = raw.versions(uc, source, table, partition)
+    current = raw.newest(versions)
+    if current is None:
+        return None
+    entries = read_quarantine(uc, suite_of(table), partition, partition)
+    digest = rows_hash(entries)
+    for manifest in reversed(versions):
         if manifest.as_of == current.as_of and manifest.quarantine_hash == digest:
-            return manifest, as_given(plain_rows(rows), fixes, manifest.fixed)
+            aside, landed = plain_rows(entries), to_plain(raw.read(manifest))
+            given = _as_given([*aside, *landed], fixes_of(uc, source, table, partition), manifest.fixed)
+            return PutAside(manifest, entries, given[: len(aside)], given[len(aside) :])
     raise TransientError(
-        f"{uc.name}, {current.source}.{current.table}, partition {current.partition}: the {rows.num_rows} "
-        f"rows in quarantine are not the {current.rows_quarantined} that version {current.version} put "
-        "aside. A landing was killed or is not finished: ingest the partition again, then replay it"
+        f"{uc.name}, {source}.{table}, partition {partition}: the {entries.num_rows} rows in quarantine are "
+        f"not the {current.rows_quarantined} that version {current.version} put aside. A landing was killed "
+        "or is not finished: ingest the partition again, then replay it"
     )
 
 
 def with_fixes(
     uc: UseCase, source: str, table: str, parts: Mapping[date, pa.Table]
-) -> dict[date, tuple[pa.Table, dict[str, str]]]:
+) -> dict[date, tuple[pa.Table, dict[str, list[str]]]]:
     """Return partitions with their fixes applied, and for each the rows that were fixed.
 
-    These are named by the id of what they say now; the value is the id of what the source gave. A fix that
+    These are named by the id of what they say now; the ids of what the source gave, one a row. A fix that
     would give a row the key of another one, which came after the fix was recorded, is left out: no fix may
     cost a row that the source gave.
     """
     names = {day: _log(uc, source, table, day) for day in parts}
     there = append_log.names(_logs(uc, table)) & set(names.values())
     says = {name: decided(_fixes(name)) for name in there}
-    fixed: dict[date, tuple[pa.Table, dict[str, str]]] = {}
+    fixed: dict[date, tuple[pa.Table, dict[str, list[str]]]] = {}
     for day, part in parts.items():
         fixed[day] = part, {}
         if names[day] in there:
             given = to_plain(part)
             rows = _apply(uc, source, table, day, given, says[names[day]])
-            done = {
-                row_id(after): row_id(row) for row, after in zip(given, rows, strict=True) if after != row
-            }
+            done: dict[str, list[str]] = {}
+            for row, after in zip(given, rows, strict=True):
+                if after != row:
+                    done.setdefault(row_id(after), []).append(row_id(row))
             if done:
-                fixed[day] = as_table(uc, source, table, day, rows), done
+                fixed[day] = as_table(uc, source, table, day, rows), dict(sorted(done.items()))
     return fixed
 
 
@@ -274,17 +286,19 @@ def _refuse_taken_keys(
     uc: UseCase,
     suite: str,
     partition: date,
-    rows: Mapping[str, Row],
-    wanted: Mapping[str, Row],
+    rows: Sequence[Row],
     says: Mapping[str, Row],
+    wanted: Mapping[str, Row],
 ) -> None:
     source, table = table_of(uc, suite)
     key = uc.sources[source].tables[table].key
-    after = {identity: {**says, **wanted}.get(identity, row) for identity, row in rows.items()}
-    taken = Counter(_key(row, key) for row in after.values())
-    for identity in wanted:
-        new = _key(after[identity], key)
-        if new != _key(rows[identity], key) and taken[new] > 1:
+    taken = Counter(_key(says.get(row_id(row), row), key) for row in rows)
+    for row in rows:
+        identity = row_id(row)
+        if identity not in wanted:
+            continue
+        new = _key(wanted[identity], key)
+        if new != _key(row, key) and taken[new] > 1:
             raise _refused(
                 uc,
                 suite,
@@ -293,6 +307,14 @@ def _refuse_taken_keys(
                 f"a fix changes a key ({', '.join(key)}) only to one that is free",
                 "correct the key, or the other row first",
             )
+
+
+def _as_given(rows: Sequence[Row], fixes: Sequence[Fix], fixed: Mapping[str, list[str]]) -> list[Row]:
+    """Return rows of a version as the source gave them: with the fixes undone that its manifest names."""
+    before = {fix.row_id: fix.before for fix in fixes}
+    undo = {identity: list(given) for identity, given in fixed.items()}
+    # Each name stands for one row: the source may itself have given another one that says the same.
+    return [before[named.pop()] if undo and (named := undo.get(row_id(row))) else row for row in rows]
 
 
 def _key(row: Row, key: Sequence[str]) -> tuple[Any, ...]:

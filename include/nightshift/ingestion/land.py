@@ -18,7 +18,7 @@ from nightshift.lake.hashing import content_hash
 from nightshift.lake.raw import RawManifest
 from nightshift.partition import days, spans
 from nightshift.quality.quarantine import clear, kept, quarantine, rows_hash
-from nightshift.quality.validate import check_conserved, validate
+from nightshift.quality.validate import validate
 from nightshift.sources.base import Extract
 from nightshift.sources.contract import check_columns, check_not_empty
 from nightshift.sources.registry import open_connector
@@ -36,7 +36,7 @@ class Judged:
     accepted: pa.Table
     quarantined: pa.Table
     query: str
-    fixed: Mapping[str, str]
+    fixed: Mapping[str, list[str]]
 
     @property
     def rows_in(self) -> int:
@@ -110,7 +110,7 @@ def judge(uc: UseCase, source: str, table: str, extracts: Mapping[date, Extract]
             rows.filter(pc.equal(rows[_PARTITION], day.isoformat()))
             for rows in (validated.accepted, validated.quarantined)
         )
-        check_conserved(
+        raw.check_conserved(
             given[day].num_rows,
             accepted.num_rows,
             quarantined.num_rows,
@@ -139,15 +139,17 @@ def land_judged(
     landing = sorted(judged)
     suite = suite_of(table)
     before = raw.current_many(uc, source, table, landing[0], landing[-1])
+    aside = kept(uc, suite)
     written: dict[date, str | None] = {}
     manifests = []
     for day in landing:
         # The quarantine is of the current version, never of an older one.
         counts = day not in before or before[day].as_of <= wanted[day]
+        bad = judged[day].quarantined
         # First the quarantine, then the manifest that makes the version count: whoever is killed in between
         # has landed nothing, and runs again.
         if counts and not quarantine_last:
-            written[day] = quarantine(uc, suite, day, judged[day].quarantined)
+            written[day] = quarantine(uc, suite, day, bad) if bad.num_rows or day in aside else None
         manifests.append(
             raw.land(
                 uc,
@@ -156,15 +158,15 @@ def land_judged(
                 day,
                 judged[day].accepted,
                 rows_in=judged[day].rows_in,
-                rows_quarantined=judged[day].quarantined.num_rows,
+                rows_quarantined=bad.num_rows,
                 as_of=wanted[day],
                 query=judged[day].query,
-                quarantine_hash=rows_hash(judged[day].quarantined),
+                quarantine_hash=rows_hash(bad),
                 fixed=judged[day].fixed,
             )
         )
         if counts and quarantine_last:
-            written[day] = quarantine(uc, suite, day, judged[day].quarantined)
+            written[day] = quarantine(uc, suite, day, bad)
     _settle(uc, source, table, written, {day: wanted[day] for day in landing})
     return manifests
 
@@ -207,15 +209,19 @@ def _land_snapshots(
     judged: dict[date, Judged] = {}
     manifests: dict[tuple[date, int], RawManifest] = {}
     aside = kept(uc, suite)
+    snapshots = raw.current_many(uc, source, table)
+    given: dict[date, str] = {}
     for day, first in _equal_neighbours(extracts).items():
-        standing = raw.newest_snapshot(uc, source, table, day)
+        standing = snapshots.get(max((before for before in snapshots if before <= day), default=day))
         if day in aside and (standing is None or standing.partition < day or not standing.rows_quarantined):
             # Of a night that was killed before its manifest counted.
             clear(uc, suite, day)
-        if standing is not None and not standing.rows_quarantined:
+        if standing is not None and not standing.rows_quarantined and not standing.fixed:
             # Nothing new and nothing bad: most nights end here, without importing Great Expectations.
-            given = check_columns(uc, source, table, extracts[first].table, partition=day)
-            if content_hash(given, key) == standing.content_hash:
+            if first not in given:
+                rows = check_columns(uc, source, table, extracts[first].table, partition=first)
+                given[first] = content_hash(rows, key)
+            if given[first] == standing.content_hash:
                 manifests[standing.partition, standing.version] = standing
                 continue
         if first not in judged:
@@ -226,10 +232,12 @@ def _land_snapshots(
             or standing.partition == day
             or standing.quarantine_hash != rows_hash(part.quarantined)
             or standing.content_hash != content_hash(part.accepted, key)
+            or standing.fixed != part.fixed
         ):
             if standing is not None and standing.content_hash != content_hash(part.accepted, key):
                 _keep_what_later_nights_saw(uc, source, table, day, extracts[first])
             standing = land_judged(uc, source, table, {day: _on_day(part, day)}, {day: wanted[day]})[0]
+            snapshots = raw.current_many(uc, source, table)
         manifests[standing.partition, standing.version] = standing
     return list(manifests.values())
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from datetime import date
 
-from nightshift.ingestion.fixes import as_given, as_table, fixes_of, in_quarantine
+from nightshift.ingestion.fixes import as_table, in_quarantine
 from nightshift.ingestion.land import judge, land_judged
 from nightshift.lake import raw
-from nightshift.quality.rows import to_plain
 from nightshift.sources.base import Extract
 from nightshift.usecase import UseCase
 
@@ -28,19 +27,16 @@ def replay(uc: UseCase, source: str, table: str, partition: date) -> dict[str, i
             killed and did not run again.
     """
     slow = uc.sources[source].tables[table].refresh == "slow"
-    find = raw.newest_snapshot if slow else raw.current
-    manifest = find(uc, source, table, partition)
-    if manifest is None:
+    snapshot = raw.newest_snapshot(uc, source, table, partition) if slow else None
+    day = snapshot.partition if snapshot else partition
+    version = in_quarantine(uc, source, table, day)
+    if version is None:
         return {"replayed": 0, "accepted": 0, "quarantined": 0}
-    day = manifest.partition
-    fixes = fixes_of(uc, source, table, day)
-    base, bad = in_quarantine(uc, manifest, fixes)
-    rows = as_given(to_plain(raw.read(base)), fixes, base.fixed) + bad
-    again = as_table(uc, source, table, day, rows)
-    judged = judge(uc, source, table, {day: Extract(again, base.query)})
-    land_judged(uc, source, table, judged, {day: manifest.as_of}, quarantine_last=True)
+    again = as_table(uc, source, table, day, [*version.accepted, *version.rows])
+    judged = judge(uc, source, table, {day: Extract(again, version.manifest.query)})
+    land_judged(uc, source, table, judged, {day: version.manifest.as_of}, quarantine_last=True)
     return {
-        "replayed": len(bad),
+        "replayed": len(version.rows),
         "accepted": judged[day].accepted.num_rows,
         "quarantined": judged[day].quarantined.num_rows,
     }

@@ -13,6 +13,26 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nightshift.errors import DataError
+from nightshift.usecase import ColumnType, Table
+
+ARROW_TYPES: dict[ColumnType, pa.DataType] = {
+    "string": pa.string(),
+    "int64": pa.int64(),
+    "float64": pa.float64(),
+    "boolean": pa.bool_(),
+    "date": pa.date32(),
+    "timestamp": pa.timestamp("us", tz="UTC"),
+}
+"""The types of the catalogue as the lake stores them."""
+
+
+def arrow_schema(table: Table) -> pa.Schema:
+    """Return the Arrow schema of a catalogue table, in declared order.
+
+    Every field may hold nulls, declared or not, so that a row with a forbidden null can travel to the
+    validation that quarantines it.
+    """
+    return pa.schema([(name, ARROW_TYPES[column.type]) for name, column in table.columns.items()])
 
 
 def canonical(table: pa.Table) -> pa.Table:

@@ -185,6 +185,6 @@ def _damaged(uc: UseCase, layer: str, what: str, error: Exception) -> DataError:
         f"the table of {layer} is damaged: {what}: {error}",
         rule="a table has its log and every file the log names",
         where=open_store().uri(table_folder(uc, layer)),
-        cure="publish the partition again, which replaces lost files; if the log is lost, remove the folder "
-        "of the table and rebuild the layer",
+        cure="`nightshift doctor` names the days whose files are lost: run the DAG rebuild for them, which "
+        "replaces the files; if the log is lost, remove the folder of the table and rebuild the layer",
     )

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
 
 import pyarrow as pa
-from pydantic import AwareDatetime, BaseModel, ConfigDict
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from nightshift.errors import DataError
 from nightshift.lake.canonical import canonical
@@ -28,7 +28,7 @@ class RawManifest(BaseModel):
     """What was landed, from where, as of when, and what became of the rows.
 
     ``quarantine_hash`` is that of the rows put aside, None when there are none. ``fixed`` names rows that a
-    person fixed: by the id of what was landed or put aside, the id of what the source gave.
+    person fixed: by the id of what was landed or put aside, the id of what the source gave, one a row.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -45,8 +45,8 @@ class RawManifest(BaseModel):
     rows_in: int
     rows_accepted: int
     rows_quarantined: int
-    quarantine_hash: str | None
-    fixed: dict[str, str]
+    quarantine_hash: str | None = None
+    fixed: dict[str, list[str]] = Field(default_factory=dict)
     key_columns: tuple[str, ...]
     columns: dict[str, str]
     catalogue_hash: str
@@ -65,7 +65,7 @@ def land(
     as_of: datetime,
     query: str,
     quarantine_hash: str | None = None,
-    fixed: Mapping[str, str] | None = None,
+    fixed: Mapping[str, list[str]] | None = None,
 ) -> RawManifest:
     """Keep one extracted partition and return the manifest that now stands for it.
 
@@ -127,9 +127,25 @@ def land(
             return manifest
 
 
+def check_conserved(rows_in: int, accepted: int, quarantined: int, where: str) -> None:
+    """Raise unless every row that came in went somewhere, once.
+
+    Raises:
+        DataError: The sum does not hold.
+    """
+    if rows_in != accepted + quarantined:
+        raise DataError(
+            f"{rows_in} rows came in, but {accepted} accepted + {quarantined} quarantined make "
+            f"{accepted + quarantined}",
+            rule="rows in = rows accepted + rows quarantined",
+            where=where,
+            cure="this is a fault of the code, not of the data: report it with the partition it happened on",
+        )
+
+
 def current(uc: UseCase, source: str, table: str, partition: date) -> RawManifest | None:
     """Return the version of a partition that counts: the greatest (as_of, version); None if never landed."""
-    return _newest(versions(uc, source, table, partition))
+    return newest(versions(uc, source, table, partition))
 
 
 def current_many(
@@ -244,14 +260,7 @@ def _check(
     as_of: datetime,
 ) -> None:
     where = f"{uc.name}, raw {source}.{table}, partition {partition}"
-    if rows_in != accepted + quarantined:
-        raise DataError(
-            f"{rows_in} rows came in, but {accepted} accepted + {quarantined} quarantined make "
-            f"{accepted + quarantined}",
-            rule="rows in = rows accepted + rows quarantined",
-            where=where,
-            cure="the stage before lost or doubled rows: mend it, nothing was landed",
-        )
+    check_conserved(rows_in, accepted, quarantined, where)
     if as_of.tzinfo is None:
         raise DataError(
             f"as_of {as_of} has no time zone",
@@ -262,17 +271,18 @@ def _check(
 
 
 def _same_outcome(
-    known: list[RawManifest], outcome: tuple[str, int, str | None, dict[str, str]], as_of: datetime
+    known: list[RawManifest], outcome: tuple[str, int, str | None, dict[str, list[str]]], as_of: datetime
 ) -> RawManifest | None:
     """Return the version that already says what is about to be landed."""
-    in_force = _newest([manifest for manifest in known if manifest.as_of <= as_of])
-    for m in (_newest(known), in_force):
+    in_force = newest([manifest for manifest in known if manifest.as_of <= as_of])
+    for m in (newest(known), in_force):
         if m and (m.content_hash, m.rows_quarantined, m.quarantine_hash, m.fixed) == outcome:
             return m
     return None
 
 
-def _newest(manifests: list[RawManifest]) -> RawManifest | None:
+def newest(manifests: Iterable[RawManifest]) -> RawManifest | None:
+    """Return the version that counts among those of one partition; None when there are none."""
     return max(manifests, key=_rank, default=None)
 
 

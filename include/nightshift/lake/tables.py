@@ -395,6 +395,24 @@ def _published(layer: str, delta: DeltaTable) -> dict[date, PartitionVersion]:
     }
 
 
+def damaged(uc: UseCase, layer: str) -> set[date]:
+    """Return the published partitions of which storage has lost a file, from one listing.
+
+    Publishing such a partition again mends it.
+    """
+    delta = open_table(uc, layer)
+    if delta is None:
+        return set()
+    folder = table_folder(uc, layer)
+    there = {unquote(key) for key in open_store().list(f"{folder}/partition=")}
+    files = pa.table(delta.get_add_actions(flatten=True)).select(["path", "partition.partition"])
+    return {
+        row["partition.partition"]
+        for row in files.to_pylist()
+        if f"{folder}/{unquote(row['path'])}" not in there
+    }
+
+
 def _files_exist(uc: UseCase, layer: str, delta: DeltaTable, partition: date) -> bool:
     """Return whether storage still has a partition's files, so that publishing again mends lost ones."""
     files = pa.table(delta.get_add_actions(flatten=True))

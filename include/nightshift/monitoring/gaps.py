@@ -19,7 +19,7 @@ from nightshift.usecase import UseCase
 
 # Older nights are left alone: a search must cost the same in the tenth year as in the first.
 _HORIZON = timedelta(days=60)
-_SENT_AT_MOST = 3
+_SENT_A_DAY = 3
 
 
 @dataclass(frozen=True)
@@ -62,16 +62,18 @@ def find_gaps(uc: UseCase, *, grace: timedelta, now: datetime | None = None) -> 
     return Gaps(again, _late(uc, now, set(present["predictions"])))
 
 
-def claim(uc: UseCase, asset: str, nights: Sequence[date]) -> list[date]:
+def claim(uc: UseCase, asset: str, nights: Sequence[date], *, now: datetime | None = None) -> list[date]:
     """Return those of ``nights`` that may be sent again, and count that they were.
 
-    A night that still stops after three times needs a person, not a fourth time.
+    A night that still stops after three times in a day needs a person first, and not a fourth time; what is
+    sent to a paused DAG is lost, so the next day is tried again.
     """
-    log = f"sent_again/{uc.name}"
-    sent = Counter((record["asset"], record["night"]) for record in append_log.read_log(log))
-    claimed = [night for night in nights if sent[asset, night.isoformat()] < _SENT_AT_MOST]
-    for night in claimed:
-        append_log.append(log, {"asset": asset, "night": night.isoformat()})
+    now = now or datetime.now(UTC)
+    log = f"sent_again/{uc.name}/{asset}/{now.date()}"
+    sent = Counter(night for record in append_log.read_log(log) for night in record["nights"])
+    claimed = [night for night in nights if sent[night.isoformat()] < _SENT_A_DAY]
+    if claimed:
+        append_log.append(log, {"nights": [night.isoformat() for night in claimed]})
     return claimed
 
 

@@ -43,6 +43,7 @@ def stages_param() -> dict[str, Param]:
         "stages": Param(
             ["features", "predictions", "monitoring"],
             type="array",
+            items={"type": "string", "enum": list(STAGES)},
             examples=list(STAGES),
             title="Stages",
             description="What to run again, in this order: raw, features, predictions, monitoring.",

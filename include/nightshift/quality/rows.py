@@ -39,11 +39,11 @@ def from_plain(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table
 def row_id(row: Mapping[str, Any]) -> str:
     """Return the id of a row that ``to_plain`` gave: a hash of its values, without nulls, in any order.
 
-    It is the same wherever the row appears again, and rows that are alike in every column share it.
+    It is the same wherever the row appears again, also after a column of whole numbers became one of floats,
+    and rows that are alike in every column share it.
     """
-    # Adding zero turns -0.0, which equals 0.0, into it.
     values = {
-        name: value + 0.0 if isinstance(value, float) else value
+        name: int(value) if isinstance(value, float) and value.is_integer() else value
         for name, value in row.items()
         if value is not None
     }

@@ -13,11 +13,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nightshift.lake import tables
+from nightshift.lake.raw import check_conserved
 from nightshift.lake.staging import Staged, read_staged, stage
-from nightshift.quality.quarantine import quarantine
+from nightshift.quality.quarantine import kept, quarantine
 from nightshift.quality.reference import compare, recall
 from nightshift.quality.schema import check_schema, feature_columns
-from nightshift.quality.validate import by_size, check_conserved, validate
+from nightshift.quality.validate import by_size, validate
 from nightshift.usecase import UseCase
 
 
@@ -49,8 +50,9 @@ def validate_staged(
     # What stands from a newer build keeps its quarantine too: of two nights at once, one may be slow.
     outdated = tables.outdated(uc, layer, {item.partition: item.build for item in staged if item.build})
     # Only now that no batch stops: a partition that fails leaves the quarantine of the others as it was.
+    aside = kept(uc, layer)
     for day, rows in bad.items():
-        if day not in outdated:
+        if day not in outdated and (rows.num_rows or day in aside):
             quarantine(uc, layer, day, rows)
     return [accepted[item.partition] for item in staged if item.partition not in outdated]
 

@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nightshift.errors import DataError
+from nightshift.lake.raw import check_conserved
 from nightshift.quality import engine
 from nightshift.quality.engine import ROW_NUMBER, Check, Finding
 from nightshift.quality.reports import Outcome, PartitionReport, write_reports
@@ -77,21 +78,6 @@ class Validated:
     def __post_init__(self) -> None:
         """Refuse to exist with rows lost or doubled."""
         check_conserved(self.rows_in, self.accepted.num_rows, self.quarantined.num_rows, "validation")
-
-
-def check_conserved(rows_in: int, accepted: int, quarantined: int, where: str) -> None:
-    """Raise unless every row that came in went somewhere, once.
-
-    Raises:
-        DataError: The sum does not hold.
-    """
-    if rows_in != accepted + quarantined:
-        raise DataError(
-            f"{rows_in} rows came in, {accepted} were accepted and {quarantined} quarantined",
-            rule="rows in = rows accepted + rows quarantined",
-            where=where,
-            cure="this is a fault of the code, not of the data: report it with the partition it happened on",
-        )
 
 
 def validate(

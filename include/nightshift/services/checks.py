@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
-from nightshift.errors import DataError, TransientError
+from nightshift.errors import DataError, NightshiftError, TransientError
 from nightshift.secrets import secrets_folder
 from nightshift.services import airflow, mlflow, postgres, processes
-from nightshift.settings import settings
+from nightshift.settings import Settings, settings
 
 # Below this the demo's data, logs and database do not fit.
 _NEEDED_BYTES = 3 * 1024**3
@@ -41,6 +41,7 @@ def everything() -> Iterator[Finding]:
     """Yield the finding of every check, for `nightshift doctor`."""
     yield python_version()
     yield package_versions()
+    yield known_settings()
     home = writable()
     yield home
     if home.passed:
@@ -48,6 +49,7 @@ def everything() -> Iterator[Finding]:
         yield from free_ports()
         yield stale_records()
         yield whole_state()
+        yield whole_tables()
         yield warehouse()
         yield whole_tracking()
 
@@ -147,6 +149,26 @@ def free_ports() -> Iterator[Finding]:
         yield Finding("ports", True, "free, or ours")
 
 
+def known_settings() -> Finding:
+    """Check that no variable looks like a setting and is none, as a misspelt one does."""
+    known = {f"NIGHTSHIFT_{name.upper()}" for name in Settings.model_fields}
+    # What Nightshift sets for dbt and for the processes it starts.
+    ours = re.compile("NIGHTSHIFT_(DBT|SUPERVISED)_")
+    unknown = sorted(
+        name
+        for name in os.environ
+        if name.startswith("NIGHTSHIFT_") and name not in known and not ours.match(name)
+    )
+    if unknown:
+        return Finding(
+            "settings",
+            False,
+            f"{', '.join(unknown)} {'is' if len(unknown) == 1 else 'are'} no setting and changes nothing",
+            f"correct or unset it; the settings are {', '.join(sorted(known))}",
+        )
+    return Finding("settings", True, "known")
+
+
 def stale_records() -> Finding:
     """Check that what is recorded as running runs, and that nothing runs whose main process is gone."""
     stale = [name for name in processes.supervised() if not processes.alive(name)]
@@ -163,6 +185,30 @@ def whole_state() -> Finding:
         if finding:
             return finding
     return Finding("state", True, "whole")
+
+
+def whole_tables() -> Finding:
+    """Check that storage has every file that the tables of the lake name."""
+    from nightshift.lake import tables
+    from nightshift.usecase import load_usecase, usecase_names
+
+    lost = []
+    try:
+        for name in usecase_names():
+            uc = load_usecase(name)
+            for layer in tables.layers(uc):
+                lost += [f"{name}, {layer} {day}" for day in sorted(tables.damaged(uc, layer))]
+    except NightshiftError as error:
+        return Finding("tables", False, str(error), "mend what the message names first")
+    if lost:
+        return Finding("tables", False, f"files are gone of {', '.join(lost[:5])}", _REBUILD)
+    return Finding("tables", True, "whole")
+
+
+_REBUILD = (
+    "run the DAG rebuild, which replaces lost files: nightshift airflow dags trigger <use case>.rebuild -c "
+    """'{"start": "<day>", "end": "<day>", "stages": ["features", "predictions", "monitoring"]}'"""
+)
 
 
 def warehouse() -> Finding:

@@ -13,28 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nightshift.errors import DataError
-from nightshift.usecase import ColumnType, Table, UseCase
-
-_ARROW: dict[ColumnType, pa.DataType] = {
-    "string": pa.string(),
-    "int64": pa.int64(),
-    "float64": pa.float64(),
-    "boolean": pa.bool_(),
-    "date": pa.date32(),
-    "timestamp": pa.timestamp("us", tz="UTC"),
-}
+from nightshift.lake.canonical import arrow_schema
+from nightshift.usecase import UseCase
 
 # Days since 1970 of 0001-01-01 and of 10000-01-01.
 _FIRST_DAY, _END_DAY = -719_162, 2_932_897
-
-
-def arrow_schema(table: Table) -> pa.Schema:
-    """Return the Arrow schema of a catalogue table, in declared order.
-
-    Every field may hold nulls, declared or not, so that a row with a forbidden null can travel to the
-    validation that quarantines it.
-    """
-    return pa.schema([(name, _ARROW[column.type]) for name, column in table.columns.items()])
 
 
 def check_columns(

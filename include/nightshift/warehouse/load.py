@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from nightshift.errors import DataError
 from nightshift.lake import raw
+from nightshift.lake.canonical import ARROW_TYPES
 from nightshift.lake.raw import RawManifest
 from nightshift.usecase import ColumnType, Table, UseCase
 from nightshift.warehouse.engine import Connection, engine
@@ -33,15 +34,6 @@ _SQL_TYPES: dict[ColumnType, str] = {
 
 # What engines call these types when asked.
 _OTHER_NAMES = {"character varying": "varchar", "double": "double precision"}
-
-_ARROW_TYPES: dict[ColumnType, pa.DataType] = {
-    "string": pa.string(),
-    "int64": pa.int64(),
-    "float64": pa.float64(),
-    "boolean": pa.bool_(),
-    "date": pa.date32(),
-    "timestamp": pa.timestamp("us", tz="UTC"),
-}
 
 
 # By ``<source>.<table>`` and partition.
@@ -193,7 +185,7 @@ def _rows(table: Table, day: date, manifest: RawManifest) -> pa.Table:
     # An object landed before a column was added to the catalogue lacks it: null, as for any unknown.
     arrays = {"partition": pa.array([day] * data.num_rows, pa.date32())}
     for column, declared in table.columns.items():
-        arrow_type = _ARROW_TYPES[declared.type]
+        arrow_type = ARROW_TYPES[declared.type]
         try:
             arrays[column] = (
                 data[column].cast(arrow_type)

@@ -86,7 +86,7 @@ def test_a_fixed_row_lands_and_no_later_landing_undoes_it(files: Files) -> None:
     fixed = raw.current(uc, SOURCE, "flights", DAY)
     assert fixed is not None
     assert (fixed.version, fixed.rows_in, fixed.as_of) == (2, first.rows_in, first.as_of)
-    assert list(fixed.fixed.values()) == [identity]
+    assert list(fixed.fixed.values()) == [[identity]]
     assert raw.read(first).num_rows == first.rows_accepted, "the version before is as it was"
 
     assert replay(uc, SOURCE, "flights", DAY) == expected | {"replayed": 0}
@@ -195,6 +195,41 @@ def test_what_the_source_says_itself_by_now_is_not_undone_with_the_fix(files: Fi
     assert flight(mended, row["flight_id"])["air_time_minutes"] == 117
 
 
+def test_a_fix_that_makes_a_row_a_copy_is_taken_back_without_touching_the_other(files: Files) -> None:
+    def twice(frame: pd.DataFrame) -> pd.DataFrame:
+        wrong = frame[(frame["day"] == "2") & (frame["arr_delay"] == "0")].iloc[:1].copy()
+        wrong["air_time"] = "-1"
+        return pd.concat([frame, wrong])
+
+    uc = files(flights=twice)
+    land(uc)
+    good, wrong = sorted(quarantined_rows(uc), key=lambda row: -row["air_time_minutes"])
+    fix(uc, row_id(wrong), air_time_minutes=good["air_time_minutes"])
+    assert replay(uc, SOURCE, "flights", DAY)["quarantined"] == 1
+    fix(uc, row_id(wrong), air_time_minutes=-1)
+    assert replay(uc, SOURCE, "flights", DAY)["quarantined"] == 2
+    assert sorted(row_ids(uc)) == sorted(map(row_id, (good, wrong)))
+
+
+def test_a_fix_of_a_slow_table_taken_back_leaves_what_the_source_says_by_now(files: Files) -> None:
+    def seats(number: str) -> Damage:
+        def damage(frame: pd.DataFrame) -> pd.DataFrame:
+            frame.loc[0, "seats"] = number
+            return frame
+
+        return damage
+
+    uc = files(planes=seats("-1"))
+    land(uc, "planes", DAY)
+    (identity,) = row_ids(uc, "raw_planes")
+    fix(uc, identity, "raw_planes", seats=180)
+    replay(uc, SOURCE, "planes", DAY)
+    mended = files(planes=seats("180"))
+    assert land(mended, "planes", NIGHT, NIGHT).fixed == {}
+    fix(mended, identity, "raw_planes", seats=-1)
+    assert replay(mended, SOURCE, "planes", NIGHT)["quarantined"] == 0
+
+
 def test_two_rows_swap_their_keys(files: Files) -> None:
     uc = files(flights=bad(count=2))
     land(uc)
@@ -225,6 +260,9 @@ def test_a_column_that_changed_its_type_is_replayed_as_that_or_explained(files: 
     first = land(uc)
     replayed = replay(_retyped(uc, "float64"), SOURCE, "flights", DAY)
     assert replayed == {"replayed": 1, "accepted": first.rows_accepted, "quarantined": 1}
+    fix(uc, row_ids(uc)[0], air_time_minutes=117)
+    for kind in ("int64", "float64"):
+        assert replay(_retyped(uc, kind), SOURCE, "flights", DAY)["quarantined"] == 0
     with pytest.raises(DataError, match="do not fit the catalogue") as error:
         replay(_retyped(uc, "date"), SOURCE, "flights", DAY)
     assert "ingest the partition again" in error.value.cure
@@ -455,7 +493,18 @@ def test_an_edited_export_is_a_fix(real_day: UseCase, tmp_path: Path) -> None:
     assert 10.5 in raw.read(manifest)["wind_speed_mph"].to_pylist()
 
 
-_FIX = ("fix", "raw_weather", "2013-02-12", "--reason", "a slipped point")
+def test_an_older_export_undoes_nobody_elses_fix(real_day: UseCase, tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    shown = json.loads(command("show", "raw_weather", "2013-02-12", "--json"))
+    options = ["--row", shown["row_id"], "--set", "wind_speed_mph=2000", "--reason", "not yet right"]
+    command("fix", "raw_weather", "2013-02-12", *options)
+    command("replay", "raw_weather", "2013-02-12")
+    shown["row"]["wind_gust_mph"] = None
+    file.write_text(json.dumps(shown) + "\n", encoding="utf-8")
+    arguments = ["fix", "raw_weather", "2013-02-12", "--from", str(file), "--reason", "no gust"]
+    refused = CliRunner().invoke(app, ["quarantine", *arguments])
+    assert refused.exit_code == 1
+    assert "says something else since the export" in refused.output
 
 
 @pytest.mark.parametrize(
@@ -463,6 +512,7 @@ _FIX = ("fix", "raw_weather", "2013-02-12", "--reason", "a slipped point")
     [
         (["show", "raw_weather", "2013-02-13"], "nothing of raw_weather 2013-02-13 is in quarantine"),
         (["list", "--suite", "raw_wether"], "there is no suite 'raw_wether'"),
+        (["replay", "raw_weather", "2013-02-13"], "2013-02-13 was never landed"),
         (["replay", "features", "2013-02-12"], "rows of features are not landed"),
         (
             ["fix", "raw_weather", "2013-02-12", "--row", "x", "--set", "y", "--reason", "z"],
@@ -473,7 +523,7 @@ _FIX = ("fix", "raw_weather", "2013-02-12", "--reason", "a slipped point")
             "cannot be read",
         ),
     ],
-    ids=["nothing there", "no suite", "not raw", "no value", "no file"],
+    ids=["nothing there", "no suite", "not landed", "not raw", "no value", "no file"],
 )
 def test_mistakes_are_explained(real_day: UseCase, arguments: list[str], named: str) -> None:
     result = CliRunner().invoke(app, ["quarantine", *arguments])

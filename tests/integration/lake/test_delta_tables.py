@@ -72,6 +72,20 @@ def test_the_hash_of_staged_rows_is_the_hash_published(store: Store, uc: UseCase
     assert stage(uc, "features", DAY, rows(1), KEY).content_hash == publish(uc, DAY, rows(1)).content_hash
 
 
+def test_a_partition_whose_file_is_gone_is_named_and_mended_by_publishing_it_again(
+    store: Store, uc: UseCase
+) -> None:
+    for offset in range(3):
+        publish(uc, DAY + timedelta(days=offset), rows(offset))
+    assert tables.damaged(uc, "features") == set()
+    (file,) = (key for key in store.list(f"tables/toy/features/partition={NEXT}/"))
+    store.delete(file)
+    assert tables.damaged(uc, "features") == {NEXT}
+    publish(uc, NEXT, rows(1))
+    assert tables.damaged(uc, "features") == set()
+    assert read(uc, NEXT).num_rows == rows(1).num_rows
+
+
 _READ = """
 import sys
 from datetime import date

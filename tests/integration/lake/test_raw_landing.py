@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, date, datetime, timedelta
 
 import pyarrow as pa
@@ -63,6 +64,16 @@ def test_the_same_rows_with_more_quarantined_are_a_new_version(store: Store, uc:
             query="all",
         )
     assert [manifest.rows_quarantined for manifest in raw.versions(uc, "src", "events", DAY)] == [0, 2]
+
+
+def test_a_manifest_from_before_fixes_were_named_is_read(store: Store, uc: UseCase) -> None:
+    first = land(DAY, 1)
+    (key,) = (key for key in store.list("raw/") if key.endswith(".json"))
+    written = json.loads(store.get(key))
+    store.put(
+        key, json.dumps({k: v for k, v in written.items() if k not in {"fixed", "quarantine_hash"}}).encode()
+    )
+    assert current(uc) == first
 
 
 def test_an_older_night_landed_late_is_recorded_but_never_becomes_current(store: Store, uc: UseCase) -> None:

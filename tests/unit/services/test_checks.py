@@ -60,6 +60,15 @@ def test_the_engine_in_use_is_looked_at(home: Path, monkeypatch: pytest.MonkeyPa
     assert "NIGHTSHIFT_POSTGRES_URL" in finding.cure
 
 
+def test_a_misspelt_setting_is_named(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert checks.known_settings().passed
+    monkeypatch.setenv("NIGHTSHIFT_PARALELISM", "8")
+    finding = checks.known_settings()
+    assert not finding.passed
+    assert "NIGHTSHIFT_PARALELISM is no setting" in finding.detail
+    assert "NIGHTSHIFT_PARALLELISM" in finding.cure
+
+
 def test_the_environment_is_the_one_that_constraints_list() -> None:
     finding = checks.package_versions()
     assert finding.passed, finding.detail
