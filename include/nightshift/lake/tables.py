@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime
 from typing import Any
 from urllib.parse import unquote
@@ -98,6 +99,7 @@ def replace_partitions(
             was published from newer raw versions stands; what it was built from is recorded either way.
     """
     builds = builds or {}
+    kept = lineage.kept_raw(uc)
     prepared = {day: _prepared(table, day, key_columns) for day, table in sorted(contents.items())}
     where = f"{uc.name}, {layer}, partition {min(prepared)}" + (
         f" to {max(prepared)}" if len(prepared) > 1 else ""
@@ -116,7 +118,7 @@ def replace_partitions(
                 if day in published
                 and (
                     published[day].content_hash == digest
-                    or (day in builds and _is_newer(uc, published[day], builds[day]))
+                    or (day in builds and _is_newer(uc, published[day], builds[day], kept))
                 )
                 and _files_exist(uc, layer, delta, day)
             }
@@ -163,11 +165,11 @@ def _prepared(table: pa.Table, partition: date, key_columns: Sequence[str]) -> t
     return sort_rows(data, key_columns).select(typed), digest
 
 
-def _is_newer(uc: UseCase, published: PartitionVersion, build: str) -> bool:
+def _is_newer(uc: UseCase, published: PartitionVersion, build: str, kept: lineage.Kept) -> bool:
     """Return whether what is published was built from newer raw versions than ``build`` read."""
     incoming = lineage.read_build(uc, build)
     known = lineage.builds_of(uc, published.layer, published.partition, published.content_hash)
-    if incoming is None or not any(incoming.older_than(standing) for standing in known):
+    if incoming is None or not any(incoming.older_than(standing, kept) for standing in known):
         return False
     log.warning(
         "%s, %s, partition %s stays: it was built from newer raw versions than what was to replace it",
@@ -181,7 +183,12 @@ def _is_newer(uc: UseCase, published: PartitionVersion, build: str) -> bool:
 def outdated(uc: UseCase, layer: str, builds: Mapping[date, str]) -> set[date]:
     """Return the partitions that are published from newer raw versions than these builds of them read."""
     published = partition_versions(uc, layer)
-    return {day for day, build in builds.items() if day in published and _is_newer(uc, published[day], build)}
+    kept = lineage.kept_raw(uc)
+    return {
+        day
+        for day, build in builds.items()
+        if day in published and _is_newer(uc, published[day], build, kept)
+    }
 
 
 def delete_partition(uc: UseCase, layer: str, partition: date) -> None:
@@ -358,10 +365,14 @@ def constants(
     found: dict[date, dict[str, Any]] = {}
     if dataset is None:
         return found
-    with explained(uc, layer):
-        for file in dataset.get_fragments():
-            scanner = file.scanner(schema=dataset.schema, columns=["partition", *columns])
-            found |= {row.pop("partition"): row for row in scanner.head(1).to_pylist()}
+
+    def first_row(file: ds.Fragment) -> pa.Table:
+        return file.scanner(schema=dataset.schema, columns=["partition", *columns]).head(1)
+
+    # One by one, a bucket would take seconds a hundred files.
+    with explained(uc, layer), ThreadPoolExecutor(8) as readers:
+        for rows in readers.map(first_row, dataset.get_fragments()):
+            found |= {row.pop("partition"): row for row in rows.to_pylist()}
     return found
 
 
