@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Any
 
 import psycopg
@@ -34,6 +34,15 @@ def invoke(*arguments: str) -> str:
     done = runner.invoke(app, arguments)
     assert done.exit_code == 0, done.output
     return done.stdout
+
+
+def served(night: date) -> int:
+    """Return how many predictions of a night applications read."""
+    with psycopg.connect(postgres.url("serving")) as connection:
+        found = connection.execute(
+            "select count(*) from predictions.flight_delays where partition = %s", [night]
+        ).fetchone()
+    return int(found[0]) if found else 0
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +157,10 @@ def test_rebuilding_what_has_not_changed_makes_no_new_version(
 def test_a_deleted_prediction_partition_is_rebuilt_alone(nights: dict[str, Any], bootstrapped: Stack) -> None:
     stack = bootstrapped
     before = tables.partition_versions(stack.uc, "predictions")
+    assert served(NIGHTS[0]) == before[NIGHTS[0]].rows
     tables.delete_partition(stack.uc, "predictions", NIGHTS[0])
+    stack.run("watch", {"grace_minutes": 90})
+    assert served(NIGHTS[0]) == 0
     run = stack.run(
         "rebuild", {"start": NIGHTS[0].isoformat(), "end": NIGHTS[0].isoformat(), "stages": ["predictions"]}
     )
@@ -156,6 +168,7 @@ def test_a_deleted_prediction_partition_is_rebuilt_alone(nights: dict[str, Any],
     assert {day: version.content_hash for day, version in after.items()} == {
         day: version.content_hash for day, version in before.items()
     }
+    assert served(NIGHTS[0]) == before[NIGHTS[0]].rows
     states = {task.task_id: task.state for task in stack.api.tasks(run)}
     assert states["features.build_features"] == "skipped"
     assert states["predictions.publish_predictions"] == "success"

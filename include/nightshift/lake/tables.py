@@ -9,7 +9,7 @@ and key order, with the partition as a date32 column ``partition``. A partition 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime
 from typing import Any
@@ -345,16 +345,63 @@ def scan(
     batch_rows: int = 65536,
 ) -> Iterator[pa.RecordBatch]:
     """Yield one partition's rows in key order, at most ``batch_rows`` at a time, holding few in memory."""
-    dataset = _dataset(uc, layer, partition, partition)
+    _, batches = scan_version(uc, layer, partition, columns, batch_rows)
+    yield from batches
+
+
+def scan_version(
+    uc: UseCase,
+    layer: str,
+    partition: date,
+    columns: Sequence[str] | None = None,
+    batch_rows: int = 65536,
+) -> tuple[PartitionVersion | None, Iterator[pa.RecordBatch]]:
+    """Return what is published for one partition, and its rows as ``scan`` yields them, of one same version.
+
+    Whoever publishes the partition meanwhile changes neither. Without the partition: None, and no rows.
+    """
+    delta = open_table(uc, layer)
+    version = _published(layer, delta).get(partition) if delta is not None else None
+    if delta is None or version is None:
+        return None, iter(())
+    dataset = _files(uc, delta, layer, partition, partition)
+    return version, _batches(uc, layer, dataset, columns, batch_rows)
+
+
+def newest_rows(
+    uc: UseCase,
+    layer: str,
+    partitions: Collection[date],
+    key_column: str,
+    keys: Sequence[str],
+    columns: Sequence[str],
+) -> Iterator[pa.Table]:
+    """Yield the newest row of each of ``keys``, as far as one of ``partitions`` has it.
+
+    Args:
+        uc: The use case.
+        layer: The layer.
+        partitions: The partitions to look in. They are read from the newest on, until every key is found.
+        key_column: The column, of strings, that identifies a row within a partition.
+        keys: What to look for.
+        columns: Columns to read; ``key_column`` is one of them.
+    """
+    dataset = _dataset(uc, layer, min(partitions), max(partitions)) if partitions and keys else None
     if dataset is None:
         return
-    batches = dataset.to_batches(
-        columns=_chosen(dataset, columns), batch_size=batch_rows, batch_readahead=2, fragment_readahead=1
-    )
-    with explained(uc, layer):
-        for batch in batches:
-            if batch.num_rows:
-                yield batch
+    wanted = pa.array(keys, pa.string())
+    for file in reversed(list(dataset.get_fragments())):
+        if ds.get_partition_keys(file.partition_expression)["partition"] not in partitions:
+            continue
+        with explained(uc, layer):
+            found = file.to_table(
+                schema=dataset.schema, columns=list(columns), filter=pc.field(key_column).isin(wanted)
+            )
+        if found.num_rows:
+            yield found
+            wanted = wanted.filter(pc.invert(pc.is_in(wanted, found[key_column].combine_chunks())))
+        if not len(wanted):
+            return
 
 
 def constants(
@@ -416,6 +463,18 @@ def _files_exist(uc: UseCase, layer: str, delta: DeltaTable, partition: date) ->
     )
 
 
+def _batches(
+    uc: UseCase, layer: str, dataset: ds.Dataset, columns: Sequence[str] | None, batch_rows: int
+) -> Iterator[pa.RecordBatch]:
+    batches = dataset.to_batches(
+        columns=_chosen(dataset, columns), batch_size=batch_rows, batch_readahead=2, fragment_readahead=1
+    )
+    with explained(uc, layer):
+        for batch in batches:
+            if batch.num_rows:
+                yield batch
+
+
 def _dataset(
     uc: UseCase, layer: str, start: date, end: date, at: int | datetime | None = None
 ) -> ds.Dataset | None:
@@ -423,12 +482,17 @@ def _dataset(
     delta = open_table(uc, layer, at)
     if delta is None:
         return None
+    dataset = _files(uc, delta, layer, start, end)
+    if at is not None:
+        _require_kept(uc, layer, at, [file.path for file in dataset.get_fragments()])
+    return dataset
+
+
+def _files(uc: UseCase, delta: DeltaTable, layer: str, start: date, end: date) -> ds.FileSystemDataset:
     whole = delta.to_pyarrow_dataset(filesystem=open_store().filesystem(table_folder(uc, layer)))
     wanted = (pc.field("partition") >= start) & (pc.field("partition") <= end)
     # Paths begin with the partition and end in the number of the file within one write.
     files = sorted(whole.get_fragments(filter=wanted), key=lambda file: file.path)
-    if at is not None:
-        _require_kept(uc, layer, at, [file.path for file in files])
     return ds.FileSystemDataset(files, whole.schema, whole.format, whole.filesystem)
 
 
