@@ -156,6 +156,30 @@ def publish_predictions(uc: UseCase, staged: Sequence[dict[str, Any]]) -> list[d
     return published
 
 
+def serve_again(uc: UseCase) -> dict[str, str]:
+    """Copy again what applications read in another content than the lake has: how it differed, a day.
+
+    A run that failed between lake and database, a partition rolled back, deleted, or swept by retention: what
+    is served follows the lake. A partition that cannot be read does not keep the others from being served.
+    """
+    from nightshift.databases import url
+    from nightshift.errors import DataError
+    from nightshift.inference.serving import differences, serve
+
+    different = differences(uc, url("serving"))
+    broken: list[DataError] = []
+    # The newest first: of an entity that several nights scored, it is the one that is served.
+    for day in sorted(different, reverse=True):
+        log.warning("%s: predictions of %s: %s", uc.name, day, different[day])
+        try:
+            serve(uc, day, url("serving"))
+        except DataError as error:
+            broken.append(error)
+    if broken:
+        raise broken[0]
+    return {day.isoformat(): how for day, how in different.items()}
+
+
 # Monitoring -----------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from datetime import date, timedelta
 from pathlib import Path
@@ -116,6 +117,25 @@ def test_a_correction_taken_back_leaves_nothing_stale(published: UseCase, replac
     assert find_stale(uc)
     replace_raw(uc, "flights", CORRECTED, lambda _: raw.read(standing))
     assert find_stale(uc) == []
+
+
+def test_raw_restored_from_an_older_backup_is_built_again(
+    published: UseCase, replace_raw: Replace, home: Path, tmp_path: Path
+) -> None:
+    uc = published
+    before = tables.partition_versions(uc, "features")
+    shutil.copytree(home / "lake" / "raw", tmp_path / "backup")
+    replace_raw(uc, "flights", CORRECTED, _delayed)
+    _mend(uc)
+    shutil.rmtree(home / "lake" / "raw")
+    shutil.copytree(tmp_path / "backup", home / "lake" / "raw")
+    assert _found(find_stale(uc), "features") == [(CORRECTED + DAY, CORRECTED + 28 * DAY)]
+    _mend(uc)
+    assert find_stale(uc) == []
+    after = tables.partition_versions(uc, "features")
+    assert {day: v.content_hash for day, v in after.items()} == {
+        day: v.content_hash for day, v in before.items()
+    }
 
 
 def test_partitions_that_nobody_knows_the_origin_of_are_stale(published: UseCase) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Any
 
 import psycopg
@@ -34,6 +34,15 @@ def invoke(*arguments: str) -> str:
     done = runner.invoke(app, arguments)
     assert done.exit_code == 0, done.output
     return done.stdout
+
+
+def served(night: date) -> int:
+    """Return how many predictions of a night applications read."""
+    with psycopg.connect(postgres.url("serving")) as connection:
+        found = connection.execute(
+            "select count(*) from predictions.flight_delays where partition = %s", [night]
+        ).fetchone()
+    return int(found[0]) if found else 0
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +157,28 @@ def test_rebuilding_what_has_not_changed_makes_no_new_version(
 def test_a_deleted_prediction_partition_is_rebuilt_alone(nights: dict[str, Any], bootstrapped: Stack) -> None:
     stack = bootstrapped
     before = tables.partition_versions(stack.uc, "predictions")
+    assert served(NIGHTS[0]) == before[NIGHTS[0]].rows
+    tables.delete_partition(stack.uc, "predictions", NIGHTS[0])
+    stack.run("watch", {"grace_minutes": 90})
+    assert served(NIGHTS[0]) == 0
+    run = stack.run(
+        "rebuild", {"start": NIGHTS[0].isoformat(), "end": NIGHTS[0].isoformat(), "stages": ["predictions"]}
+    )
+    after = tables.partition_versions(stack.uc, "predictions")
+    assert {day: version.content_hash for day, version in after.items()} == {
+        day: version.content_hash for day, version in before.items()
+    }
+    assert served(NIGHTS[0]) == before[NIGHTS[0]].rows
+    states = {task.task_id: task.state for task in stack.api.tasks(run)}
+    assert states["features.build_features"] == "skipped"
+    assert states["predictions.publish_predictions"] == "success"
+
+
+def test_a_prediction_partition_whose_files_are_gone_is_named_and_rebuilt_by_the_demo(
+    nights: dict[str, Any], bootstrapped: Stack
+) -> None:
+    stack = bootstrapped
+    before = tables.partition_versions(stack.uc, "predictions")
     shutil.rmtree(stack.home / "lake/tables" / stack.uc.name / "predictions" / f"partition={NIGHTS[0]}")
     assert f"predictions {NIGHTS[0]}" in checks.whole_tables().detail
     invoke("demo", *DEMO)
@@ -158,16 +189,8 @@ def test_a_deleted_prediction_partition_is_rebuilt_alone(nights: dict[str, Any],
         "end": NIGHTS[0].isoformat(),
         "stages": ["predictions", "monitoring"],
     }
-    after = tables.partition_versions(stack.uc, "predictions")
-    assert {day: version.content_hash for day, version in after.items()} == {
-        day: version.content_hash for day, version in before.items()
-    }
-    assert (
-        len(tables.read_partitions(stack.uc, "predictions", NIGHTS[0], NIGHTS[0])) == before[NIGHTS[0]].rows
-    )
-    states = {task.task_id: task.state for task in stack.api.tasks(run)}
-    assert states["features.build_features"] == "skipped"
-    assert states["predictions.publish_predictions"] == "success"
+    rows = tables.read_partitions(stack.uc, "predictions", NIGHTS[0], NIGHTS[0])
+    assert rows.num_rows == before[NIGHTS[0]].rows
 
 
 def test_a_corrected_day_makes_stale_what_read_it_and_one_run_mends_exactly_that(

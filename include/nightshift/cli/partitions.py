@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
-from nightshift.errors import DataError
+from nightshift.errors import DataError, TransientError
 from nightshift.lake import raw, tables
 from nightshift.usecase import UseCase
 
@@ -106,8 +106,24 @@ def restore_version(uc: UseCase, layer: str, partition: date, version: int) -> s
     return (
         f"{layer} {partition} holds what it held at version {version}: {now.rows} rows, "
         f"{now.content_hash[:12]}\n"
+        f"{_serve(uc, partition) if layer == 'predictions' else ''}"
         "What was made from it since is stale now, and so may it be: see `nightshift stale`."
     )
+
+
+def _serve(uc: UseCase, partition: date) -> str:
+    """Serve what was restored, if the database answers; say whether applications read it."""
+    from nightshift.databases import url
+    from nightshift.inference.serving import serve
+
+    try:
+        serve(uc, partition, url("serving"))
+    except TransientError as error:
+        return (
+            f"Applications do not read it yet: {error}\n"
+            f"`{uc.name}.watch` serves it, within an hour of the database being there again.\n"
+        )
+    return "Applications read it.\n"
 
 
 def _raw_table(uc: UseCase, layer: str) -> tuple[str, str]:

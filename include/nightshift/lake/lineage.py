@@ -9,11 +9,14 @@ published no more, say nothing to anyone and are swept.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
+from functools import cache
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
+from nightshift.lake import raw
 from nightshift.lake.raw import RawManifest
 from nightshift.lake.store import NoSuchObjectError, open_store
 from nightshift.usecase import UseCase
@@ -34,6 +37,10 @@ class RawVersion(BaseModel):
         return self.as_of, self.version
 
 
+# The versions that raw has of a ``<source>.<table>`` and a partition.
+Kept = Callable[[str, date], set[RawVersion]]
+
+
 class Build(BaseModel):
     """The raw versions that one build read, by ``<source>.<table>`` and partition."""
 
@@ -42,15 +49,21 @@ class Build(BaseModel):
     usecase: str
     raw: dict[str, dict[date, RawVersion]]
 
-    def older_than(self, other: Build) -> bool:
-        """Return whether ``other`` knew all that this build knew of their common partitions, and more."""
-        pairs = [
-            (version.rank, other.raw[table][day].rank)
-            for table, partitions in self.raw.items()
-            for day, version in partitions.items()
-            if day in other.raw.get(table, {})
-        ]
-        return any(mine < theirs for mine, theirs in pairs) and all(mine <= theirs for mine, theirs in pairs)
+    def older_than(self, other: Build, kept: Kept) -> bool:
+        """Return whether ``other`` knew all that this build knew of their common partitions, and more.
+
+        What ``other`` read in a newer version that raw has no more does not count: after raw was restored
+        from an older backup, nobody can build from that version again.
+        """
+        newer: list[tuple[str, date]] = []
+        for table, partitions in self.raw.items():
+            for day, mine in partitions.items():
+                theirs = other.raw.get(table, {}).get(day, mine)
+                if theirs.rank < mine.rank:
+                    return False
+                if theirs.rank > mine.rank:
+                    newer.append((table, day))
+        return any(other.raw[table][day] in kept(table, day) for table, day in newer)
 
 
 def record_build(uc: UseCase, manifests: Mapping[str, Mapping[date, RawManifest]]) -> str:
@@ -58,10 +71,7 @@ def record_build(uc: UseCase, manifests: Mapping[str, Mapping[date, RawManifest]
     build = Build(
         usecase=uc.name,
         raw={
-            table: {
-                day: RawVersion(version=m.version, as_of=m.as_of, content_hash=m.content_hash)
-                for day, m in sorted(partitions.items())
-            }
+            table: {day: _version(manifest) for day, manifest in sorted(partitions.items())}
             for table, partitions in sorted(manifests.items())
         },
     )
@@ -79,6 +89,25 @@ def read_build(uc: UseCase, identity: str) -> Build | None:
         return None
 
 
+def read_builds(uc: UseCase, identities: Iterable[str]) -> dict[str, Build]:
+    """Return builds by id, without those that retention has removed."""
+    wanted = sorted(set(identities))
+    with ThreadPoolExecutor(8) as readers:  # one by one, a bucket would take seconds a hundred
+        found = readers.map(lambda identity: read_build(uc, identity), wanted)
+        return {identity: build for identity, build in zip(wanted, found, strict=True) if build}
+
+
+def kept_raw(uc: UseCase) -> Kept:
+    """Return what tells the versions that raw has of a partition; each partition is looked up once."""
+
+    @cache
+    def kept(table: str, partition: date) -> set[RawVersion]:
+        source, _, name = table.partition(".")
+        return {_version(manifest) for manifest in raw.versions(uc, source, name, partition)}
+
+    return kept
+
+
 def mark(uc: UseCase, layer: str, partition: date, content_hash: str, build: str) -> None:
     """Record that ``build`` gives ``partition`` this content. To be called before it is published."""
     open_store().put_new(f"{_marks(uc, layer)}partition={partition}/{content_hash}.{build}", b"")
@@ -87,8 +116,7 @@ def mark(uc: UseCase, layer: str, partition: date, content_hash: str, build: str
 def builds_of(uc: UseCase, layer: str, partition: date, content_hash: str) -> list[Build]:
     """Return the builds that are known to give ``partition`` this content."""
     prefix = f"{_marks(uc, layer)}partition={partition}/{content_hash}."
-    found = (read_build(uc, key.rpartition(".")[2]) for key in open_store().list(prefix))
-    return [build for build in found if build is not None]
+    return list(read_builds(uc, (key.rpartition(".")[2] for key in open_store().list(prefix))).values())
 
 
 def build_ids(uc: UseCase, layer: str) -> dict[tuple[date, str], list[str]]:
@@ -129,6 +157,10 @@ def sweep(uc: UseCase, published: Mapping[str, Iterable[tuple[date, str]]], keep
     for key in unwanted:
         store.delete(key)
     return len(unwanted)
+
+
+def _version(manifest: RawManifest) -> RawVersion:
+    return RawVersion(version=manifest.version, as_of=manifest.as_of, content_hash=manifest.content_hash)
 
 
 def _marks(uc: UseCase, layer: str) -> str:

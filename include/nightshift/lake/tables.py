@@ -9,7 +9,8 @@ and key order, with the partition as a date32 column ``partition``. A partition 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime
 from typing import Any
 from urllib.parse import unquote
@@ -98,6 +99,7 @@ def replace_partitions(
             was published from newer raw versions stands; what it was built from is recorded either way.
     """
     builds = builds or {}
+    kept = lineage.kept_raw(uc)
     prepared = {day: _prepared(table, day, key_columns) for day, table in sorted(contents.items())}
     where = f"{uc.name}, {layer}, partition {min(prepared)}" + (
         f" to {max(prepared)}" if len(prepared) > 1 else ""
@@ -116,7 +118,7 @@ def replace_partitions(
                 if day in published
                 and (
                     published[day].content_hash == digest
-                    or (day in builds and _is_newer(uc, published[day], builds[day]))
+                    or (day in builds and _is_newer(uc, published[day], builds[day], kept))
                 )
                 and _files_exist(uc, layer, delta, day)
             }
@@ -163,11 +165,11 @@ def _prepared(table: pa.Table, partition: date, key_columns: Sequence[str]) -> t
     return sort_rows(data, key_columns).select(typed), digest
 
 
-def _is_newer(uc: UseCase, published: PartitionVersion, build: str) -> bool:
+def _is_newer(uc: UseCase, published: PartitionVersion, build: str, kept: lineage.Kept) -> bool:
     """Return whether what is published was built from newer raw versions than ``build`` read."""
     incoming = lineage.read_build(uc, build)
     known = lineage.builds_of(uc, published.layer, published.partition, published.content_hash)
-    if incoming is None or not any(incoming.older_than(standing) for standing in known):
+    if incoming is None or not any(incoming.older_than(standing, kept) for standing in known):
         return False
     log.warning(
         "%s, %s, partition %s stays: it was built from newer raw versions than what was to replace it",
@@ -181,7 +183,12 @@ def _is_newer(uc: UseCase, published: PartitionVersion, build: str) -> bool:
 def outdated(uc: UseCase, layer: str, builds: Mapping[date, str]) -> set[date]:
     """Return the partitions that are published from newer raw versions than these builds of them read."""
     published = partition_versions(uc, layer)
-    return {day for day, build in builds.items() if day in published and _is_newer(uc, published[day], build)}
+    kept = lineage.kept_raw(uc)
+    return {
+        day
+        for day, build in builds.items()
+        if day in published and _is_newer(uc, published[day], build, kept)
+    }
 
 
 def delete_partition(uc: UseCase, layer: str, partition: date) -> None:
@@ -338,16 +345,63 @@ def scan(
     batch_rows: int = 65536,
 ) -> Iterator[pa.RecordBatch]:
     """Yield one partition's rows in key order, at most ``batch_rows`` at a time, holding few in memory."""
-    dataset = _dataset(uc, layer, partition, partition)
+    _, batches = scan_version(uc, layer, partition, columns, batch_rows)
+    yield from batches
+
+
+def scan_version(
+    uc: UseCase,
+    layer: str,
+    partition: date,
+    columns: Sequence[str] | None = None,
+    batch_rows: int = 65536,
+) -> tuple[PartitionVersion | None, Iterator[pa.RecordBatch]]:
+    """Return what is published for one partition, and its rows as ``scan`` yields them, of one same version.
+
+    Whoever publishes the partition meanwhile changes neither. Without the partition: None, and no rows.
+    """
+    delta = open_table(uc, layer)
+    version = _published(layer, delta).get(partition) if delta is not None else None
+    if delta is None or version is None:
+        return None, iter(())
+    dataset = _files(uc, delta, layer, partition, partition)
+    return version, _batches(uc, layer, dataset, columns, batch_rows)
+
+
+def newest_rows(
+    uc: UseCase,
+    layer: str,
+    partitions: Collection[date],
+    key_column: str,
+    keys: Sequence[str],
+    columns: Sequence[str],
+) -> Iterator[pa.Table]:
+    """Yield the newest row of each of ``keys``, as far as one of ``partitions`` has it.
+
+    Args:
+        uc: The use case.
+        layer: The layer.
+        partitions: The partitions to look in. They are read from the newest on, until every key is found.
+        key_column: The column, of strings, that identifies a row within a partition.
+        keys: What to look for.
+        columns: Columns to read; ``key_column`` is one of them.
+    """
+    dataset = _dataset(uc, layer, min(partitions), max(partitions)) if partitions and keys else None
     if dataset is None:
         return
-    batches = dataset.to_batches(
-        columns=_chosen(dataset, columns), batch_size=batch_rows, batch_readahead=2, fragment_readahead=1
-    )
-    with explained(uc, layer):
-        for batch in batches:
-            if batch.num_rows:
-                yield batch
+    wanted = pa.array(keys, pa.string())
+    for file in reversed(list(dataset.get_fragments())):
+        if ds.get_partition_keys(file.partition_expression)["partition"] not in partitions:
+            continue
+        with explained(uc, layer):
+            found = file.to_table(
+                schema=dataset.schema, columns=list(columns), filter=pc.field(key_column).isin(wanted)
+            )
+        if found.num_rows:
+            yield found
+            wanted = wanted.filter(pc.invert(pc.is_in(wanted, found[key_column].combine_chunks())))
+        if not len(wanted):
+            return
 
 
 def constants(
@@ -358,10 +412,14 @@ def constants(
     found: dict[date, dict[str, Any]] = {}
     if dataset is None:
         return found
-    with explained(uc, layer):
-        for file in dataset.get_fragments():
-            scanner = file.scanner(schema=dataset.schema, columns=["partition", *columns])
-            found |= {row.pop("partition"): row for row in scanner.head(1).to_pylist()}
+
+    def first_row(file: ds.Fragment) -> pa.Table:
+        return file.scanner(schema=dataset.schema, columns=["partition", *columns]).head(1)
+
+    # One by one, a bucket would take seconds a hundred files.
+    with explained(uc, layer), ThreadPoolExecutor(8) as readers:
+        for rows in readers.map(first_row, dataset.get_fragments()):
+            found |= {row.pop("partition"): row for row in rows.to_pylist()}
     return found
 
 
@@ -423,6 +481,18 @@ def _files_exist(uc: UseCase, layer: str, delta: DeltaTable, partition: date) ->
     )
 
 
+def _batches(
+    uc: UseCase, layer: str, dataset: ds.Dataset, columns: Sequence[str] | None, batch_rows: int
+) -> Iterator[pa.RecordBatch]:
+    batches = dataset.to_batches(
+        columns=_chosen(dataset, columns), batch_size=batch_rows, batch_readahead=2, fragment_readahead=1
+    )
+    with explained(uc, layer):
+        for batch in batches:
+            if batch.num_rows:
+                yield batch
+
+
 def _dataset(
     uc: UseCase, layer: str, start: date, end: date, at: int | datetime | None = None
 ) -> ds.Dataset | None:
@@ -430,12 +500,17 @@ def _dataset(
     delta = open_table(uc, layer, at)
     if delta is None:
         return None
+    dataset = _files(uc, delta, layer, start, end)
+    if at is not None:
+        _require_kept(uc, layer, at, [file.path for file in dataset.get_fragments()])
+    return dataset
+
+
+def _files(uc: UseCase, delta: DeltaTable, layer: str, start: date, end: date) -> ds.FileSystemDataset:
     whole = delta.to_pyarrow_dataset(filesystem=open_store().filesystem(table_folder(uc, layer)))
     wanted = (pc.field("partition") >= start) & (pc.field("partition") <= end)
     # Paths begin with the partition and end in the number of the file within one write.
     files = sorted(whole.get_fragments(filter=wanted), key=lambda file: file.path)
-    if at is not None:
-        _require_kept(uc, layer, at, [file.path for file in files])
     return ds.FileSystemDataset(files, whole.schema, whole.format, whole.filesystem)
 
 

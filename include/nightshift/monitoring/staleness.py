@@ -138,17 +138,15 @@ def _stale_builds(
     uc: UseCase, layer: str, contents: Mapping[date, str], sources: Sequence[_Raw]
 ) -> Iterator[tuple[date, str]]:
     known = lineage.build_ids(uc, layer)
-    builds: dict[str, Build | None] = {}
-    for day, content in contents.items():
+    behind = {day: known.get((day, content), []) for day, content in contents.items()}
+    builds = lineage.read_builds(uc, (identity for of_day in behind.values() for identity in of_day))
+    for day, identities in behind.items():
         reasons: list[str] = []
-        for identity in known.get((day, content), []):
-            if identity not in builds:
-                builds[identity] = lineage.read_build(uc, identity)
-            build = builds[identity]
-            reason = _why_older(uc, layer, day, build, sources) if build else None
-            if build and reason is None:
+        for build in (builds[identity] for identity in identities if identity in builds):
+            reason = _why_older(uc, layer, day, build, sources)
+            if reason is None:
                 break
-            reasons += [reason] if reason else []
+            reasons.append(reason)
         else:
             yield day, reasons[-1] if reasons else "what it was built from is not known"
 

@@ -248,6 +248,14 @@ def send_again(gaps: dict[str, list[str]], asset: str) -> list[str]:
 
 
 @task
+def serve_again(usecase: str) -> dict[str, str]:
+    """Make the table applications read follow the lake: copy again what differs."""
+    from nightshift import stages
+
+    return stages.serve_again(load_usecase(usecase))
+
+
+@task
 def replay_quarantine(usecase: str) -> dict[str, Any]:
     """Judge quarantined rows again by today's rules and land those that pass."""
     from nightshift import stages

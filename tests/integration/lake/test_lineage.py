@@ -12,6 +12,7 @@ from nightshift.features.publish import publish
 from nightshift.lake import lineage, raw, tables
 from nightshift.lake.lineage import Build, RawVersion
 from nightshift.lake.staging import Staged, stage
+from nightshift.lake.store import open_store
 from nightshift.usecase import UseCase
 
 DAY = date(2013, 1, 5)
@@ -39,15 +40,23 @@ def _build(**hours: int) -> Build:
 def test_a_build_is_older_when_the_other_knew_all_of_it_and_more(
     one: Build, other: Build, older: bool
 ) -> None:
-    assert one.older_than(other) is older
+    assert one.older_than(other, lambda table, day: {other.raw[table][day]}) is older
+
+
+def test_what_raw_has_lost_makes_no_build_newer() -> None:
+    one, other = _build(a=1, b=1), _build(a=2, b=2)
+    assert one.older_than(other, lambda table, day: {_version(1), _version(2)})
+    assert one.older_than(other, lambda table, day: {_version(1 if table == "a" else 2)})
+    assert not one.older_than(other, lambda table, day: {_version(1)})
 
 
 def _staged(uc: UseCase, value: float, hour: int) -> Staged:
     """Stage a label built from a raw partition as it was at an hour."""
     rows = pa.table({"flight_id": ["a", "b"], "arrived_late": [value, value]})
+    (source,) = uc.sources
     landed = raw.land(
         uc,
-        next(iter(uc.sources)),
+        source,
         "flights",
         DAY,
         rows,
@@ -56,7 +65,7 @@ def _staged(uc: UseCase, value: float, hour: int) -> Staged:
         as_of=datetime(2013, 1, 6, hour, tzinfo=UTC),
         query="planted by a test",
     )
-    build = lineage.record_build(uc, {"source.flights": {DAY: landed}})
+    build = lineage.record_build(uc, {f"{source}.flights": {DAY: landed}})
     return stage(uc, "labels", DAY, rows, ["flight_id"], build)
 
 
@@ -71,6 +80,18 @@ def test_what_was_built_from_newer_raw_stands_whoever_publishes_last(
     assert standing.content_hash == newer.content_hash
     stored = tables.read_partitions(flight_delays, "labels", DAY, DAY)
     assert stored["arrived_late"].to_pylist() == [1.0, 1.0]
+
+
+def test_what_was_built_from_raw_that_is_lost_gives_way(home: Path, flight_delays: UseCase) -> None:
+    older = _staged(flight_delays, 0.0, 4)
+    backup = set(open_store().list("raw/"))
+    publish(flight_delays, [_staged(flight_delays, 1.0, 5)])
+    for key in set(open_store().list("raw/")) - backup:
+        open_store().delete(key)
+    # Another correction takes the number of the one that was lost, and is not it.
+    _staged(flight_delays, 2.0, 6)
+    assert tables.outdated(flight_delays, "labels", {DAY: str(older.build)}) == set()
+    assert publish(flight_delays, [older])[0].content_hash == older.content_hash
 
 
 def test_the_same_raw_under_other_sql_replaces(home: Path, flight_delays: UseCase) -> None:
