@@ -196,7 +196,7 @@ def versions(
             for row in found:
                 typer.echo(
                     f"v{row.version:<5} {row.since:%Y-%m-%d %H:%M:%S} UTC  {row.rows:>8} rows  "
-                    f"{row.content_hash[:12]}{'  current' if row.current else ''}"
+                    f"{row.content_hash[:12] or 'deleted'}{'  current' if row.current else ''}"
                 )
 
 

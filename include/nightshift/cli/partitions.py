@@ -13,7 +13,10 @@ from nightshift.usecase import UseCase
 
 @dataclass(frozen=True)
 class Row:
-    """One partition of one layer. ``version`` is the manifest's for raw, the Delta table's for the rest."""
+    """One partition of one layer.
+
+    ``version`` is the manifest's for raw; for the rest the version of the Delta table that last wrote it.
+    """
 
     layer: str
     partition: date
@@ -37,9 +40,10 @@ def list_partitions(uc: UseCase, layer: str | None, start: date, end: date) -> I
                 yield Row(name, day, manifest.version, manifest.rows_accepted, manifest.content_hash)
     for name in tables.layers(uc) if layer is None else (layer,):
         if not name.startswith("raw"):
+            written = tables.last_written(uc, name)
             for day, version in tables.partition_versions(uc, name).items():
                 if start <= day <= end:
-                    yield Row(name, day, version.table_version, version.rows, version.content_hash)
+                    yield Row(name, day, written[day], version.rows, version.content_hash)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ and key order, with the partition as a date32 column ``partition``. A partition 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime
@@ -39,6 +40,9 @@ from nightshift.lake.store import open_store
 from nightshift.usecase import UseCase
 
 log = logging.getLogger(__name__)
+
+# A partition as the predicate of a commit names it.
+_DAY = re.compile(r"'(\d{4}-\d\d-\d\d)'")
 
 
 class PartitionVersion(BaseModel):
@@ -230,6 +234,23 @@ def layers(uc: UseCase) -> list[str]:
     folder = f"tables/{uc.name}/"
     logs = (key.removeprefix(folder) for key in open_store().list(folder) if "/_delta_log/" in key)
     return sorted({key.partition("/")[0] for key in logs})
+
+
+def last_written(uc: UseCase, layer: str) -> dict[date, int]:
+    """Return for every published partition the table's version that last wrote it, the oldest kept at least.
+
+    Reads the table's log once, no data.
+    """
+    delta = open_table(uc, layer)
+    if delta is None:
+        return {}
+    newest_first = delta.history()
+    written: dict[date, int] = {}
+    for commit in newest_first:
+        for day in _DAY.findall(str(commit.get("operationParameters", {}).get("predicate", ""))):
+            written.setdefault(date.fromisoformat(day), commit["version"])
+    oldest = newest_first[-1]["version"]
+    return {day: written.get(day, oldest) for day in _published(layer, delta)}
 
 
 def history(uc: UseCase, layer: str, partition: date) -> list[PublishedVersion]:

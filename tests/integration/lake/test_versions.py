@@ -49,6 +49,16 @@ def test_a_table_reads_as_of_a_version_and_as_of_a_time(
     assert list(tables.partition_versions(uc, "features", published[0].table_version)) == [DAY]
 
 
+def test_a_partition_keeps_its_version_while_others_are_written(
+    uc: UseCase, published: list[tables.PartitionVersion]
+) -> None:
+    other = tables.history(uc, "features", OTHER)[-1].table_version
+    assert tables.last_written(uc, "features") == {DAY: published[-1].table_version, OTHER: other}
+    assert other < published[-1].table_version
+    tables.delete_partition(uc, "features", DAY)
+    assert tables.last_written(uc, "features") == {OTHER: other}
+
+
 def test_the_history_of_a_partition_names_its_own_contents(
     uc: UseCase, published: list[tables.PartitionVersion]
 ) -> None:
