@@ -148,10 +148,8 @@ def test_partitions_that_nobody_knows_the_origin_of_are_stale(published: UseCase
 
 
 def test_the_raw_tables_a_relation_rests_on(home: Path, flight_delays: UseCase) -> None:
-    assert dbt.tables_read(flight_delays, flight_delays.label.relation) == {"flights", "schedules"}
-    assert dbt.tables_read(flight_delays, flight_delays.features.relation) == {
-        "flights",
-        "schedules",
-        "weather",
-        "planes",
+    features, label = flight_delays.features.relation, flight_delays.label.relation
+    assert dbt.tables_read(flight_delays, features, label) == {
+        features: {"flights", "schedules", "weather", "planes"},
+        label: {"flights", "schedules"},
     }

@@ -13,13 +13,14 @@ import pytest
 from tests.e2e.conftest import HISTORY, Stack
 from typer.testing import CliRunner
 
+from nightshift import databases
 from nightshift.cli.main import app
 from nightshift.ingestion.land import judge, land_judged
 from nightshift.lake import lineage, raw, tables
 from nightshift.monitoring.staleness import find_stale
 from nightshift.partition import days
 from nightshift.registry import deployments
-from nightshift.services import checks, postgres
+from nightshift.services import checks
 from nightshift.sources.base import Extract
 
 runner = CliRunner()
@@ -38,7 +39,7 @@ def invoke(*arguments: str) -> str:
 
 def served(night: date) -> int:
     """Return how many predictions of a night applications read."""
-    with psycopg.connect(postgres.url("serving")) as connection:
+    with psycopg.connect(databases.url("serving")) as connection:
         found = connection.execute(
             "select count(*) from predictions.flight_delays where partition = %s", [night]
         ).fetchone()
@@ -59,7 +60,7 @@ def nights(bootstrapped: Stack) -> dict[str, Any]:
     for part in ("lake", "warehouse"):
         shutil.rmtree(stack.home / part)
         shutil.copytree(kept / part, stack.home / part)
-    with psycopg.connect(postgres.url("serving")) as connection:
+    with psycopg.connect(databases.url("serving")) as connection:
         connection.execute("drop schema predictions cascade")
     assert tables.partition_version(stack.uc, "predictions", NIGHTS[0]) is None
     # As a user does: the demo finds the bootstrapped history and runs the nights, one after the other.
@@ -113,7 +114,7 @@ def test_nights_in_reverse_order_end_the_same(nights: dict[str, Any], layer: str
 
 
 def test_applications_read_the_predictions_from_postgres(nights: dict[str, Any], bootstrapped: Stack) -> None:
-    with psycopg.connect(postgres.url("serving")) as connection:
+    with psycopg.connect(databases.url("serving")) as connection:
         rows = connection.execute(
             "select count(*), count(distinct flight_id) from predictions.flight_delays"
         ).fetchone()

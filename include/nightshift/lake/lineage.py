@@ -108,21 +108,36 @@ def kept_raw(uc: UseCase) -> Kept:
     return kept
 
 
-def mark(uc: UseCase, layer: str, partition: date, content_hash: str, build: str) -> None:
-    """Record that ``build`` gives ``partition`` this content. To be called before it is published."""
-    open_store().put_new(f"{_marks(uc, layer)}partition={partition}/{content_hash}.{build}", b"")
+def mark(uc: UseCase, layer: str, contents: Mapping[date, tuple[str, str]]) -> None:
+    """Record by partition which content (hash) which build gives. To be called before it is published."""
+    store = open_store()
+    keys = [
+        f"{_marks(uc, layer)}partition={partition}/{content_hash}.{build}"
+        for partition, (content_hash, build) in contents.items()
+    ]
+    with ThreadPoolExecutor(8) as writers:
+        list(writers.map(lambda key: store.put_new(key, b""), keys))
 
 
-def builds_of(uc: UseCase, layer: str, partition: date, content_hash: str) -> list[Build]:
-    """Return the builds that are known to give ``partition`` this content."""
-    prefix = f"{_marks(uc, layer)}partition={partition}/{content_hash}."
-    return list(read_builds(uc, (key.rpartition(".")[2] for key in open_store().list(prefix))).values())
+def builds_of(uc: UseCase, layer: str, contents: Mapping[date, str]) -> dict[date, list[Build]]:
+    """Return for each partition the builds that are known to give it this content (hash)."""
+    ids = build_ids(uc, layer, next(iter(contents)) if len(contents) == 1 else None)
+    named = {day: ids.get((day, content), []) for day, content in contents.items()}
+    builds = read_builds(uc, (identity for of_day in named.values() for identity in of_day))
+    return {day: [builds[one] for one in of_day if one in builds] for day, of_day in named.items()}
 
 
-def build_ids(uc: UseCase, layer: str) -> dict[tuple[date, str], list[str]]:
-    """Return the ids of the builds behind every (partition, content) of a layer, in one listing."""
+def build_ids(uc: UseCase, layer: str, partition: date | None = None) -> dict[tuple[date, str], list[str]]:
+    """Return the ids of the builds behind every (partition, content) of a layer, in one listing.
+
+    Args:
+        uc: The use case.
+        layer: The layer.
+        partition: Only this one.
+    """
     found: dict[tuple[date, str], list[str]] = {}
-    for key in open_store().list(_marks(uc, layer)):
+    prefix = _marks(uc, layer) + (f"partition={partition}/" if partition else "")
+    for key in open_store().list(prefix):
         day, content, build = _parsed(key)
         found.setdefault((day, content), []).append(build)
     return found

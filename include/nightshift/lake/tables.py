@@ -108,23 +108,23 @@ def replace_partitions(
     where = f"{uc.name}, {layer}, partition {min(prepared)}" + (
         f" to {max(prepared)}" if len(prepared) > 1 else ""
     )
-    for day, build in builds.items():
-        lineage.mark(uc, layer, day, prepared[day][1], build)
+    lineage.mark(uc, layer, {day: (prepared[day][1], build) for day, build in builds.items()})
 
     def attempt() -> list[PartitionVersion]:
         with explained(uc, layer):
             first = next(iter(prepared.values()))[0]
             delta = open_or_create(uc, layer, first.schema)
             published = _published(layer, delta)
+            equal = {
+                day
+                for day, (_, digest) in prepared.items()
+                if day in published and published[day].content_hash == digest
+            }
+            others = {day: build for day, build in builds.items() if day not in equal}
             standing = {
                 day: published[day]
-                for day, (_, digest) in prepared.items()
-                if day in published
-                and (
-                    published[day].content_hash == digest
-                    or (day in builds and _is_newer(uc, published[day], builds[day], kept))
-                )
-                and _files_exist(uc, layer, delta, day)
+                for day in equal | _outdated(uc, layer, published, others, kept)
+                if _files_exist(uc, layer, delta, day)
             }
             changed = {
                 day: content
@@ -169,30 +169,36 @@ def _prepared(table: pa.Table, partition: date, key_columns: Sequence[str]) -> t
     return sort_rows(data, key_columns).select(typed), digest
 
 
-def _is_newer(uc: UseCase, published: PartitionVersion, build: str, kept: lineage.Kept) -> bool:
-    """Return whether what is published was built from newer raw versions than ``build`` read."""
-    incoming = lineage.read_build(uc, build)
-    known = lineage.builds_of(uc, published.layer, published.partition, published.content_hash)
-    if incoming is None or not any(incoming.older_than(standing, kept) for standing in known):
-        return False
-    log.warning(
-        "%s, %s, partition %s stays: it was built from newer raw versions than what was to replace it",
-        uc.name,
-        published.layer,
-        published.partition,
-    )
-    return True
-
-
 def outdated(uc: UseCase, layer: str, builds: Mapping[date, str]) -> set[date]:
     """Return the partitions that are published from newer raw versions than these builds of them read."""
-    published = partition_versions(uc, layer)
-    kept = lineage.kept_raw(uc)
-    return {
+    return _outdated(uc, layer, partition_versions(uc, layer), builds, lineage.kept_raw(uc))
+
+
+def _outdated(
+    uc: UseCase,
+    layer: str,
+    published: Mapping[date, PartitionVersion],
+    builds: Mapping[date, str],
+    kept: lineage.Kept,
+) -> set[date]:
+    contents = {day: published[day].content_hash for day in builds if day in published}
+    if not contents:
+        return set()
+    known = lineage.builds_of(uc, layer, contents)
+    incoming = lineage.read_builds(uc, builds.values())
+    found = {
         day
-        for day, build in builds.items()
-        if day in published and _is_newer(uc, published[day], build, kept)
+        for day in contents
+        if (build := incoming.get(builds[day])) and any(build.older_than(one, kept) for one in known[day])
     }
+    for day in sorted(found):
+        log.warning(
+            "%s, %s, partition %s stays: it was built from newer raw versions than what was to replace it",
+            uc.name,
+            layer,
+            day,
+        )
+    return found
 
 
 def delete_partition(uc: UseCase, layer: str, partition: date) -> None:

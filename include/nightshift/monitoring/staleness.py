@@ -16,7 +16,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nightshift.lake import lineage, raw, tables
-from nightshift.lake.hashing import content_hash
 from nightshift.lake.lineage import Build
 from nightshift.lake.raw import RawManifest
 from nightshift.monitoring import drift, truth
@@ -65,11 +64,12 @@ def find_stale(uc: UseCase, start: date = date.min, end: date = date.max) -> lis
         layer: {day: v.content_hash for day, v in of_layer.items()} for layer, of_layer in versions.items()
     }
     sources = _raw_tables(uc, start, end)
-    for layer, relation in (("features", uc.features.relation), ("labels", uc.label.relation)):
-        read = dbt.tables_read(uc, relation) if contents[layer] else frozenset()
-        found[layer] = dict(
-            _stale_builds(uc, layer, contents[layer], [raw for raw in sources if raw.name in read])
-        )
+    relations = {"features": uc.features.relation, "labels": uc.label.relation}
+    built = {layer: relation for layer, relation in relations.items() if contents[layer]}
+    read = dbt.tables_read(uc, *built.values()) if built else {}
+    for layer, relation in relations.items():
+        rests_on = [raw for raw in sources if raw.name in read.get(relation, ())]
+        found[layer] = dict(_stale_builds(uc, layer, contents[layer], rests_on))
     scored = tables.constants(uc, "predictions", start, end, ["feature_version"])
     found["predictions"] = _stale_by_input(
         {day: {"features": row["feature_version"]} for day, row in scored.items()}, contents, found
@@ -193,36 +193,18 @@ def _first_difference(uc: UseCase, source: _Raw, partition: date, old: str, new:
 
 
 def _compare(table: Table, old: pa.Table | None, new: pa.Table | None) -> datetime:
-    if table.available_at is None or old is None or new is None:
+    known_at = table.available_at
+    if known_at is None or old is None or new is None:
         return _ALWAYS
     # Landed before the catalogue declared the column: nobody knows since when its rows were known.
-    if not all(table.available_at in rows.column_names for rows in (old, new)):
+    if not all(known_at in rows.column_names for rows in (old, new)):
         return _ALWAYS
-    moments = sorted(
-        set().union(*(pc.unique(rows[table.available_at]).to_pylist() for rows in (old, new))) - {None}
-    )
-
-    def differ(moment: datetime | None) -> bool:
-        parts = [_known_by(rows, table.available_at or "", moment) for rows in (old, new)]
-        return content_hash(parts[0], table.key) != content_hash(parts[1], table.key)
-
-    if differ(None):
+    both = pa.concat_tables([old, new], promote_options="permissive")
+    counted = both.group_by(both.column_names).aggregate([([], "count_all")])
+    only_in_one = counted.filter(pc.equal(counted["count_all"], 1))[known_at]
+    if only_in_one.null_count:
         return _ALWAYS
-    # Once they differ they differ for good, so the first moment is found by halving.
-    low, high = 0, len(moments)
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if differ(moments[middle]) else (middle + 1, high)
-    return moments[low] if low < len(moments) else _NEVER
-
-
-def _known_by(rows: pa.Table, column: str, moment: datetime | None) -> pa.Table:
-    """Return the rows known by ``moment``, and those of which nobody knows since when."""
-    unknown = pc.is_null(rows[column])
-    if moment is None:
-        return rows.filter(unknown)
-    limit = pa.scalar(moment, rows.schema.field(column).type)
-    return rows.filter(pc.or_(unknown, pc.fill_null(pc.less_equal(rows[column], limit), False)))
+    return pc.min(only_in_one).as_py() or _NEVER
 
 
 # What was made from published partitions ----------------------------------------------------------------

@@ -3,7 +3,7 @@
 The local executor forks its workers from the scheduler and each task from a worker, so whatever is imported
 here costs a task nothing: Great Expectations, dbt and Evidently alone take longer to import than a night's
 rows take to process. Only libraries, never Nightshift or a use case: an edit of those counts from the next
-task on. Only libraries that start no threads, which a fork would lose, when they are imported.
+task on. Only libraries that start no Python threads, which a fork would lose, when they are imported.
 """
 
 from __future__ import annotations

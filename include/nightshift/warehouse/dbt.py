@@ -107,14 +107,18 @@ def run(uc: UseCase, arguments: Sequence[str]) -> Any:
         return dbtRunner(manifest=_parse(uc)).invoke([*arguments, *_common(uc)])
 
 
-def tables_read(uc: UseCase, relation: str) -> frozenset[str]:
-    """Return the raw tables that a relation rests on, through all models in between.
+def tables_read(uc: UseCase, *relations: str) -> dict[str, frozenset[str]]:
+    """Return by relation the raw tables that it rests on, through all models in between.
 
     Raises:
         DataError: There is no such model, or the project cannot be read.
     """
     with _environment(uc):
         manifest = _parse(uc)
+    return {relation: _sources(uc, manifest, relation) for relation in relations}
+
+
+def _sources(uc: UseCase, manifest: Manifest, relation: str) -> frozenset[str]:
     waiting = [key for key, node in manifest.nodes.items() if node.name == relation]
     if not waiting:
         raise DataError(

@@ -116,5 +116,5 @@ def test_the_sweep_keeps_what_is_published(home: Path, flight_delays: UseCase) -
     assert lineage.sweep(flight_delays, published, keep_days=1) == 0
     assert lineage.sweep(flight_delays, published, keep_days=0) == 2  # The older build and its mark.
     assert lineage.build_ids(flight_delays, "labels") == {(DAY, newer.content_hash): [newer.build]}
-    assert lineage.builds_of(flight_delays, "labels", DAY, newer.content_hash)
+    assert lineage.builds_of(flight_delays, "labels", {DAY: newer.content_hash})[DAY]
     assert lineage.sweep(flight_delays, published, keep_days=0) == 0

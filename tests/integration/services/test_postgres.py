@@ -9,13 +9,14 @@ import psycopg
 import pytest
 import sqlalchemy
 
+from nightshift import databases
 from nightshift.errors import DataError
 from nightshift.services import postgres, processes
 from nightshift.settings import settings
 
 
 def _value(database: str, query: str) -> object:
-    with psycopg.connect(postgres.url(database)) as connection:
+    with psycopg.connect(databases.url(database)) as connection:
         row = connection.execute(query).fetchone()
         return row[0] if row else None
 
@@ -24,18 +25,18 @@ def test_every_driver_connects_and_data_outlive_a_restart(state: Path) -> None:
     postgres.start()
     postgres.ensure_databases(["airflow", "serving"])
     postgres.ensure_databases(["serving"])
-    with psycopg.connect(postgres.url("serving")) as connection:
+    with psycopg.connect(databases.url("serving")) as connection:
         connection.execute("create table kept as select 42 as answer")
     processes.stop([postgres.NAME])
     postgres.start()
     assert _value("serving", "select answer from kept") == 42
-    engine = sqlalchemy.create_engine(postgres.url("airflow", "psycopg2"))
+    engine = sqlalchemy.create_engine(databases.url("airflow", "psycopg2"))
     with engine.connect() as synchronous:
         assert synchronous.execute(sqlalchemy.text("select 1")).scalar() == 1
     engine.dispose()
 
     async def ask() -> object:
-        connection = await asyncpg.connect(postgres.url("airflow"))
+        connection = await asyncpg.connect(databases.url("airflow"))
         try:
             return await connection.fetchval("select 1")
         finally:
@@ -90,4 +91,4 @@ def test_a_server_of_ones_own_is_used_and_none_started(state: Path, monkeypatch:
     postgres.start()
     assert processes.supervised() == []
     expected = "postgresql+asyncpg://me:secret@db.example:5432/serving?sslmode=require"
-    assert postgres.url("serving", "asyncpg") == expected
+    assert databases.url("serving", "asyncpg") == expected

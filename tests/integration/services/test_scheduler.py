@@ -41,5 +41,5 @@ def test_what_people_edit_is_imported_by_each_task_anew(preloaded: dict[str, lis
     assert ours == ["nightshift", "nightshift.services", "nightshift.services.scheduler"]
 
 
-def test_a_fork_loses_no_thread(preloaded: dict[str, int]) -> None:
+def test_a_fork_loses_no_python_thread(preloaded: dict[str, int]) -> None:
     assert preloaded["threads"] == 1

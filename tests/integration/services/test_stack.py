@@ -14,6 +14,7 @@ import psycopg
 import pytest
 from tests.integration.services.conftest import lives
 
+from nightshift import databases
 from nightshift.errors import DataError
 from nightshift.services import airflow, checks, mlflow, postgres, processes, stack
 from nightshift.services.airflow_api import AirflowApi, ApiError
@@ -141,10 +142,10 @@ def test_up_with_a_port_in_use_starts_nothing(project: Path, state: Path) -> Non
 def test_airflow_s_database_deleted_from_a_kept_server_is_made_again(project: Path) -> None:
     postgres.start()
     airflow.prepare()
-    with psycopg.connect(postgres.url("postgres"), autocommit=True) as connection:
+    with psycopg.connect(databases.url("postgres"), autocommit=True) as connection:
         connection.execute("drop database airflow")
     airflow.prepare()
-    with psycopg.connect(postgres.url("airflow")) as connection:
+    with psycopg.connect(databases.url("airflow")) as connection:
         assert connection.execute("select count(*) from dag").fetchone() == (0,)
 
 
