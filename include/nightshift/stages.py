@@ -21,6 +21,7 @@ from nightshift.usecase import UseCase
 
 if TYPE_CHECKING:
     from nightshift.lake.staging import Staged
+    from nightshift.lake.tables import PartitionVersion
     from nightshift.monitoring.staleness import Stale
 
 log = logging.getLogger(__name__)
@@ -72,7 +73,16 @@ def land(
             "rows_accepted": sum(m.rows_accepted for m in manifests),
             "rows_quarantined": sum(m.rows_quarantined for m in manifests),
         }
-        log.info("landed %s.%s for %s to %s: %s", source, name, start, end, landed[name])
+        log.info(
+            "landed %s.%s, %s: %d rows in %d partitions = %d accepted + %d quarantined",
+            source,
+            name,
+            _span(start, end),
+            landed[name]["rows_in"],
+            landed[name]["partitions"],
+            landed[name]["rows_accepted"],
+            landed[name]["rows_quarantined"],
+        )
     return landed
 
 
@@ -82,7 +92,10 @@ def load(uc: UseCase, start: date, end: date) -> dict[str, int]:
     from nightshift.warehouse.load import load as load_raw
 
     with engine().exclusive(uc.name):
-        return load_raw(uc, start, end)
+        loaded = load_raw(uc, start, end)
+    changed = ", ".join(f"{table} {rows} rows" for table, rows in loaded.items() if rows)
+    log.info("loaded, %s: %s", _span(start, end), changed or "nothing that was not there")
+    return loaded
 
 
 # Features -------------------------------------------------------------------------------------------
@@ -92,19 +105,24 @@ def build_features(uc: UseCase, start: date, end: date, *, only_stale: bool = Fa
     """Build features of ``start`` to ``end``, and the labels known by then, and stage them for validation."""
     from nightshift.features.build import build
 
-    if not only_stale:
-        return [item.model_dump(mode="json") for items in build(uc, start, end).values() for item in items]
-    from nightshift.monitoring.staleness import nights
+    if only_stale:
+        from nightshift.monitoring.staleness import nights
 
-    found = _stale(uc, start, end)
-    stale = {(item.layer, item.partition) for item in found}
-    return [
-        item.model_dump(mode="json")
-        for first, last in spans(night for night in nights(uc, found)["features"] if start <= night <= end)
-        for items in build(uc, first, last).values()
-        for item in items
-        if (item.layer, item.partition) in stale
-    ]
+        found = _stale(uc, start, end)
+        stale = {(item.layer, item.partition) for item in found}
+        staged = [
+            item
+            for first, last in spans(
+                night for night in nights(uc, found)["features"] if start <= night <= end
+            )
+            for items in build(uc, first, last).values()
+            for item in items
+            if (item.layer, item.partition) in stale
+        ]
+    else:
+        staged = [item for items in build(uc, start, end).values() for item in items]
+    _log("built", staged)
+    return [item.model_dump(mode="json") for item in staged]
 
 
 def validate_features(uc: UseCase, staged: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -120,7 +138,10 @@ def publish_features(uc: UseCase, staged: Sequence[dict[str, Any]]) -> list[dict
     from nightshift.features.publish import publish
 
     ordered = sorted(staged, key=lambda item: str(item["layer"]) == "features")
-    return [version.model_dump(mode="json") for chunk in _by_layer(ordered) for version in publish(uc, chunk)]
+    before = _before(uc, staged)
+    published = [version for chunk in _by_layer(ordered) for version in publish(uc, chunk)]
+    _log("published", published, before)
+    return [version.model_dump(mode="json") for version in published]
 
 
 # Inference ------------------------------------------------------------------------------------------
@@ -148,12 +169,14 @@ def publish_predictions(uc: UseCase, staged: Sequence[dict[str, Any]]) -> list[d
     from nightshift.inference.serving import serve
     from nightshift.lake.staging import Staged
 
+    before = _before(uc, staged)
     published = []
     for item in staged:
         version = publish(uc, Staged.model_validate(item))
         serve(uc, version.partition, url("serving"))
-        published.append(version.model_dump(mode="json"))
-    return published
+        published.append(version)
+    _log("published", published, before)
+    return [version.model_dump(mode="json") for version in published]
 
 
 def serve_again(uc: UseCase) -> dict[str, str]:
@@ -198,6 +221,11 @@ def judge(uc: UseCase, start: date, end: date, *, only_stale: bool = False) -> d
     judged: dict[str, Any] = {}
     for night in _nights(uc, "truth", start, end, only_stale=only_stale):
         judged |= judge_night(uc, night)
+    for day, found in judged.items():
+        if found["status"] == "judged":
+            metrics = {name: found[name] for name in ("roc_auc", "pr_auc", "brier", "ece") if name in found}
+            figures = ", ".join(f"{name} {value:.3f}" for name, value in metrics.items())
+            log.info("judged predictions %s: %d rows, %s", day, found["rows"], figures)
     return judged
 
 
@@ -208,7 +236,9 @@ def decide_retrain(uc: UseCase, night: date) -> list[str]:
     decision = decide(uc, night)
     if decision.requested:
         request(uc, decision)
-    return list(decision.reasons) if decision.requested else []
+    reasons = list(decision.reasons) if decision.requested else []
+    log.info("new model on %s: %s", night, f"wanted: {'; '.join(reasons)}" if reasons else "not wanted")
+    return reasons
 
 
 # Training -------------------------------------------------------------------------------------------
@@ -237,6 +267,13 @@ def take_snapshot(uc: UseCase, night: date) -> dict[str, Any]:
     validate_snapshot(uc, night, {"train": train, "validation": validation, "holdout": holdout})
     # The suites of later nights compare their features with what training saw.
     remember(uc, frozen.content_hash, train)
+    parts = (("train", frozen.train), ("validation", frozen.validation), ("holdout", frozen.holdout))
+    log.info(
+        "snapshot %s of night %s: %s",
+        frozen.content_hash[:12],
+        night,
+        ", ".join(f"{name} {part.rows} rows ({part.start} to {part.end})" for name, part in parts),
+    )
     return frozen.model_dump(mode="json")
 
 
@@ -254,9 +291,20 @@ def evaluate(uc: UseCase, snapshot: dict[str, Any], candidates: Sequence[dict[st
     from nightshift.registry.records import Candidate
     from nightshift.training.snapshot import Snapshot
 
-    return evaluate_candidates(
-        uc, Snapshot.model_validate(snapshot), [Candidate.model_validate(item) for item in candidates]
-    ).model_dump(mode="json")
+    frozen = Snapshot.model_validate(snapshot)
+    evaluation = evaluate_candidates(uc, frozen, [Candidate.model_validate(item) for item in candidates])
+    judged = [(challenge.candidate.trainer, challenge.judged) for challenge in evaluation.challenges]
+    if evaluation.champion_judged:
+        judged.append(("champion", evaluation.champion_judged))
+    primary = uc.gate.primary
+    log.info(
+        "night %s, holdout %s to %s: %s",
+        frozen.night,
+        evaluation.start,
+        evaluation.end,
+        "; ".join(f"{name} {primary} {model.metrics[primary]:.4f}" for name, model in judged),
+    )
+    return evaluation.model_dump(mode="json")
 
 
 def gate(uc: UseCase, evaluation: dict[str, Any]) -> dict[str, Any]:
@@ -264,7 +312,14 @@ def gate(uc: UseCase, evaluation: dict[str, Any]) -> dict[str, Any]:
     from nightshift.evaluation.evaluate import Evaluation
     from nightshift.evaluation.gate import gate as decide
 
-    return decide(uc, Evaluation.model_validate(evaluation)).model_dump(mode="json")
+    decision = decide(uc, Evaluation.model_validate(evaluation))
+    log.info(
+        "gate: %s %s: %s",
+        decision.candidate.trainer,
+        "passes" if decision.promote else "does not pass",
+        "; ".join(decision.reasons),
+    )
+    return decision.model_dump(mode="json")
 
 
 def promote(uc: UseCase, night: date, decision: dict[str, Any]) -> dict[str, Any]:
@@ -272,16 +327,18 @@ def promote(uc: UseCase, night: date, decision: dict[str, Any]) -> dict[str, Any
     from nightshift.registry.deployments import promote as deploy
     from nightshift.registry.records import Decision
 
-    return deploy(uc, Decision.model_validate(decision), effective_from=night + timedelta(days=1)).model_dump(
-        mode="json"
-    )
+    deployment = deploy(uc, Decision.model_validate(decision), effective_from=night + timedelta(days=1))
+    log.info("champion from %s on: version %s", deployment.effective_from, deployment.version)
+    return deployment.model_dump(mode="json")
 
 
 def roll_back(uc: UseCase, version: str, effective_from: date, reason: str) -> dict[str, Any]:
     """Put an earlier version in force again, from ``effective_from`` on."""
     from nightshift.registry.deployments import rollback
 
-    return rollback(uc, version, effective_from=effective_from, reason=reason).model_dump(mode="json")
+    deployment = rollback(uc, version, effective_from=effective_from, reason=reason)
+    log.info("champion from %s on: version %s again", deployment.effective_from, deployment.version)
+    return deployment.model_dump(mode="json")
 
 
 # Keeping --------------------------------------------------------------------------------------------
@@ -298,7 +355,10 @@ def find_gaps(uc: UseCase, grace_minutes: int) -> dict[str, list[str]]:
         {night for asset, nights in gaps.again.items() for night in nights} - set().union(*found.values())
     )
     found |= {"stuck": stuck, "late": gaps.late}
-    return {name: [night.isoformat() for night in nights] for name, nights in found.items()}
+    named = {name: [night.isoformat() for night in nights] for name, nights in found.items()}
+    stopped = "; ".join(f"{name} {', '.join(nights)}" for name, nights in named.items() if nights)
+    log.info("nights that stopped: %s", stopped or "none")
+    return named
 
 
 def replay_quarantine(uc: UseCase, night: date) -> dict[str, Any]:
@@ -308,7 +368,16 @@ def replay_quarantine(uc: UseCase, night: date) -> dict[str, Any]:
     replayed = {}
     for source, name, table in uc.tables():
         for partition in table.partitions_of_night(night, uc.history_start):
-            replayed[f"{name} {partition}"] = replay(uc, source, name, partition)
+            counts = replay(uc, source, name, partition)
+            replayed[f"{name} {partition}"] = counts
+            if counts["replayed"]:
+                log.info(
+                    "replayed %s %s: %d rows were in quarantine, %d are now",
+                    name,
+                    partition,
+                    counts["replayed"],
+                    counts["quarantined"],
+                )
     if not any(rows for counts in replayed.values() for rows in counts.values()):
         raise DataError(
             f"nothing was landed for the night of {night}",
@@ -316,6 +385,7 @@ def replay_quarantine(uc: UseCase, night: date) -> dict[str, Any]:
             where=f"{uc.name}, night {night}",
             cure="`nightshift partitions --layer raw` lists what was; ingest the night first",
         )
+    log.info("replayed night %s: %d rows", night, sum(counts["replayed"] for counts in replayed.values()))
     return replayed
 
 
@@ -323,7 +393,9 @@ def sweep_lake(uc: UseCase, today: date) -> dict[str, int]:
     """Delete what the use case's retention no longer keeps: number of things deleted, by kind."""
     from nightshift.lake.retention import sweep
 
-    return sweep(uc, today)
+    deleted = sweep(uc, today)
+    log.info("swept as of %s: %s", today, ", ".join(f"{kind} {number}" for kind, number in deleted.items()))
+    return deleted
 
 
 def clean_airflow_database(keep_days: int) -> None:
@@ -351,11 +423,16 @@ def _stale(uc: UseCase, start: date, end: date) -> list[Stale]:
 def _validate(uc: UseCase, staged: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     from nightshift.quality.staged import validate_staged
 
-    return [
-        accepted.model_dump(mode="json")
+    validated = [
+        accepted
         for chunk in _by_layer(staged)
         for accepted in validate_staged(uc, chunk, snapshot_of=lambda day: _snapshot_behind(uc, day))
     ]
+    rows = {(item["layer"], item["partition"]): item["rows"] for item in staged}
+    bad = sum(rows[item.layer, item.partition.isoformat()] - item.rows for item in validated)
+    _log("accepted", validated)
+    log.info("quarantined %d rows", bad)
+    return [accepted.model_dump(mode="json") for accepted in validated]
 
 
 def _snapshot_behind(uc: UseCase, day: date) -> str | None:
@@ -374,3 +451,37 @@ def _by_layer(staged: Sequence[dict[str, Any]]) -> Iterator[list[Staged]]:
         of_layer = [item for item in items if item.layer == layer]
         for first in range(0, len(of_layer), _MONTH):
             yield of_layer[first : first + _MONTH]
+
+
+def _log(
+    what: str, items: Sequence[Staged | PartitionVersion], before: Sequence[PartitionVersion] = ()
+) -> None:
+    """Log a line a layer: its days and rows and, of what was published, whether it differs from before."""
+    for layer in dict.fromkeys(item.layer for item in items):
+        of_layer = [item for item in items if item.layer == layer]
+        start, end = min(item.partition for item in of_layer), max(item.partition for item in of_layer)
+        line = f"{what} {layer} {_span(start, end)}: {sum(item.rows for item in of_layer)} rows"
+        if len(of_layer) > 1:
+            line += f" in {len(of_layer)} partitions"
+        if what == "published":
+            new = sum(item not in before for item in of_layer)
+            several = f"{new} with a new version" if len(of_layer) > 1 else "new version"
+            line += f", {several}" if new else ", unchanged"
+        log.info(line)
+
+
+def _before(uc: UseCase, staged: Sequence[dict[str, Any]]) -> list[PartitionVersion]:
+    """Return what is published now of the staged partitions."""
+    from nightshift.lake.tables import partition_versions
+
+    wanted = {(item["layer"], item["partition"]) for item in staged}
+    return [
+        version
+        for layer in {layer for layer, _ in wanted}
+        for version in partition_versions(uc, layer).values()
+        if (layer, version.partition.isoformat()) in wanted
+    ]
+
+
+def _span(start: date, end: date) -> str:
+    return f"{start}" if start == end else f"{start} to {end}"

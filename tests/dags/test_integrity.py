@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import jinja2
 import pytest
 
 from nightshift.orchestration import readme
@@ -25,6 +27,7 @@ DAGS = {
     "train",
     "watch",
 }
+TASKS = 53
 FILES = sorted((settings().project / "dags").glob("*.py"))
 MAY_IMPORT = ("airflow.sdk", "airflow.providers.standard", "pendulum", "datetime", "nightshift.orchestration")
 
@@ -47,6 +50,10 @@ def test_every_dag_is_there_and_none_fails_to_import(dagbag: Any) -> None:
 def test_every_dag_says_what_it_does_and_whose_it_is(dagbag: Any) -> None:
     for dag in dagbag.dags.values():
         assert (dag.doc_md or "").strip().startswith("###"), dag.dag_id
+        text = " ".join((dag.doc_md or "").split())
+        assert f" {dag.description} " in f"{text} ", dag.dag_id
+        assert dag.description.endswith("."), f"{dag.dag_id}: {dag.description!r} is no sentence"
+        assert ". " not in dag.description, f"{dag.dag_id}: more than a sentence"
         assert {"nightshift", "flight_delays"} <= set(dag.tags), dag.dag_id
         assert dag.has_on_failure_callback, dag.dag_id
         for task in dag.tasks:
@@ -67,7 +74,34 @@ def test_every_task_fails_fast_on_bad_data_and_retries_bad_luck(dagbag: Any) -> 
             assert policy.evaluate(bad_data, 1, 3).action.value == "fail", task
             assert policy.evaluate(TransientError("x"), 1, 3).action.value == "retry", task
             checked += 1
-    assert checked == 53
+    assert checked == TASKS
+
+
+def test_no_task_floods_its_log_with_what_it_returns(dagbag: Any) -> None:
+    quiet = 0
+    for dag in dagbag.dags.values():
+        for task in dag.tasks:
+            options = task.partial_kwargs if task.is_mapped else vars(task)
+            assert options["show_return_value_in_logs"] is False, task
+            quiet += 1
+    assert quiet == TASKS
+
+
+def test_mapped_tasks_name_their_source(dagbag: Any) -> None:
+    """What the grid shows instead of a number."""
+    labels = {
+        (dag.dag_id.split(".")[1], task.task_id): jinja2.Template(task.map_index_template).render(
+            task=SimpleNamespace(op_kwargs={"source": "upstream", "refresh": "daily", "start": "2013-01-01"})
+        )
+        for dag in dagbag.dags.values()
+        for task in dag.tasks
+        if task.is_mapped
+    }
+    assert labels == {
+        ("ingest", "land"): "upstream",
+        ("bootstrap", "land_month"): "upstream daily 2013-01-01",
+        ("rebuild", "land_month"): "upstream daily 2013-01-01",
+    }
 
 
 def test_nothing_reaches_promote_without_evaluation_and_gate(dagbag: Any) -> None:

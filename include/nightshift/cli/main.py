@@ -23,12 +23,30 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Nightshift: from raw data to monitored predictions, every night.",
 )
 quarantine = typer.Typer(
     no_args_is_help=True, help="Rows that broke a rule: look at them, fix them, land them after all."
 )
 app.add_typer(quarantine, name="quarantine")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(version("nightshift"))
+        raise typer.Exit
+
+
+@app.callback()
+def nightshift(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Nightshift: from raw data to monitored predictions, every night."""
+
 
 _UseCase = Annotated[str | None, typer.Option("--usecase", help="Which use case; the first one by default.")]
 _UseCases = Annotated[str | None, typer.Option("--usecase", help="Which use case; all by default.")]
@@ -104,6 +122,37 @@ def airflow(context: typer.Context) -> None:
     os.execvpe(COMMAND[0], [*COMMAND, *context.args], environment())
 
 
+@app.command(
+    context_settings={
+        "allow_extra_args": True,
+        "allow_interspersed_args": False,
+        "ignore_unknown_options": True,
+    }
+)
+def dbt(
+    context: typer.Context,
+    usecase: _UseCase = None,
+    start: Annotated[
+        str | None,
+        typer.Option(help="First night that models are built for.", show_default="the newest with features"),
+    ] = None,
+    end: Annotated[str | None, typer.Option(help="Last one.", show_default="the first")] = None,
+) -> None:
+    """Run a command of dbt's own on a use case's models: `nightshift dbt build --select MODEL`.
+
+    Options of Nightshift come before dbt's command, dbt's own after it. While it runs, no other build does.
+    """
+    from nightshift.partition import parse_partition
+    from nightshift.warehouse import dbt as warehouse
+
+    with _explained():
+        uc = _one(usecase)
+        first = parse_partition(start) if start else _newest_night(uc)
+        last = parse_partition(end) if end else first
+        code = warehouse.command(uc, first, last, context.args)
+    raise typer.Exit(code)
+
+
 @app.command()
 def doctor() -> None:
     """Check what Nightshift needs; each failure names its cure. Exit code 1 if there is one."""
@@ -117,6 +166,24 @@ def doctor() -> None:
             failed += not finding.passed
     if failed:
         raise typer.Exit(1)
+
+
+@app.command()
+def alerts(usecase: _UseCases = None, as_json: _Json = False) -> None:
+    """List failed runs, missed SLAs and nights that are late or stuck, newest first, each with its cure."""
+    from nightshift.cli.output import print_alerts
+    from nightshift.orchestration.alerts import read_alerts
+
+    with _explained():
+        for uc in _each(usecase):
+            found = [asdict(alert) | {"at": alert.at.isoformat()} for alert in read_alerts(uc.name)]
+            if as_json:
+                for alert in found:
+                    typer.echo(json.dumps({"usecase": uc.name, **alert}))
+            elif found:
+                print_alerts(found)
+            else:
+                typer.echo(f"{uc.name}: no alerts")
 
 
 @app.command()
@@ -310,6 +377,12 @@ def _one(usecase: str | None) -> UseCase:
     from nightshift.usecase import load_usecase, usecase_names
 
     return load_usecase(usecase or usecase_names()[0])
+
+
+def _newest_night(uc: UseCase) -> date:
+    from nightshift.lake.tables import partition_versions
+
+    return max(partition_versions(uc, "features"), default=uc.history_start)
 
 
 def _each(usecase: str | None) -> Iterator[UseCase]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
 from rich.console import Console
@@ -16,10 +18,26 @@ console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isat
 
 
 def print_addresses() -> None:
-    """Print where Airflow and MLflow answer, and how to log in."""
-    found = stack.addresses()
-    console.print(f"Airflow  {found['airflow']}  user {airflow.ADMIN}, password {airflow.admin_password()}")
-    console.print(f"MLflow   {found['mlflow']}  no login")
+    """Print where Airflow, MLflow and the predictions answer, as far as they run, and the logins."""
+    found, serving = stack.addresses(), stack.serving_database()
+    if found["airflow"]:
+        login = f"user {airflow.ADMIN}, password {airflow.admin_password()}"
+        console.print(f"Airflow     {found['airflow']}  {login}")
+    if found["mlflow"]:
+        console.print(f"MLflow      {found['mlflow']}  no login")
+    if serving:
+        console.print(
+            f"PostgreSQL  {serving['host']}:{serving['port']}  database {serving['database']}, "
+            f"user {serving['user']}, password in {serving['password_file'] or 'NIGHTSHIFT_POSTGRES_URL'}"
+        )
+
+
+def print_alerts(alerts: Iterable[Mapping[str, Any]]) -> None:
+    """Print alerts, as `status --json` describes them: when and what, and below it the cure."""
+    for alert in alerts:
+        when = datetime.fromisoformat(alert["at"])
+        console.print(f"{when:%Y-%m-%d %H:%M} UTC  {alert['message']}", markup=False)
+        console.print(f"  cure: {alert['cure']}", markup=False)
 
 
 def print_finding(finding: Finding) -> None:
@@ -38,10 +56,10 @@ def print_status(found: dict[str, Any]) -> None:
             console.print(f"{name}: {usecase['error']}", markup=False)
         else:
             console.print(usecase_table(name, usecase))
+            print_alerts(usecase["alerts"]["newest"])
     for name, process in found["processes"].items():
         console.print(f"{name:<24} {'up, pid ' + str(process['pid']) if process['up'] else 'down'}")
-    for name, address in found["services"].items():
-        console.print(f"{name:<24} {address or '-'}")
+    print_addresses()
 
 
 def usecase_table(name: str, status: dict[str, Any]) -> Table:
@@ -72,6 +90,12 @@ def usecase_table(name: str, status: dict[str, Any]) -> Table:
     for day in sorted({*predictions["observed"], *status["drift"]}):
         table.add_row(f"  {day}", _night(predictions["observed"].get(day), status["drift"].get(day)))
     table.add_row("retrain requests", str(status["retrain_requests"]))
+    alerts = status["alerts"]
+    table.add_row(
+        "alerts",
+        f"{alerts['number']} in the last {alerts['days']} days"
+        + ("; `nightshift alerts` lists all" if alerts["number"] else ""),
+    )
     return table
 
 

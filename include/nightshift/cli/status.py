@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
-from datetime import date
+from dataclasses import asdict
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from nightshift.errors import DataError
+from nightshift.orchestration.alerts import read_alerts
 from nightshift.services import stack
 from nightshift.usecase import UseCase, load_usecase, usecase_names
+
+_ALERT_DAYS = 7
+_ALERTS_SHOWN = 3
 
 
 def collect() -> dict[str, Any]:
@@ -23,7 +28,12 @@ def collect() -> dict[str, Any]:
         except DataError as error:
             usecases[name] = {"error": str(error)}
     processes = {state.name: {"up": state.up, "pid": state.pid, "log": state.log} for state in stack.states()}
-    return {"usecases": usecases, "services": stack.addresses(), "processes": processes}
+    return {
+        "usecases": usecases,
+        "services": stack.addresses(),
+        "serving": stack.serving_database(),
+        "processes": processes,
+    }
 
 
 def of_usecase(uc: UseCase) -> dict[str, Any]:
@@ -38,6 +48,7 @@ def of_usecase(uc: UseCase) -> dict[str, Any]:
         "predictions": {**predictions, "observed": _observed(uc)},
         "drift": _drift(uc),
         "retrain_requests": len(retrain.requests(uc)),
+        "alerts": _alerts(uc),
     }
 
 
@@ -100,6 +111,19 @@ def _drift(uc: UseCase) -> dict[str, Any]:
     return {
         str(day): {"verdict": result.verdict, "columns": list(result.columns)}
         for day, result in results.items()
+    }
+
+
+def _alerts(uc: UseCase) -> dict[str, Any]:
+    since = datetime.now(UTC) - timedelta(days=_ALERT_DAYS)
+    recent = [alert for alert in read_alerts(uc.name) if alert.at >= since]
+    # The same night may be late hour after hour: each message once, as it was last sent.
+    newest = {alert.message: alert for alert in reversed(recent)}.values()
+    shown = sorted(newest, key=lambda alert: alert.at, reverse=True)[:_ALERTS_SHOWN]
+    return {
+        "days": _ALERT_DAYS,
+        "number": len(recent),
+        "newest": [asdict(alert) | {"at": alert.at.isoformat()} for alert in shown],
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import datetime, time, timedelta
 from typing import Any
@@ -88,9 +89,17 @@ def live_from(usecase: UseCase) -> datetime:
 
 
 def dag_options(usecase: UseCase, name: str, doc: str | None, **more: Any) -> dict[str, Any]:
-    """Return the keyword arguments that every DAG of ``usecase`` shares, updated by ``more``."""
+    """Return the keyword arguments that every DAG of ``usecase`` shares, updated by ``more``.
+
+    Args:
+        usecase: The use case.
+        name: Name of the DAG within the use case.
+        doc: Docstring of its file: a title, and paragraphs whose first sentence describes it in lists.
+        more: Arguments of its own.
+    """
     return {
         "dag_id": f"{usecase.name}.{name}",
+        "description": _first_sentence(doc or ""),
         "doc_md": doc,
         "tags": ["nightshift", usecase.name, name],
         "start_date": datetime(usecase.history_start.year, 1, 1, tzinfo=usecase.zone),
@@ -103,9 +112,16 @@ def dag_options(usecase: UseCase, name: str, doc: str | None, **more: Any) -> di
             "retries": 3,
             "retry_delay": timedelta(seconds=settings().retry_seconds),
             "retry_policy": retry_policy(),
+            # Many kilobytes of JSON, which XCom has anyway; stages log what they did in a line each.
+            "show_return_value_in_logs": False,
         },
         **more,
     }
+
+
+def _first_sentence(doc: str) -> str:
+    text = " ".join(line for line in doc.splitlines() if not line.startswith("#"))
+    return re.split(r"(?<=\.)\s", " ".join(text.split()), maxsplit=1)[0]
 
 
 def nightly_deadline(usecase: UseCase) -> DeadlineAlert:

@@ -28,7 +28,8 @@ log = logging.getLogger(__name__)
 WAREHOUSE = "warehouse"
 
 
-@task
+# A mapped task takes no arguments of its operator from default_args.
+@task(map_index_template="{{ task.op_kwargs.source }}", show_return_value_in_logs=False)
 def land(usecase: str, source: str) -> dict[str, Any]:
     """Extract, validate, quarantine and land one source."""
     from nightshift import stages
@@ -56,7 +57,10 @@ def plan_months(usecase: str) -> list[dict[str, str]]:
     return months
 
 
-@task(map_index_template="{{ task.op_kwargs['refresh'] }} {{ task.op_kwargs['start'] }}")
+@task(
+    map_index_template="{{ task.op_kwargs.source }} {{ task.op_kwargs.refresh }} {{ task.op_kwargs.start }}",
+    show_return_value_in_logs=False,
+)
 def land_month(usecase: str, source: str, start: str, end: str, refresh: str) -> dict[str, Any]:
     """Extract, validate, quarantine and land the daily tables of a source for a month, or its slow ones."""
     from nightshift import stages
@@ -152,7 +156,6 @@ def request_retrain(usecase: str) -> list[str]:
     reasons = stages.decide_retrain(load_usecase(usecase), night())
     if not reasons:
         raise AirflowSkipException("the policy asks for no new model")
-    log.info("asking for a new model: %s", "; ".join(reasons))
     _announce_night()
     return reasons
 
@@ -191,7 +194,6 @@ def gate(usecase: str, evaluation: dict[str, Any]) -> dict[str, Any]:
     from nightshift import stages
 
     decision = stages.gate(load_usecase(usecase), evaluation)
-    log.info("gate: %s", "; ".join(decision["reasons"]))
     return decision if decision["promote"] else {}
 
 
@@ -244,6 +246,7 @@ def send_again(gaps: dict[str, list[str]], asset: str) -> list[str]:
     if not keys:
         raise AirflowSkipException(f"no night stopped after {asset}")
     announce(*keys)
+    log.info("sent %s again for %s", asset, ", ".join(keys))
     return keys
 
 

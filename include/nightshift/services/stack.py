@@ -8,14 +8,19 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from nightshift.databases import url
 from nightshift.errors import DataError
+from nightshift.secrets import secrets_folder
 from nightshift.services import airflow, checks, mlflow, postgres, processes
 from nightshift.settings import settings
 from nightshift.usecase import load_usecase, usecase_names
 
 # In the order of starting; stopping goes the other way round, the database last.
 NAMES = (postgres.NAME, *airflow.COMMANDS, mlflow.NAME)
+
+_SERVING = "serving"
 
 
 @dataclass(frozen=True)
@@ -80,13 +85,32 @@ def addresses() -> dict[str, str | None]:
     }
 
 
+def serving_database() -> dict[str, str | int | None] | None:
+    """Return how applications reach the predictions; None while the embedded server does not run.
+
+    ``password_file`` holds the password of the embedded server; None where ``NIGHTSHIFT_POSTGRES_URL`` names
+    another one, with its password.
+    """
+    embedded = not settings().postgres_url
+    if embedded and not processes.alive(postgres.NAME):
+        return None
+    parts = urlsplit(url(_SERVING))
+    return {
+        "host": parts.hostname,
+        "port": parts.port or 5432,
+        "database": _SERVING,
+        "user": parts.username,
+        "password_file": str(secrets_folder().resolve() / "postgres") if embedded else None,
+    }
+
+
 def _start(say: Callable[[str], None], *, tracking: bool) -> None:
     say("PostgreSQL")
     postgres.start()
     # MLflow's own database takes seconds of imports and migrations: beside Airflow's, not after it.
     with ThreadPoolExecutor(1) as aside:
         prepared = aside.submit(_prepare_tracking) if tracking and not settings().mlflow_url else None
-        postgres.ensure_databases(["serving"])
+        postgres.ensure_databases([_SERVING])
         say("Airflow's database")
         airflow.prepare()
         say("Airflow")

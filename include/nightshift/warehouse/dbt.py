@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import logging
 import os
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
@@ -28,6 +30,8 @@ log = logging.getLogger(__name__)
 
 # dbt's words when a model selects other columns than its table has.
 _COLUMNS_CHANGED = "The source and target schemas on this incremental model are out of sync"
+
+_DBT = "from dbt.cli.main import cli; cli(prog_name='nightshift dbt')"
 
 
 def build(uc: UseCase, start: date, end: date, *, full: bool = False) -> dict[str, float]:
@@ -51,14 +55,6 @@ def build(uc: UseCase, start: date, end: date, *, full: bool = False) -> dict[st
         TransientError: The warehouse is locked or out of reach, or the machine ran out of something.
     """
     _require_free()
-    variables = {
-        "start": start.isoformat(),
-        "end": end.isoformat(),
-        "history_start": uc.history_start.isoformat(),
-        "lookback_days": uc.features.lookback_days,
-        "run_hour": uc.schedule.hour,
-        "timezone": uc.timezone,
-    }
     arguments = [
         "build",
         # The artifacts for other tools take longer to write than a night takes to build; `docs` writes them.
@@ -67,7 +63,7 @@ def build(uc: UseCase, start: date, end: date, *, full: bool = False) -> dict[st
         "--exclude-resource-type",
         "unit_test",
         "--vars",
-        json.dumps(variables),
+        _variables(uc, start, end),
         *(["--full-refresh"] if full else []),
     ]
     outcome = run(uc, arguments)
@@ -93,6 +89,34 @@ def docs(uc: UseCase) -> Path:
     if not outcome.success:
         _raise_for_failures(uc, outcome, [], f"{uc.name}, documentation")
     return _target(uc) / "static_index.html"
+
+
+def command(uc: UseCase, start: date, end: date, arguments: Sequence[str]) -> int:
+    """Run a command of dbt's own command line, for a person to read, and return its exit code.
+
+    It has the use case's part of the project and the variables of the nights ``start`` to ``end``. What it
+    parses and compiles lies beside what ``build`` does, whose cache it would throw away.
+
+    Raises:
+        TransientError: Another build holds the warehouse and does not end.
+    """
+    folder = _target(uc).parent
+    with engine().exclusive(uc.name), _environment(uc):
+        places = {
+            "DBT_PROJECT_DIR": str(settings().dbt_project),
+            "DBT_PROFILES_DIR": str(settings().dbt_project),
+            "DBT_TARGET_PATH": str(folder / "command"),
+            "DBT_LOG_PATH": str(folder / "logs"),
+            "DBT_VERSION_CHECK": "false",
+        }
+        # dbt's own options (`--version`) stand alone; a command takes variables.
+        takes_variables = arguments and not arguments[0].startswith("-") and "--vars" not in arguments
+        variables = ["--vars", _variables(uc, start, end)] if takes_variables else []
+        return subprocess.run(
+            [sys.executable, "-P", "-c", _DBT, *arguments, *variables],
+            env={**os.environ, **places},
+            check=False,
+        ).returncode
 
 
 def run(uc: UseCase, arguments: Sequence[str]) -> Any:
@@ -135,6 +159,19 @@ def _sources(uc: UseCase, manifest: Manifest, relation: str) -> frozenset[str]:
             if key in manifest.nodes:
                 waiting += manifest.nodes[key].depends_on_nodes
     return frozenset(manifest.sources[key].name for key in seen if key in manifest.sources)
+
+
+def _variables(uc: UseCase, start: date, end: date) -> str:
+    return json.dumps(
+        {
+            "start": start.isoformat(),
+            "end": end.isoformat(),
+            "history_start": uc.history_start.isoformat(),
+            "lookback_days": uc.features.lookback_days,
+            "run_hour": uc.schedule.hour,
+            "timezone": uc.timezone,
+        }
+    )
 
 
 def _parse(uc: UseCase) -> Manifest:

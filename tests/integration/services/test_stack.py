@@ -13,8 +13,10 @@ import psutil
 import psycopg
 import pytest
 from tests.integration.services.conftest import lives
+from typer.testing import CliRunner
 
 from nightshift import databases
+from nightshift.cli.main import app
 from nightshift.errors import DataError
 from nightshift.services import airflow, checks, mlflow, postgres, processes, stack
 from nightshift.services.airflow_api import AirflowApi, ApiError
@@ -81,6 +83,15 @@ def test_up_runs_tasks_and_down_leaves_nothing(project: Path, state: Path) -> No
     before = {item.name: item.pid for item in stack.states()}
     assert all(item.up for item in stack.states())
     assert stack.addresses() == {"airflow": airflow.address(), "mlflow": mlflow.address()}
+    serving = stack.serving_database()
+    assert serving is not None
+    password = Path(str(serving.pop("password_file"))).read_text()
+    named = {"dbname" if name == "database" else name: value for name, value in serving.items()}
+    with psycopg.connect(**named, password=password) as connection:
+        assert connection.execute("select 1").fetchone() == (1,)
+    shown = CliRunner().invoke(app, ["status"]).stdout
+    assert f"user {airflow.ADMIN}, password {airflow.admin_password()}" in shown
+    assert password not in shown
     assert httpx.get(stack.addresses()["mlflow"] or "", trust_env=False).is_success
     assert httpx.get(f"{airflow.address()}/api/v2/dags", trust_env=False).status_code == 401
 

@@ -3,8 +3,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
+from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
@@ -12,6 +14,9 @@ from typer.testing import CliRunner
 
 from nightshift.cli.main import app
 from nightshift.lake import tables
+from nightshift.lake.append_log import append
+from nightshift.orchestration.alerts import alert, run_failed
+from nightshift.settings import settings
 from nightshift.usecase import UseCase
 
 DAY = date(2013, 7, 1)
@@ -52,6 +57,7 @@ def test_status_of_nothing_is_the_whole_contract(home: Path, flight_delays: UseC
     assert found["champion"] is None
     assert found["predictions"]["observed"] == found["drift"] == {}
     assert found["retrain_requests"] == 0
+    assert (found["alerts"]["number"], found["alerts"]["newest"]) == (0, [])
     assert status["services"] == {"airflow": None, "mlflow": None}
     assert flight_delays.name in _command("status")
 
@@ -96,7 +102,49 @@ def test_a_malformed_day_is_explained(home: Path) -> None:
     assert "cure:" in result.output
 
 
-@pytest.mark.parametrize("command", ["up", "demo", "down", "status", "doctor", "partitions"])
+def test_a_failed_run_shows_in_status_and_alerts_with_its_cure(home: Path, flight_delays: UseCase) -> None:
+    name = flight_delays.name
+    assert f"{name}: no alerts" in _command("alerts")
+    run_failed({"dag_run": SimpleNamespace(dag_id=f"{name}.score", partition_key="2013-07-01", run_id="r1")})
+    for _ in range(2):
+        alert(name, "night_late", "2013-07-02 is past its SLA and has no predictions")
+    long_ago = datetime.now(UTC) - timedelta(days=8)
+    append(f"alerts/{name}", {"kind": "night_late", "message": "long ago", "at": long_ago.isoformat()})
+
+    shown = json.loads(_command("status", "--json"))["usecases"][name]["alerts"]
+    assert (shown["days"], shown["number"]) == (7, 3)
+    late, failed = (item["message"] for item in shown["newest"])
+    assert "2013-07-02" in late
+    assert failed == f"{name}.score failed, partition 2013-07-01 (run r1)"
+
+    status = _command("status")
+    assert "3 in the last 7 days" in status
+    assert status.count("2013-07-02 is past its SLA") == 1, "the same words once"
+    assert "cure: read the log of its failed task" in status
+
+    rows = [json.loads(line) for line in _command("alerts", "--json").splitlines()]
+    assert [row["kind"] for row in rows] == ["night_late", "night_late", "night_late", "run_failed"]
+    assert all(row["usecase"] == name and row["cure"] and row["at"] for row in rows)
+    listed = _command("alerts")
+    assert listed.index("long ago") < listed.index("is past its SLA") < listed.index(failed)
+
+
+def test_status_says_how_to_reach_the_predictions_without_the_password(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "PostgreSQL" not in _command("status"), "the embedded server does not run"
+    monkeypatch.setenv("NIGHTSHIFT_POSTGRES_URL", "postgresql://someone:hidden@db.example:6543/any")
+    settings.cache_clear()
+    status = _command("status")
+    assert "PostgreSQL  db.example:6543  database serving, user someone" in status
+    assert "hidden" not in status + _command("status", "--json")
+
+
+def test_the_version_is_the_packages() -> None:
+    assert _command("--version").strip() == version("nightshift")
+
+
+@pytest.mark.parametrize("command", ["up", "demo", "down", "status", "doctor", "partitions", "alerts", "dbt"])
 def test_every_command_explains_itself(command: str) -> None:
     assert command in _command("--help")
     assert "Usage" in _command(command, "--help")
