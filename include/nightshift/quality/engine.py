@@ -60,14 +60,14 @@ class Finding:
     Attributes:
         rule: Name of the rule.
         success: Whether the expectation holds for the whole frame.
-        broken: Index of the rows that break it, in the frame; empty for one that judges a whole batch.
+        broken: For each row of the frame whether it breaks it; all false for one that judges a whole batch.
         observed: The number or values seen, for one that judges a whole batch.
         result: Great Expectations' own result, for its Data Docs; without the list of all broken rows.
     """
 
     rule: str
     success: bool
-    broken: npt.NDArray[np.int64]
+    broken: npt.NDArray[np.bool_]
     observed: Any
     result: Any
 
@@ -197,7 +197,7 @@ def _run(checks: Sequence[Check], frame: pd.DataFrame, where: str) -> list[Findi
         suite, result_format={"result_format": "COMPLETE", "return_unexpected_index_query": False}
     )
     found = {result.expectation_config.meta["rule"]: result for result in results.results}
-    return [_finding(check, found.get(check.rule), where) for check in checks]
+    return [_finding(check, found.get(check.rule), frame.index, where) for check in checks]
 
 
 def _together(parts: Sequence[Finding]) -> Finding:
@@ -238,11 +238,14 @@ def _expectation(check: Check, where: str) -> Any:
         raise _not_judged(check, error, where) from error
 
 
-def _finding(check: Check, result: Any, where: str) -> Finding:
+def _finding(check: Check, result: Any, index: pd.Index, where: str) -> Finding:
     if trouble := _trouble(result):
         raise _not_judged(check, trouble, where)
     # Taken out of the result: Data Docs would print every one of them.
     rows = result.result.pop("unexpected_index_list", None) or []
+    broken = np.zeros(len(index), dtype=bool)
+    if rows:
+        broken[index.get_indexer(pd.Index(rows))] = True
     observed = result.result.get("observed_value")
     if isinstance(observed, np.generic):
         # Its Data Docs cannot print numpy's numbers.
@@ -250,7 +253,7 @@ def _finding(check: Check, result: Any, where: str) -> Finding:
     return Finding(
         rule=check.rule,
         success=bool(result.success),
-        broken=np.array(rows, dtype=np.int64),
+        broken=broken,
         observed=observed,
         result=result,
     )

@@ -393,7 +393,9 @@ def _judge(
 ) -> _Judged:
     row_findings = _judge_rows(batch, rules, context, place)
     volumes = _judge_volumes(batch, rules, context, place)
-    judged = _Judged({}, [*row_findings, *volumes.values()], _broken(batch, row_findings))
+    judged = _Judged(
+        {}, [*row_findings, *volumes.values()], {finding.rule: finding.broken for finding in row_findings}
+    )
     row_outcomes = {
         bound.name: _row_outcomes(bound, judged.broken.get(bound.name), batch, context, place)
         for bound in rules
@@ -412,7 +414,7 @@ def _judge(
         outcomes = judged.outcomes.setdefault(label, [])
         for bound in rules:
             if bound.scope == "volume":
-                holds = position not in volumes[bound.name].broken if bound.name in volumes else None
+                holds = not volumes[bound.name].broken[position] if bound.name in volumes else None
                 outcomes.append(_outcome(bound, holds, f"{size} rows"))
             elif bound.scope == "partition":
                 arguments = bound.arguments(context, batch.days[label], place) or {}
@@ -434,16 +436,6 @@ def _judge_rows(
                 arguments.pop("mostly", None)
                 checks.append(Check(bound.name, bound.rule.type, arguments))
     return engine.run(checks, batch.frame, place, at_once=_CHUNK_ROWS)
-
-
-def _broken(batch: _Batch, findings: Sequence[Finding]) -> dict[str, Bools]:
-    """Return for each rule which rows break it; rules that all rows keep share one mask."""
-    masks = dict.fromkeys((finding.rule for finding in findings), np.zeros(len(batch.labels), dtype=bool))
-    for finding in findings:
-        if len(finding.broken):
-            masks[finding.rule] = np.zeros(len(batch.labels), dtype=bool)
-            masks[finding.rule][finding.broken] = True
-    return masks
 
 
 def _judge_volumes(
