@@ -20,8 +20,28 @@ import pandas as pd
 
 from nightshift.errors import DataError
 
-ROW_NUMBER = "row_number"
 _NAME = "nightshift"
+# Expectations that judge a row without looking at any other: a part of the rows gives their answer for it.
+# Keys, order and z-scores are not among them.
+_ROW_BY_ROW = frozenset(
+    f"expect_{kind}"
+    for kind in (
+        "column_pair_values_a_to_be_greater_than_b",
+        "column_pair_values_to_be_equal",
+        "column_pair_values_to_be_in_set",
+        "column_value_lengths_to_be_between",
+        "column_value_lengths_to_equal",
+        "column_values_to_be_between",
+        "column_values_to_be_in_set",
+        "column_values_to_be_null",
+        "column_values_to_match_regex",
+        "column_values_to_not_be_in_set",
+        "column_values_to_not_be_null",
+        "column_values_to_not_match_regex",
+        "multicolumn_sum_to_equal",
+        "select_column_values_to_be_unique_within_record",
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -40,14 +60,14 @@ class Finding:
     Attributes:
         rule: Name of the rule.
         success: Whether the expectation holds for the whole frame.
-        broken: Values of ``row_number`` of the rows that break it; empty for one that judges a whole batch.
+        broken: For each row of the frame whether it breaks it; all false for one that judges a whole batch.
         observed: The number or values seen, for one that judges a whole batch.
-        result: Great Expectations' own result, for its Data Docs.
+        result: Great Expectations' own result, for its Data Docs; without the list of all broken rows.
     """
 
     rule: str
     success: bool
-    broken: npt.NDArray[np.int64]
+    broken: npt.NDArray[np.bool_]
     observed: Any
     result: Any
 
@@ -79,27 +99,34 @@ def judges_rows(kind: str, where: str) -> bool:
     return issubclass(found, ColumnMapExpectation | ColumnPairMapExpectation | MulticolumnMapExpectation)
 
 
-def run(checks: Sequence[Check], frame: pd.DataFrame, where: str) -> list[Finding]:
-    """Judge ``frame``, which has a column ``row_number``, by every check; findings come in their order.
+def run(
+    checks: Sequence[Check], frame: pd.DataFrame, where: str, *, at_once: int | None = None
+) -> list[Finding]:
+    """Judge ``frame``, whose index tells its rows apart, by every check; findings come in their order.
+
+    Args:
+        checks: The expectations.
+        frame: The rows.
+        where: Names the place in errors.
+        at_once: Of more rows than these, expectations that look at one row at a time judge so many at once,
+            so that what Great Expectations holds beside the frame does not grow with it. None: any number.
 
     Raises:
         DataError: A check cannot be judged: its arguments are wrong, or it names a column that is not there.
     """
-    if not checks:
-        return []
-    suite = great_expectations().ExpectationSuite(
-        # Given as objects: configurations it cannot build would be left out, and configurations added later
-        # to the same column would replace one another.
-        name=_NAME,
-        expectations=[_expectation(check, where) for check in checks],
-    )
-    batch = _batch_definition().get_batch({"dataframe": frame})
-    results = batch.validate(
-        suite,
-        result_format={"result_format": "COMPLETE", "unexpected_index_column_names": [ROW_NUMBER]},
-    )
-    found = {result.expectation_config.meta["rule"]: result for result in results.results}
-    return [_finding(check, found.get(check.rule), where) for check in checks]
+    if at_once is None or len(frame) <= at_once:
+        return _run(checks, frame, where)
+    single = [check for check in checks if check.type in _ROW_BY_ROW]
+    found = {
+        finding.rule: finding
+        for finding in _run([check for check in checks if check.type not in _ROW_BY_ROW], frame, where)
+    }
+    parts = [
+        _run(single, frame.iloc[start : start + at_once], where) for start in range(0, len(frame), at_once)
+    ]
+    for findings in zip(*parts, strict=True):
+        found[findings[0].rule] = _together(findings)
+    return [found[check.rule] for check in checks]
 
 
 def data_docs(suite: str, title: str, findings: Sequence[Finding]) -> str:
@@ -154,6 +181,50 @@ def _batch_definition() -> Any:
     return asset.add_batch_definition_whole_dataframe(_NAME)
 
 
+def _run(checks: Sequence[Check], frame: pd.DataFrame, where: str) -> list[Finding]:
+    if not checks:
+        return []
+    suite = great_expectations().ExpectationSuite(
+        # Given as objects: configurations it cannot build would be left out, and configurations added later
+        # to the same column would replace one another.
+        name=_NAME,
+        expectations=[_expectation(check, where) for check in checks],
+    )
+    batch = _batch_definition().get_batch({"dataframe": frame})
+    # Without columns that name rows, rows are numbers of the frame's index: those of half a million rows take
+    # milliseconds, where one dictionary a row took minutes and most of the memory.
+    results = batch.validate(
+        suite, result_format={"result_format": "COMPLETE", "return_unexpected_index_query": False}
+    )
+    found = {result.expectation_config.meta["rule"]: result for result in results.results}
+    return [_finding(check, found.get(check.rule), frame.index, where) for check in checks]
+
+
+def _together(parts: Sequence[Finding]) -> Finding:
+    """Return one finding for all rows, of which each part judged some; examples are those of one part."""
+    shown = next((part for part in parts if not part.success), parts[0])
+    totals = shown.result.result
+    for count in ("element_count", "missing_count", "unexpected_count"):
+        if count in totals:
+            totals[count] = sum(part.result.result[count] for part in parts)
+    rows, missing = totals["element_count"], totals.get("missing_count", 0)
+    for share, number, whole in (
+        ("unexpected_percent", "unexpected_count", rows - missing),
+        ("unexpected_percent_nonmissing", "unexpected_count", rows - missing),
+        ("unexpected_percent_total", "unexpected_count", rows),
+        ("missing_percent", "missing_count", rows),
+    ):
+        if share in totals:
+            totals[share] = 100 * totals[number] / whole if whole else None
+    return Finding(
+        rule=shown.rule,
+        success=shown.success,
+        broken=np.concatenate([part.broken for part in parts]),
+        observed=shown.observed,
+        result=shown.result,
+    )
+
+
 def _expectation(check: Check, where: str) -> Any:
     great_expectations()
     from great_expectations.exceptions.exceptions import GreatExpectationsError
@@ -167,10 +238,14 @@ def _expectation(check: Check, where: str) -> Any:
         raise _not_judged(check, error, where) from error
 
 
-def _finding(check: Check, result: Any, where: str) -> Finding:
+def _finding(check: Check, result: Any, index: pd.Index, where: str) -> Finding:
     if trouble := _trouble(result):
         raise _not_judged(check, trouble, where)
-    rows = result.result.get("unexpected_index_list") or []
+    # Taken out of the result: Data Docs would print every one of them.
+    rows = result.result.pop("unexpected_index_list", None) or []
+    broken = np.zeros(len(index), dtype=bool)
+    if rows:
+        broken[index.get_indexer(pd.Index(rows))] = True
     observed = result.result.get("observed_value")
     if isinstance(observed, np.generic):
         # Its Data Docs cannot print numpy's numbers.
@@ -178,7 +253,7 @@ def _finding(check: Check, result: Any, where: str) -> Finding:
     return Finding(
         rule=check.rule,
         success=bool(result.success),
-        broken=np.unique(np.fromiter((row[ROW_NUMBER] for row in rows), dtype=np.int64, count=len(rows))),
+        broken=broken,
         observed=observed,
         result=result,
     )

@@ -12,7 +12,7 @@ import os
 import re
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
@@ -76,8 +76,9 @@ def write_reports(
         _write(folder / docs, _offline(engine.data_docs(suite, span, findings)))
     pages = {}
     for report in reports:
-        content = {"suite": suite, "verdict": report.verdict, **asdict(report)}
-        _write(folder / f"{report.label}.json", json.dumps(content, indent=1))
+        content = {"suite": suite, "verdict": report.verdict, **vars(report)}
+        # Not indented: that takes Python's own encoder, which took a fifth of the time of a large rebuild.
+        _write(folder / f"{report.label}.json", json.dumps(content, default=vars))
         page = folder / f"{report.label}.html"
         _write(page, _page(usecase, suite, report, docs))
         pages[report.label] = page.as_uri()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import cached_property
 from typing import Any, Literal
 
 from nightshift.errors import DataError
@@ -39,6 +41,12 @@ class BoundRule:
     def severity(self) -> Severity:
         """What happens when the rule is broken."""
         return self.rule.meta.severity
+
+    @cached_property
+    def in_words(self) -> str:
+        """What it expects, for people."""
+        arguments = ", ".join(f"{name}={json.dumps(value)}" for name, value in self.kwargs.items())
+        return f"{self.rule.type.removeprefix('expect_').replace('_', ' ')} ({arguments})"
 
     def arguments(self, context: Mapping[str, Any], day: date | None, place: str) -> dict[str, Any] | None:
         """Return the arguments with every ``{"$PARAMETER": name}`` looked up in ``context``.

@@ -5,7 +5,8 @@ volumes, shares and distributions are judged for each partition by itself, so a 
 alone or within a month.
 
 Memory is bounded: only columns that the suite reads are turned into a frame, and of those only some whole
-partitions at a time. A partition is never cut, since no part of it can say whether its keys are unique.
+partitions at a time. A larger partition is one frame, since no part of it can say whether its keys are
+unique; rules that look at one row at a time judge it part by part.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import cached_property
+from itertools import compress, pairwise
 from typing import Any, TypeVar
 
 import numpy as np
@@ -26,7 +29,7 @@ import pyarrow.compute as pc
 from nightshift.errors import DataError
 from nightshift.lake.raw import check_conserved
 from nightshift.quality import engine
-from nightshift.quality.engine import ROW_NUMBER, Check, Finding
+from nightshift.quality.engine import Check, Finding
 from nightshift.quality.reports import Outcome, PartitionReport, write_reports
 from nightshift.quality.rows import to_plain
 from nightshift.quality.rules import BoundRule, bind, columns_of, unknown_columns
@@ -48,12 +51,13 @@ _NULL_RULES = {"expect_column_values_to_not_be_null", "expect_column_values_to_b
 # Enough to recognise what is wrong; the quarantine holds every row.
 _SAMPLE = 3
 _PAGE_SAMPLE = 20
-# Rows of whole partitions that are judged at once: many enough that a night and a month are one call, few
-# enough that the frame stays small beside the rows themselves. docs/validation.md has the figures.
+# Rows that are judged at once: many enough that a night and a month are one call, few enough that the frame
+# stays small beside the rows themselves. docs/validation.md has the figures.
 _CHUNK_ROWS = 200_000
 
 _Name = TypeVar("_Name")
 Numbers = npt.NDArray[np.int64]
+Labels = npt.NDArray[np.int32]
 Bools = npt.NDArray[np.bool_]
 
 
@@ -120,42 +124,45 @@ def validate(
     outcomes: dict[str, list[Outcome]] = {}
     quarantined = [QUARANTINE_SCHEMA.empty_table()]
     reports: dict[str, str] = {}
+    stops = False
     for batch, numbers in _batches(uc, suite, whole, place):
         judged = _judge(batch, rules, context or {}, allow_empty=allow_empty, place=place)
-        broken = np.zeros(len(batch.frame), dtype=bool)
+        broken = bad[numbers]
         for bound in rules:
-            if bound.severity == "quarantine":
-                broken |= judged.broken(bound.name)
-        for label, rows in batch.members.items():
-            judged.outcomes[label].append(_share_outcome(suite, int(broken[rows].sum()), len(rows)))
-        reports |= write_reports(
-            uc.name,
-            suite_name,
-            [
-                PartitionReport(
-                    label=label,
-                    rows_in=len(rows),
-                    quarantined=int(broken[rows].sum()),
-                    outcomes=tuple(judged.outcomes[label]),
-                    samples=tuple(batch.as_json(rows[broken[rows]][:_PAGE_SAMPLE])),
-                )
-                for label, rows in batch.members.items()
-            ],
-            judged.findings,
-        )
-        outcomes |= judged.outcomes
-        if not _stops(judged.outcomes):
-            # Of a batch that stops nothing is kept, and its bad rows may be all there are.
-            quarantined.append(_quarantined(batch, suite, rules, judged, np.flatnonzero(broken)))
+            if bound.severity == "quarantine" and bound.name in judged.broken:
+                broken |= judged.broken[bound.name]
         bad[numbers] = broken
+        aside = np.flatnonzero(broken)
+        samples = batch.samples(aside, _PAGE_SAMPLE)
+        counts = zip(batch.days, batch.counts(aside), batch.sizes, strict=True)
+        pages = []
+        for (label, count, size), sample in zip(counts, samples, strict=True):
+            judged.outcomes[label].append(_share_outcome(suite, count, size))
+            pages.append(PartitionReport(label, size, count, tuple(judged.outcomes[label]), tuple(sample)))
+        reports |= write_reports(uc.name, suite_name, pages, judged.findings)
+        outcomes |= judged.outcomes
+        stops = stops or bool(_stops(judged.outcomes))
+        if not stops:
+            # Of rows that stop nothing is kept, and the bad ones may be all there are.
+            quarantined.append(_quarantined(batch, suite, rules, judged, aside))
     _stop_if_broken(uc, suite, outcomes, reports, place)
     return Validated(
         rows_in=data.num_rows,
-        accepted=data.filter(pa.array(~bad)),
+        accepted=_without(data, bad),
         quarantined=pa.concat_tables(quarantined),
         warnings=_warnings(outcomes, place),
         reports=reports,
     )
+
+
+def _without(data: pa.Table, bad: Bools) -> pa.Table:
+    """Return the rows that are not bad; chunks without a bad row are not copied."""
+    kept, start = [], 0
+    for part in data.to_batches():
+        of_part = bad[start : start + part.num_rows]
+        kept.append(part.filter(pa.array(~of_part)) if of_part.any() else part)
+        start += part.num_rows
+    return pa.Table.from_batches(kept, schema=data.schema)
 
 
 def by_size(rows: Mapping[_Name, int]) -> Iterator[list[_Name]]:
@@ -180,18 +187,43 @@ class _Whole:
     """All that was handed in: rows without their partition, and for each row the place of its label."""
 
     rows: pa.Table
-    labels: Numbers
+    labels: Labels
     days: dict[str, date | None]
 
 
 @dataclass(frozen=True)
 class _Batch:
-    """Some whole partitions: their rows, a frame of the columns that the suite reads, and whose is which."""
+    """Some whole partitions: their rows, a frame of the columns that the suite reads, and whose is which.
+
+    ``labels`` is for each row the place of its partition among ``days``; ``sizes`` has their rows.
+    """
 
     rows: pa.Table
     frame: pd.DataFrame
-    members: dict[str, Numbers]
+    labels: Labels
     days: dict[str, date | None]
+
+    @cached_property
+    def sizes(self) -> list[int]:
+        """Return how many rows each partition has."""
+        return [int(count) for count in np.bincount(self.labels, minlength=len(self.days))]
+
+    def counts(self, numbers: Numbers | Bools) -> list[int]:
+        """Return how many of the rows are each partition's."""
+        return [int(count) for count in np.bincount(self.labels[numbers], minlength=len(self.days))]
+
+    def members(self) -> list[Numbers]:
+        """Return the rows of each partition."""
+        return np.split(np.argsort(self.labels, kind="stable"), np.cumsum(self.sizes)[:-1])
+
+    def samples(self, numbers: Numbers, at_most: int) -> list[list[str]]:
+        """Return, for each partition, the first few of the rows that are its own, as JSON."""
+        labels = self.labels[numbers]
+        order = np.argsort(labels, kind="stable")
+        starts = np.searchsorted(labels[order], np.arange(len(self.days) + 1))
+        first = [order[start : min(start + at_most, end)] for start, end in pairwise(starts)]
+        texts = iter(self.as_json(numbers[np.concatenate(first)]))
+        return [[next(texts) for _ in part] for part in first]
 
     def as_json(self, numbers: Numbers) -> list[str]:
         """Return rows as JSON objects; see ``to_plain``."""
@@ -205,12 +237,14 @@ def _whole(
     data: pa.Table, partition_column: str | None, partitions: Iterable[date] | None, place: str
 ) -> _Whole:
     if partition_column is None:
-        return _Whole(data, np.zeros(data.num_rows, dtype=np.int64), {_WHOLE: None})
-    encoded = data[partition_column].combine_chunks().dictionary_encode(null_encoding="encode")
-    found = pc.cast(encoded.dictionary, pa.string()).to_pylist()
+        return _Whole(data, np.zeros(data.num_rows, dtype=np.int32), {_WHOLE: None})
+    column = data[partition_column]
+    distinct = column.unique()
+    found = pc.cast(distinct, pa.string()).to_pylist()
     days = _days(found, partitions, place)
     place_of = {label: position for position, label in enumerate(days)}
-    labels = np.array([place_of[label] for label in found], dtype=np.int64)[encoded.indices.to_numpy()]
+    places = np.array([place_of[label] for label in found], dtype=np.int32)
+    labels = places[pc.index_in(column, value_set=distinct).to_numpy()]
     return _Whole(data.drop_columns([partition_column]), labels, days)
 
 
@@ -233,25 +267,32 @@ def _days(
     return days
 
 
-def _batches(uc: UseCase, suite: Suite, whole: _Whole, place: str) -> Iterator[tuple[_Batch, Numbers]]:
+def _batches(
+    uc: UseCase, suite: Suite, whole: _Whole, place: str
+) -> Iterator[tuple[_Batch, slice | Numbers]]:
     """Yield the partitions in groups, and the place of each row of a group among all rows."""
     counts = np.bincount(whole.labels, minlength=len(whole.days))
     sizes = {label: int(count) for label, count in zip(whole.days, counts, strict=True)}
-    groups = list(by_size(sizes))
-    first = 0
-    for group in groups:
-        if len(groups) == 1:
-            rows, numbers = whole.rows, np.arange(whole.rows.num_rows)
+    in_order = bool(np.all(whole.labels[:-1] <= whole.labels[1:]))
+    order = None if in_order else np.argsort(whole.labels, kind="stable")
+    first = start = 0
+    for group in by_size(sizes):
+        end = start + sum(sizes[label] for label in group)
+        numbers: slice | Numbers = slice(start, end)
+        if order is None:
+            # One piece of memory, since single rows are looked up; a larger group stays as it is.
+            rows = whole.rows.slice(start, end - start)
+            rows = rows.combine_chunks() if rows.num_rows <= _CHUNK_ROWS else rows
         else:
-            numbers = np.flatnonzero((whole.labels >= first) & (whole.labels < first + len(group)))
+            numbers = np.sort(order[start:end])
             rows = whole.rows.take(pa.array(numbers))
-        labels = whole.labels[numbers] - first
+        labels = whole.labels[numbers] - np.int32(first)
         yield _batch(uc, suite, rows, labels, {label: whole.days[label] for label in group}, place), numbers
-        first += len(group)
+        first, start = first + len(group), end
 
 
 def _batch(
-    uc: UseCase, suite: Suite, rows: pa.Table, labels: Numbers, days: dict[str, date | None], place: str
+    uc: UseCase, suite: Suite, rows: pa.Table, labels: Labels, days: dict[str, date | None], place: str
 ) -> _Batch:
     derived = suite.meta.derived
     read = {column for rule in suite.expectations for column in columns_of(rule.kwargs)}
@@ -261,9 +302,7 @@ def _batch(
     frame[_PARTITION] = pa.array(list(days), pa.string()).take(pa.array(labels)).to_pandas()
     for name in derived:
         frame[name] = _derive(uc, derived[name], rows, frame[_PARTITION], place)
-    frame[ROW_NUMBER] = np.arange(rows.num_rows)
-    members = {label: np.flatnonzero(labels == number) for number, label in enumerate(days)}
-    return _Batch(rows, frame, members, days)
+    return _Batch(rows, frame, labels, days)
 
 
 def _derive(uc: UseCase, derived: Derived, rows: pa.Table, labels: pd.Series[Any], place: str) -> Any:
@@ -325,19 +364,14 @@ def _repeats(rows: pa.Table, labels: pd.Series[Any]) -> Any:
 
 @dataclass(frozen=True)
 class _Judged:
-    """Outcomes by partition, raw findings for the Data Docs, and which rows break which rule."""
+    """Outcomes by partition, raw findings for the Data Docs, and for each rule about rows which break it.
+
+    Rules that were not judged are not in ``broken``.
+    """
 
     outcomes: dict[str, list[Outcome]]
     findings: list[Finding]
-    row_findings: dict[str, Finding]
-    rows: int
-
-    def broken(self, rule: str) -> Bools:
-        """Return a mask over all rows; all false where the rule was not judged."""
-        mask = np.zeros(self.rows, dtype=bool)
-        if rule in self.row_findings:
-            mask[self.row_findings[rule].broken] = True
-        return mask
+    broken: dict[str, Bools]
 
 
 def _judge(
@@ -345,36 +379,40 @@ def _judge(
 ) -> _Judged:
     row_findings = _judge_rows(batch, rules, context, place)
     volumes = _judge_volumes(batch, rules, context, place)
-    judged = _Judged({}, [*row_findings.values(), *volumes.values()], row_findings, len(batch.frame))
-    broken = {name: judged.broken(name) for name in row_findings}
-
-    for position, (label, members) in enumerate(batch.members.items()):
-        if allow_empty and not len(members):
+    judged = _Judged(
+        {}, [*row_findings, *volumes.values()], {finding.rule: finding.broken for finding in row_findings}
+    )
+    row_outcomes = {
+        bound.name: _row_outcomes(bound, judged.broken.get(bound.name), batch, context, place)
+        for bound in rules
+        if bound.scope in ("rows", "share")
+    }
+    members = batch.members() if any(bound.scope == "partition" for bound in rules) else []
+    for position, (label, size) in enumerate(zip(batch.days, batch.sizes, strict=True)):
+        if allow_empty and not size:
             judged.outcomes[label] = [_EMPTY]
             continue
-        wholes = _judge_whole(batch, rules, context, label, place)
+        frame, wholes = batch.frame, {}
+        if members:
+            frame = frame if len(members) == 1 else frame.iloc[members[position]]
+            wholes = _judge_whole(frame, rules, context, batch.days[label], place)
         judged.findings.extend(wholes.values())
         outcomes = judged.outcomes.setdefault(label, [])
         for bound in rules:
             if bound.scope == "volume":
-                holds = position not in volumes[bound.name].broken if bound.name in volumes else None
-                outcomes.append(_outcome(bound, holds, f"{len(members)} rows"))
+                holds = not volumes[bound.name].broken[position] if bound.name in volumes else None
+                outcomes.append(_outcome(bound, holds, f"{size} rows"))
             elif bound.scope == "partition":
-                outcomes.append(
-                    _whole_outcome(bound, wholes.get(bound.name), batch, members, context, label, place)
-                )
-            elif bound.name not in broken:
-                outcomes.append(_outcome(bound, None, _unjudged(members)))
+                arguments = bound.arguments(context, batch.days[label], place) or {}
+                outcomes.append(_whole_outcome(bound, wholes.get(bound.name), frame, arguments))
             else:
-                outcomes.append(
-                    _row_outcome(bound, broken[bound.name], batch, members, context, label, place)
-                )
+                outcomes.append(row_outcomes[bound.name][position])
     return judged
 
 
 def _judge_rows(
     batch: _Batch, rules: Sequence[BoundRule], context: Mapping[str, Any], place: str
-) -> dict[str, Finding]:
+) -> list[Finding]:
     checks = []
     for bound in rules:
         if bound.scope in ("rows", "share") and len(batch.frame):
@@ -383,7 +421,7 @@ def _judge_rows(
                 # The share is taken for each partition afterwards, from the rows that this finds.
                 arguments.pop("mostly", None)
                 checks.append(Check(bound.name, bound.rule.type, arguments))
-    return {finding.rule: finding for finding in engine.run(checks, batch.frame, place)}
+    return engine.run(checks, batch.frame, place, at_once=_CHUNK_ROWS)
 
 
 def _judge_volumes(
@@ -395,29 +433,20 @@ def _judge_volumes(
         for bound in rules
         if bound.scope == "volume" and (arguments := bound.arguments(context, None, place)) is not None
     ]
-    counts = pd.DataFrame(
-        {
-            _PARTITION: list(batch.members),
-            _ROWS: [len(members) for members in batch.members.values()],
-            ROW_NUMBER: range(len(batch.members)),
-        }
-    )
+    counts = pd.DataFrame({_PARTITION: list(batch.days), _ROWS: batch.sizes})
     return {finding.rule: finding for finding in engine.run(checks, counts, place)}
 
 
 def _judge_whole(
-    batch: _Batch, rules: Sequence[BoundRule], context: Mapping[str, Any], label: str, place: str
+    frame: pd.DataFrame, rules: Sequence[BoundRule], context: Mapping[str, Any], day: date | None, place: str
 ) -> dict[str, Finding]:
-    members = batch.members[label]
     checks = []
     for bound in rules:
-        if bound.scope == "partition" and len(members):
-            arguments = bound.arguments(context, batch.days[label], place)
+        if bound.scope == "partition" and len(frame):
+            arguments = bound.arguments(context, day, place)
             if arguments is not None:
                 checks.append(Check(bound.name, bound.rule.type, arguments))
-    if not checks:
-        return {}
-    return {finding.rule: finding for finding in engine.run(checks, batch.frame.iloc[members], place)}
+    return {finding.rule: finding for finding in engine.run(checks, frame, place)}
 
 
 # Outcomes -------------------------------------------------------------------------------------------
@@ -439,7 +468,7 @@ def _outcome(
         rule=bound.name,
         severity=bound.severity,
         reason=bound.rule.meta.reason,
-        expectation=_in_words(bound),
+        expectation=bound.in_words,
         success=success,
         seen=seen,
         broken=broken,
@@ -447,55 +476,44 @@ def _outcome(
     )
 
 
-def _row_outcome(
-    bound: BoundRule,
-    broken: Bools,
-    batch: _Batch,
-    members: Numbers,
-    context: Mapping[str, Any],
-    label: str,
-    place: str,
-) -> Outcome:
-    bad = members[broken[members]]
-    sample = batch.as_json(bad[:_SAMPLE])
+def _row_outcomes(
+    bound: BoundRule, broken: Bools | None, batch: _Batch, context: Mapping[str, Any], place: str
+) -> list[Outcome]:
+    """Return the outcome of a rule about rows for each partition; ``broken`` None: it was not judged."""
+    if broken is None:
+        return [_outcome(bound, None, _unjudged(size)) for size in batch.sizes]
+    bad = np.flatnonzero(broken)
+    counts, samples = batch.counts(bad), batch.samples(bad, _SAMPLE)
     if bound.scope == "rows":
-        return _outcome(
-            bound, not len(bad), f"{len(bad)} of {len(members)} rows", broken=len(bad), sample=sample
-        )
-    arguments = bound.arguments(context, batch.days[label], place)
-    if arguments is None:
-        return _outcome(bound, None, _unjudged(members))
-    values = len(members)
+        return [
+            _outcome(bound, not count, f"{count} of {size} rows", broken=count, sample=sample)
+            for count, size, sample in zip(counts, batch.sizes, samples, strict=True)
+        ]
+    values = batch.sizes
     if bound.rule.type not in _NULL_RULES:
-        values = int(batch.frame[arguments["column"]].iloc[members].notna().sum())
-    good = 1 - len(bad) / values if values else 1.0
-    return _outcome(
-        bound,
-        good >= arguments["mostly"],
-        f"{good:.1%} of {values} values, at least {arguments['mostly']:.1%} expected",
-        broken=len(bad),
-        sample=sample,
-    )
+        values = batch.counts(batch.frame[bound.kwargs["column"]].notna().to_numpy())
+    outcomes = []
+    for day, count, value, size, sample in zip(
+        batch.days.values(), counts, values, batch.sizes, samples, strict=True
+    ):
+        arguments = bound.arguments(context, day, place)
+        if arguments is None:
+            outcomes.append(_outcome(bound, None, _unjudged(size)))
+            continue
+        good = 1 - count / value if value else 1.0
+        seen = f"{good:.1%} of {value} values, at least {arguments['mostly']:.1%} expected"
+        outcomes.append(_outcome(bound, good >= arguments["mostly"], seen, broken=count, sample=sample))
+    return outcomes
 
 
 def _whole_outcome(
-    bound: BoundRule,
-    finding: Finding | None,
-    batch: _Batch,
-    members: Numbers,
-    context: Mapping[str, Any],
-    label: str,
-    place: str,
+    bound: BoundRule, finding: Finding | None, frame: pd.DataFrame, arguments: Mapping[str, Any]
 ) -> Outcome:
     if finding is None:
-        return _outcome(bound, None, _unjudged(members))
-    arguments = bound.arguments(context, batch.days[label], place) or {}
+        return _outcome(bound, None, _unjudged(len(frame)))
     if "value_set" in arguments:
         # Great Expectations reports that sets differ, a person needs to know where.
-        seen, wanted = (
-            set(batch.frame[arguments["column"]].iloc[members].dropna()),
-            set(arguments["value_set"]),
-        )
+        seen, wanted = set(frame[arguments["column"]].dropna()), set(arguments["value_set"])
         text = "; ".join(
             f"{len(values)} {what}: {', '.join(map(str, sorted(values)[:_SAMPLE]))}"
             for what, values in (("missing", wanted - seen), ("unexpected", seen - wanted))
@@ -522,13 +540,8 @@ def _share_outcome(suite: Suite, quarantined: int, rows: int) -> Outcome:
     )
 
 
-def _unjudged(members: Numbers) -> str:
-    return "not judged: its parameters are not known yet" if len(members) else "not judged: no rows"
-
-
-def _in_words(bound: BoundRule) -> str:
-    arguments = ", ".join(f"{name}={json.dumps(value)}" for name, value in bound.kwargs.items())
-    return f"{bound.rule.type.removeprefix('expect_').replace('_', ' ')} ({arguments})"
+def _unjudged(rows: int) -> str:
+    return "not judged: its parameters are not known yet" if rows else "not judged: no rows"
 
 
 # What follows from them -----------------------------------------------------------------------------
@@ -585,20 +598,30 @@ def _quarantined(
     batch: _Batch, suite: Suite, rules: Sequence[BoundRule], judged: _Judged, bad: Numbers
 ) -> pa.Table:
     """Return the bad rows sorted by partition and content, so that the order they came in does not show."""
-    by_rule = [(bound, judged.broken(bound.name)) for bound in rules if bound.severity == "quarantine"]
-    labels = batch.frame[_PARTITION].iloc[bad]
-    entries = []
-    for number, label, row in zip(bad, labels, batch.as_json(bad), strict=True):
-        reasons = [bound for bound, broken in by_rule if broken[number]]
-        entries.append(
-            {
-                "partition": label,
-                "suite": suite.name,
-                "rule": reasons[0].name,
-                "severity": "quarantine",
-                "reason": "; ".join(f"{bound.name}: {bound.rule.meta.reason}" for bound in reasons),
-                "row": row,
-            }
+    judging = [rule for rule in rules if rule.severity == "quarantine" and rule.name in judged.broken]
+    parts = [QUARANTINE_SCHEMA.empty_table()]
+    for start in range(0, len(bad), _CHUNK_ROWS):
+        some = bad[start : start + _CHUNK_ROWS]
+        # Few combinations of rules are broken, by many rows each.
+        combinations, which = np.unique(
+            np.column_stack([judged.broken[rule.name][some] for rule in judging]), axis=0, return_inverse=True
         )
-    entries.sort(key=lambda entry: (entry["partition"], entry["row"], entry["rule"]))
-    return pa.Table.from_pylist(entries, schema=QUARANTINE_SCHEMA)
+        reasons = [list(compress(judging, combination)) for combination in combinations]
+        columns = [
+            pa.array(list(batch.days), pa.string()).take(pa.array(batch.labels[some])),
+            pa.repeat(suite.name, len(some)),
+            pa.array([broken[0].name for broken in reasons], pa.string()).take(pa.array(which)),
+            pa.repeat("quarantine", len(some)),
+            pa.array(
+                [
+                    "; ".join(f"{bound.name}: {bound.rule.meta.reason}" for bound in bounds)
+                    for bounds in reasons
+                ],
+                pa.string(),
+            ).take(pa.array(which)),
+            pa.array(batch.as_json(some), pa.string()),
+        ]
+        parts.append(pa.table(columns, schema=QUARANTINE_SCHEMA))
+    return pa.concat_tables(parts).sort_by(
+        [(name, "ascending") for name in ("partition", "row", "rule", "reason")]
+    )
