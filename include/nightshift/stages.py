@@ -11,6 +11,7 @@ import, and a task should pay only for the one it uses.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -302,7 +303,7 @@ def evaluate(uc: UseCase, snapshot: dict[str, Any], candidates: Sequence[dict[st
         frozen.night,
         evaluation.start,
         evaluation.end,
-        "; ".join(f"{name} {primary} {model.metrics[primary]:.4f}" for name, model in judged),
+        "; ".join(f"{name} {primary} {model.metrics.get(primary, math.nan):.4f}" for name, model in judged),
     )
     return evaluation.model_dump(mode="json")
 
