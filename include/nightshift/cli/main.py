@@ -149,6 +149,8 @@ def dbt(
         uc = _one(usecase)
         first = parse_partition(start) if start else _newest_night(uc)
         last = parse_partition(end) if end else first
+        if last < first:
+            raise typer.BadParameter(f"the nights end ({last}) before they start ({first})")
         code = warehouse.command(uc, first, last, context.args)
     raise typer.Exit(code)
 

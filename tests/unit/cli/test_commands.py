@@ -140,6 +140,12 @@ def test_status_says_how_to_reach_the_predictions_without_the_password(
     assert "hidden" not in status + _command("status", "--json")
 
 
+def test_dbt_refuses_nights_that_end_before_they_start(home: Path) -> None:
+    result = CliRunner().invoke(app, ["dbt", "--start", "2013-07-02", "--end", "2013-07-01", "build"])
+    assert result.exit_code == 2
+    assert "before they start" in result.output
+
+
 def test_the_version_is_the_packages() -> None:
     assert _command("--version").strip() == version("nightshift")
 

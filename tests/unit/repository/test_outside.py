@@ -52,8 +52,8 @@ def test_named_targets_commands_and_files_exist(page: Path) -> None:
     targets = set(re.findall(r"^([.a-z-]+):", MAKEFILE, re.M))
     commands = {command.callback.__name__ for command in app.registered_commands if command.callback}
     commands |= {group.name for group in app.registered_groups if group.name}
-    assert set(re.findall(r"(?:`|^)make ([.a-z]+)", text, re.M)) <= targets
-    assert set(re.findall(r"`nightshift ([a-z]+)", text)) <= commands
+    assert set(re.findall(r"(?:`|^)make ([.a-z-]+)", text, re.M)) <= targets
+    assert set(re.findall(r"(?:`|^ *)nightshift ([a-z]+)", text, re.M)) <= commands
     folders = "dags|dbt_project|docker|docs|expectations|include|plugins|tests"
     for path in re.findall(rf"`((?:{folders})/[\w/.-]*)`", text):
         assert (PROJECT / path).exists(), f"{page.name}: {path}"
