@@ -30,6 +30,23 @@ def parse_partition(key: str) -> date:
         ) from error
 
 
+def parse_range(start: str, end: str) -> tuple[date, date]:
+    """Return the first and the last day of a range, both included.
+
+    Raises:
+        DataError: The end is before the start, or a day is malformed.
+    """
+    first, last = parse_partition(start), parse_partition(end)
+    if last < first:
+        raise DataError(
+            f"the range ends ({last}) before it starts ({first})",
+            rule="start <= end",
+            where=f"{start} to {end}",
+            cure="swap them",
+        )
+    return first, last
+
+
 def days(start: date, end: date) -> Iterator[date]:
     """Yield every day from ``start`` to ``end``, both included; nothing when ``end`` is earlier."""
     for offset in range((end - start).days + 1):

@@ -308,7 +308,7 @@ def _read_yaml(file: Path) -> dict[str, Any]:
             f"cannot read {file.name}: {error}",
             rule="a use case has a usecase.yml and a sources.yml",
             where=str(file),
-            cure="create the file or mend its YAML",
+            cure=f"create the file or mend its YAML; use cases that have one: {', '.join(usecase_names())}",
         ) from error
     if not isinstance(content, dict):
         raise DataError(

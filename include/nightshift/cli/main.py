@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nightshift.errors import DataError, NightshiftError
+from nightshift.partition import parse_partition, parse_range
 
 if TYPE_CHECKING:
     from nightshift.usecase import UseCase
@@ -142,7 +143,6 @@ def dbt(
 
     Options of Nightshift come before dbt's command, dbt's own after it. While it runs, no other build does.
     """
-    from nightshift.partition import parse_partition
     from nightshift.warehouse import dbt as warehouse
 
     with _explained():
@@ -201,10 +201,9 @@ def partitions(
 ) -> None:
     """List what exists for each layer and day, with versions."""
     from nightshift.cli.partitions import list_partitions
-    from nightshift.partition import parse_partition
 
     with _explained():
-        first, last = parse_partition(start), parse_partition(end)
+        first, last = parse_range(start, end)
         for uc in _each(usecase):
             rows = list_partitions(uc, layer, first, last)
             if as_json:
@@ -230,10 +229,9 @@ def stale(
     """List what was built from older versions than those that count now, such as after a correction."""
     from nightshift.cli import stale as command
     from nightshift.monitoring.staleness import find_stale
-    from nightshift.partition import parse_partition
 
     with _explained():
-        first, last = parse_partition(start), parse_partition(end)
+        first, last = parse_range(start, end)
         for uc in _each(usecase):
             found = find_stale(uc, first, last)
             if as_json:
@@ -255,7 +253,6 @@ def versions(
 ) -> None:
     """List every content one partition has had, oldest first."""
     from nightshift.cli.partitions import list_versions
-    from nightshift.partition import parse_partition
 
     with _explained():
         found = list_versions(_one(usecase), layer, parse_partition(partition))
@@ -278,7 +275,6 @@ def restore(
 ) -> None:
     """Publish again what a partition held at an earlier version. Nothing is lost: this is a version too."""
     from nightshift.cli.partitions import restore_version
-    from nightshift.partition import parse_partition
 
     with _explained():
         typer.echo(restore_version(_one(usecase), layer, parse_partition(partition), version))
@@ -296,10 +292,9 @@ def quarantine_list(
 ) -> None:
     """List how many rows of each suite and partition are in quarantine, and which rules they broke."""
     from nightshift.cli import quarantine as command
-    from nightshift.partition import parse_partition
 
     with _explained():
-        first, last = parse_partition(start), parse_partition(end)
+        first, last = parse_range(start, end)
         for uc in _each(usecase):
             found = list(command.list_kept(uc, suite, first, last))
             if as_json:
@@ -319,7 +314,6 @@ def quarantine_show(
 ) -> None:
     """Show the quarantined rows of one partition: their ids, the rules they broke, and why."""
     from nightshift.cli import quarantine as command
-    from nightshift.partition import parse_partition
 
     with _explained():
         uc, day = _one(usecase), parse_partition(partition)
@@ -350,7 +344,6 @@ def quarantine_fix(
 
     from nightshift.cli import quarantine as command
     from nightshift.ingestion.fixes import record_fixes
-    from nightshift.partition import parse_partition
 
     if (row is None) == (file is None) or (row is None) != (not settings):
         raise typer.BadParameter("give --row with --set, or --from")
@@ -369,7 +362,6 @@ def quarantine_fix(
 def quarantine_replay(suite: _Suite, partition: _Partition, usecase: _UseCase = None) -> None:
     """Judge a partition again, quarantined rows as fixed and by the rules of today; land those that pass."""
     from nightshift.cli import quarantine as command
-    from nightshift.partition import parse_partition
 
     with _explained():
         command.replay_kept(_one(usecase), suite, parse_partition(partition))

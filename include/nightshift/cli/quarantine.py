@@ -17,7 +17,7 @@ from nightshift.cli.output import console
 from nightshift.errors import DataError, TransientError
 from nightshift.ingestion import replay
 from nightshift.ingestion.fixes import Fix, decided, fixes_of, in_quarantine
-from nightshift.ingestion.suites import suite_of, table_of
+from nightshift.ingestion.suites import raw_suites, table_of
 from nightshift.lake import raw, tables
 from nightshift.quality.quarantine import kept, plain_rows, read_quarantine
 from nightshift.quality.rows import row_id
@@ -65,14 +65,8 @@ def list_kept(uc: UseCase, suite: str | None, start: date, end: date) -> Iterato
         DataError: There is no such suite.
     """
     found = [name.removeprefix(_LAYER) for name in tables.layers(uc) if name.startswith(_LAYER)]
-    known = suite_names(uc)
-    if suite is not None and suite not in {*known, *found}:
-        raise DataError(
-            f"there is no suite {suite!r}",
-            rule=f"the suites are {', '.join(known)}",
-            where=f"{uc.name}, --suite",
-            cure="use one of these",
-        )
+    if suite is not None:
+        _require_suite(uc, suite)
     for name in found:
         if suite not in (None, name):
             continue
@@ -88,8 +82,9 @@ def show_kept(uc: UseCase, suite: str, partition: date) -> list[KeptRow]:
     """Return the rows in quarantine of one partition.
 
     Raises:
-        DataError: Nothing of this partition is in quarantine.
+        DataError: There is no such suite, or nothing of this partition is in quarantine.
     """
+    _require_suite(uc, suite)
     rows = _rows(uc, suite, partition)
     if not rows:
         raise _nothing(uc, suite, partition)
@@ -122,7 +117,7 @@ def print_rows(uc: UseCase, suite: str, partition: date, rows: Sequence[KeptRow]
                 "" if item.fixed is None or item.fixed.get(name) == value else f"  ->  {item.fixed.get(name)}"
             )
             console.print(f"  {name:<28} {'' if value is None else value}{fixed}", markup=False)
-    if suite not in _raw_suites(uc):
+    if suite not in raw_suites(uc):
         console.print(
             "\nRows of this suite are made from others: mend those or the rule, and rebuild the day."
         )
@@ -229,7 +224,7 @@ def replay_kept(uc: UseCase, suite: str, partition: date) -> None:
 
 def _rows(uc: UseCase, suite: str, partition: date) -> list[KeptRow]:
     version, says = None, {}
-    if suite in _raw_suites(uc):
+    if suite in raw_suites(uc):
         source, table = table_of(uc, suite)
         says = decided(fixes_of(uc, source, table, partition))
         # A quarantine that is of no version is shown as it is: nobody can tell what was fixed in it.
@@ -246,8 +241,15 @@ def _rows(uc: UseCase, suite: str, partition: date) -> list[KeptRow]:
     return found
 
 
-def _raw_suites(uc: UseCase) -> set[str]:
-    return {suite_of(table) for _, table, _ in uc.tables()}
+def _require_suite(uc: UseCase, suite: str) -> None:
+    known = suite_names(uc)
+    if suite not in known and f"{_LAYER}{suite}" not in tables.layers(uc):
+        raise DataError(
+            f"there is no suite {suite!r}",
+            rule=f"the suites are {', '.join(known)}",
+            where=f"{uc.name}, suite {suite}",
+            cure="use one of these",
+        )
 
 
 def _nothing(uc: UseCase, suite: str, partition: date) -> DataError:

@@ -11,13 +11,18 @@ def suite_of(table: str) -> str:
     return f"raw_{table}"
 
 
+def raw_suites(uc: UseCase) -> dict[str, tuple[str, str]]:
+    """Return source and table by the suite that judges them."""
+    return {suite_of(table): (source, table) for source, table, _ in uc.tables()}
+
+
 def table_of(uc: UseCase, suite: str) -> tuple[str, str]:
     """Return source and table whose rows ``suite`` judges.
 
     Raises:
         DataError: The suite judges no raw table: its rows are made from raw ones.
     """
-    known = {suite_of(table): (source, table) for source, table, _ in uc.tables()}
+    known = raw_suites(uc)
     if suite not in known:
         raise DataError(
             f"rows of {suite} are not landed from a source",

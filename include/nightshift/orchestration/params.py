@@ -9,7 +9,7 @@ from typing import Any
 from airflow.sdk import Param, get_current_context
 
 from nightshift.errors import DataError
-from nightshift.partition import parse_partition
+from nightshift.partition import parse_partition, parse_range
 
 STAGES = ("raw", "features", "predictions", "monitoring")
 
@@ -118,15 +118,7 @@ def window() -> tuple[date, date]:
     if "start" not in params:
         day = night()
         return day, day
-    start, end = parse_partition(params["start"]), parse_partition(params["end"])
-    if end < start:
-        raise DataError(
-            f"the range ends ({end}) before it starts ({start})",
-            rule="start <= end",
-            where="params of the run",
-            cure="swap them",
-        )
-    return start, end
+    return parse_range(params["start"], params["end"])
 
 
 def only_stale() -> bool:
