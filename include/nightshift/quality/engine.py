@@ -246,6 +246,9 @@ def _finding(check: Check, result: Any, index: pd.Index, where: str) -> Finding:
     broken = np.zeros(len(index), dtype=bool)
     if rows:
         broken[index.get_indexer(pd.Index(rows))] = True
+    for examples in ("unexpected_list", "partial_unexpected_list", "partial_unexpected_counts"):
+        if examples in result.result:
+            result.result[examples] = _printable(result.result[examples])
     observed = result.result.get("observed_value")
     if isinstance(observed, np.generic):
         # Its Data Docs cannot print numpy's numbers.
@@ -266,6 +269,17 @@ def _not_judged(check: Check, trouble: object, where: str) -> DataError:
         where=where,
         cure=f"correct the arguments of {check.type} in the suite, or the columns of the data",
     )
+
+
+def _printable(value: Any) -> Any:
+    """Return values that Data Docs can print: pandas cannot, of times outside the years 1 to 9999."""
+    if isinstance(value, pd.Timestamp):
+        return str(value.to_datetime64())
+    if isinstance(value, dict):
+        return {name: _printable(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_printable(item) for item in value)
+    return value
 
 
 def _trouble(result: Any) -> str | None:
