@@ -140,7 +140,9 @@ def validate(
             judged.outcomes[label].append(_share_outcome(suite, count, size))
             pages.append(PartitionReport(label, size, count, tuple(judged.outcomes[label]), tuple(sample)))
         reports |= write_reports(uc.name, suite_name, pages, judged.findings)
-        outcomes |= judged.outcomes
+        # Of years of days, all that holds would be more than the rows of a chunk.
+        for label, found in judged.outcomes.items():
+            outcomes[label] = [outcome for outcome in found if outcome.success is False]
         stops = stops or bool(_stops(judged.outcomes))
         if not stops:
             # Of rows that stop nothing is kept, and the bad ones may be all there are.
@@ -271,10 +273,10 @@ def _batches(
     uc: UseCase, suite: Suite, whole: _Whole, place: str
 ) -> Iterator[tuple[_Batch, slice | Numbers]]:
     """Yield the partitions in groups, and the place of each row of a group among all rows."""
-    counts = np.bincount(whole.labels, minlength=len(whole.days))
-    sizes = {label: int(count) for label, count in zip(whole.days, counts, strict=True)}
     in_order = bool(np.all(whole.labels[:-1] <= whole.labels[1:]))
     order = None if in_order else np.argsort(whole.labels, kind="stable")
+    starts = np.searchsorted(whole.labels, np.arange(len(whole.days) + 1, dtype=np.int32), sorter=order)
+    sizes = {label: int(size) for label, size in zip(whole.days, np.diff(starts), strict=True)}
     first = start = 0
     for group in by_size(sizes):
         end = start + sum(sizes[label] for label in group)
