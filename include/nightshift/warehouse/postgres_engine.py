@@ -136,11 +136,13 @@ class PostgresEngine:
             return adbc.connect(url(DATABASE), autocommit=True)
         except adbc.OperationalError:
             # Its words are the server's; whether the database is there can be asked.
-            if self._exists():
-                raise
-        if read_only:
-            raise NoWarehouseError(f"there is no warehouse yet ({self.where()}): nothing was loaded")
-        self._create()
+            if not self._exists():
+                if read_only:
+                    raise NoWarehouseError(
+                        f"there is no warehouse yet ({self.where()}): nothing was loaded"
+                    ) from None
+                self._create()
+        # It is there by now, made here or by another process: what still fails has another reason.
         return adbc.connect(url(DATABASE), autocommit=True)
 
     def _exists(self) -> bool:
