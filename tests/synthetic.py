@@ -120,7 +120,7 @@ def labels_of(day: date, rows: int = 80) -> pa.Table:
 
 
 def publish(uc: UseCase, start: date, end: date, rows: int = 80) -> None:
-    """Publish features and labels of every day from ``start`` to ``end``."""
-    for day in days(start, end):
-        tables.replace_partition(uc, "features", day, features_of(day, rows), [uc.entity])
-        tables.replace_partition(uc, "labels", day, labels_of(day, rows), [uc.entity])
+    """Publish features and labels of every day from ``start`` to ``end``, as one commit each."""
+    for layer, of_day in (("features", features_of), ("labels", labels_of)):
+        contents = {day: of_day(day, rows) for day in days(start, end)}
+        tables.replace_partitions(uc, layer, contents, [uc.entity])

@@ -16,6 +16,7 @@ from nights import FIRST, LAST, PASSWORD, History, land
 from nightshift import stages
 from nightshift.databases import MAINTENANCE_DATABASE, url
 from nightshift.lake import raw
+from nightshift.monitoring.staleness import find_stale
 from nightshift.settings import settings
 from nightshift.usecase import UseCase, load_usecase
 from nightshift.warehouse.postgres_engine import DATABASE
@@ -83,6 +84,21 @@ def history_on(
 @pytest.fixture(scope="session")
 def history(engine_name: str, history_on: Callable[[str], History]) -> History:
     return history_on(engine_name)
+
+
+@pytest.fixture(scope="session")
+def published_lake(history: History, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The lake after the full build was published: nothing is stale."""
+    home = tmp_path_factory.mktemp("published")
+    shutil.copytree(history.home, home, dirs_exist_ok=True)
+    uc = load_usecase("flight_delays")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NIGHTSHIFT_HOME", str(home))
+        settings.cache_clear()
+        stages.publish_features(uc, history.staged)
+        assert find_stale(uc) == []
+    settings.cache_clear()
+    return home / "lake"
 
 
 @pytest.fixture

@@ -2,55 +2,38 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+import signal
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import date, timedelta
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
 from nights import LAST, History
+from tests.forked import PROCESSES, preload, start
 
 from nightshift.errors import TransientError
-from nightshift.usecase import UseCase
+from nightshift.features.build import build
+from nightshift.usecase import UseCase, load_usecase
 from nightshift.warehouse.engine import engine
 from nightshift.warehouse.read import read
 
-_BUILD = """
-import json, sys
-from datetime import date
-from nightshift.features.build import build
-from nightshift.usecase import load_usecase
-import dbt.cli.main
-print("ready", flush=True)
-sys.stdin.readline()
-night = date.fromisoformat(sys.argv[1])
-(item,) = build(load_usecase("flight_delays"), night, night)["features"]
-print(item.content_hash)
-"""
-
-_HOLD = """
-import sys
-from nightshift.warehouse.engine import engine
-with engine().exclusive("flight_delays"):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
+preload("nightshift.features.build", "dbt.cli.main")
 
 
-def _start(code: str, *arguments: str) -> subprocess.Popen[str]:
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, *arguments],
-        env=dict(os.environ),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline(), process.communicate()[1]
-    return process
+def _build(night: date, begin: Barrier, result: Connection) -> None:
+    uc = load_usecase("flight_delays")
+    begin.wait()
+    (item,) = build(uc, night, night)["features"]
+    result.send(item.content_hash)
+
+
+def _hold(result: Connection) -> None:
+    with engine().exclusive("flight_delays"):
+        result.send("held")
+        signal.pause()
 
 
 def test_overlapping_nights_built_at_once_equal_one_after_the_other(
@@ -58,28 +41,30 @@ def test_overlapping_nights_built_at_once_equal_one_after_the_other(
 ) -> None:
     nights = [LAST - timedelta(days=1), LAST]
     # Both have imported everything and start within a moment of each other, on an empty warehouse.
-    builds = [_start(_BUILD, str(night)) for night in nights]
-    for build in builds:
-        assert build.stdin is not None
-        build.stdin.write("\n")
-        build.stdin.flush()
-    ends = [build.communicate() for build in builds]
-    assert [build.returncode for build in builds] == [0, 0], "\n".join(error[-1500:] for _, error in ends)
-    assert [output.strip() for output, _ in ends] == [history.features[night] for night in nights]
+    begin, pipes = PROCESSES.Barrier(2), [PROCESSES.Pipe(duplex=False) for _ in nights]
+    builds = [start(_build, night, begin, ours) for night, (_, ours) in zip(nights, pipes, strict=True)]
+    for process in builds:
+        process.join()
+    assert [process.exitcode for process in builds] == [0, 0]
+    assert [theirs.recv() for theirs, _ in pipes] == [history.features[night] for night in nights]
     for relation in (flight_delays.features.relation, flight_delays.label.relation, "int_performance_daily"):
         rows = read(flight_delays, relation, nights[0] - timedelta(days=28), nights[1])
         assert rows.num_rows == rows.group_by(rows.column_names).aggregate([]).num_rows > 1000, relation
 
 
 @pytest.fixture
-def holder(home: Path) -> Iterator[subprocess.Popen[str]]:
+def holder(home: Path) -> Iterator[BaseProcess]:
     """Another process that is in the middle of a build."""
-    with _start(_HOLD) as process:
-        yield process
-        process.kill()
+    theirs, ours = PROCESSES.Pipe(duplex=False)
+    process = start(_hold, ours)
+    ours.close()
+    assert theirs.recv() == "held"
+    yield process
+    process.kill()
+    process.join()
 
 
-def test_a_build_waits_so_long_and_no_longer(holder: subprocess.Popen[str], flight_delays: UseCase) -> None:
+def test_a_build_waits_so_long_and_no_longer(holder: BaseProcess, flight_delays: UseCase) -> None:
     with (
         pytest.raises(TransientError, match="another build"),
         engine().exclusive(flight_delays.name, patience=0.2),
@@ -87,8 +72,8 @@ def test_a_build_waits_so_long_and_no_longer(holder: subprocess.Popen[str], flig
         pytest.fail("two builds at once")
 
 
-def test_a_killed_build_holds_nothing(holder: subprocess.Popen[str], flight_delays: UseCase) -> None:
+def test_a_killed_build_holds_nothing(holder: BaseProcess, flight_delays: UseCase) -> None:
     holder.kill()
-    holder.wait()
+    holder.join()
     with engine().exclusive(flight_delays.name, patience=30):
         pass

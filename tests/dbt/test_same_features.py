@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -14,12 +11,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from nights import FIRST, LAST, History, feature_hashes, land
+from tests.forked import preload, run
 
 from nightshift.features.build import build
 from nightshift.lake.staging import read_staged
 from nightshift.usecase import UseCase
 
 DAY = timedelta(days=1)
+
+preload("nightshift.features.build", "dbt.cli.main")
 
 
 def test_nights_one_by_one_equal_the_full_build(
@@ -155,7 +155,6 @@ build(load_usecase("flight_delays"), date(2013, 2, 10), date(2013, 2, 11))
 def test_a_build_killed_in_the_middle_and_run_again_equals_the_full_build(
     built: Path, history: History, flight_delays: UseCase
 ) -> None:
-    killed = subprocess.run([sys.executable, "-c", _KILLED], env=dict(os.environ), capture_output=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2000:]
+    assert run(_KILLED) == -signal.SIGKILL
     start, end = date(2013, 2, 10), date(2013, 2, 11)
     assert feature_hashes(flight_delays, start, end) == {day: history.features[day] for day in (start, end)}

@@ -11,9 +11,9 @@ import numpy as np
 import psycopg
 import pyarrow as pa
 import pytest
+from tests.lakes import put_lake
 
 from nightshift.lake import tables
-from nightshift.lake.store import open_store
 from nightshift.partition import days
 from nightshift.registry.deployments import promote
 from nightshift.registry.records import Decision
@@ -83,39 +83,37 @@ def publish_truth(small_usecase: UseCase) -> Publish:
     """Publish labels of a day; rows from ``unknown`` on have none, as of cancelled flights."""
 
     def publish(day: date, truth: pa.Table, unknown: int | None = None) -> pa.Table:
-        known = truth.num_rows if unknown is None else unknown
-        label = np.ma.array(
-            truth["late"].to_numpy().astype(np.int64), mask=np.arange(truth.num_rows) >= known
-        )
-        table = pa.table(
-            {
-                "flight_id": truth["flight_id"],
-                "arrived_late": pa.array(label.data, mask=np.ma.getmaskarray(label)),
-                "label_available_on": pa.repeat(pa.scalar(day + timedelta(days=1)), truth.num_rows),
-            }
-        )
+        table = _labels(day, truth, unknown)
         tables.replace_partition(small_usecase, "labels", day, table, ["flight_id"])
         return table
 
     return publish
 
 
+def _labels(day: date, truth: pa.Table, unknown: int | None = None) -> pa.Table:
+    known = truth.num_rows if unknown is None else unknown
+    label = np.ma.array(truth["late"].to_numpy().astype(np.int64), mask=np.arange(truth.num_rows) >= known)
+    return pa.table(
+        {
+            "flight_id": truth["flight_id"],
+            "arrived_late": pa.array(label.data, mask=np.ma.getmaskarray(label)),
+            "label_available_on": pa.repeat(pa.scalar(day + timedelta(days=1)), truth.num_rows),
+        }
+    )
+
+
 @pytest.fixture(scope="session")
-def trained_state(
-    small_usecase: UseCase, publish_truth: Publish, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def trained_state(small_usecase: UseCase, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A state folder after bootstrap: features to LAST_DAY, labels to the day before training, a champion."""
     state = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NIGHTSHIFT_HOME", str(state))
         settings.cache_clear()
-        for day in days(FIRST_DAY, LAST_DAY):
-            table = _day_of_features(day)
-            tables.replace_partition(
-                small_usecase, "features", day, table.drop_columns("late"), ["flight_id"]
-            )
-            if day < TRAINED_NIGHT:
-                publish_truth(day, table)
+        whole = {day: _day_of_features(day) for day in days(FIRST_DAY, LAST_DAY)}
+        features = {day: table.drop_columns("late") for day, table in whole.items()}
+        tables.replace_partitions(small_usecase, "features", features, ["flight_id"])
+        known = {day: _labels(day, table) for day, table in whole.items() if day < TRAINED_NIGHT}
+        tables.replace_partitions(small_usecase, "labels", known, ["flight_id"])
         candidate = train(small_usecase, snapshot(small_usecase, TRAINED_NIGHT), "xgboost")
         promote(
             small_usecase,
@@ -132,9 +130,7 @@ def trained_state(
 def usecase(home: Path, trained_state: Path, small_usecase: UseCase) -> UseCase:
     """The small use case, its champion and its lake in a state folder of the test's own."""
     shutil.copytree(trained_state, home, dirs_exist_ok=True, ignore=shutil.ignore_patterns("lake"))
-    kept = trained_state / "lake"
-    for file in filter(Path.is_file, kept.rglob("*")):
-        open_store().put(file.relative_to(kept).as_posix(), file.read_bytes())
+    put_lake(trained_state / "lake")
     return small_usecase
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import ExitStack, suppress
 from datetime import date, timedelta
+from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -10,6 +14,8 @@ import psycopg
 import pytest
 from psycopg import sql
 from tests.benchmarks.one_process import bootstrap, run
+from tests.forked import PROCESSES, preload, start
+from tests.servers import postgres_server
 
 from nightshift.cli.status import of_usecase
 from nightshift.monitoring.staleness import find_stale
@@ -17,16 +23,18 @@ from nightshift.registry import deployments
 from nightshift.settings import settings
 from nightshift.usecase import Trainer, UseCase, load_usecase
 
-THROUGH = date(2013, 2, 3)
+THROUGH = date(2013, 1, 20)
 NIGHTS = [THROUGH + timedelta(days=1), THROUGH + timedelta(days=2)]
 DEFAULT = ("file", "duckdb")
 OTHERS = [("s3", "duckdb"), ("file", "postgres"), ("s3", "postgres")]
 
 Backend = tuple[str, str]
 
+preload("nightshift.stages", "great_expectations", "dbt.cli.main", "mlflow", "xgboost")
+
 
 def _usecase() -> UseCase:
-    """The real one, with windows that fit five weeks and a training that takes a moment."""
+    """The real one, with windows that fit three weeks and a training that takes a moment."""
     whole = load_usecase("flight_delays")
     trainers = {"xgboost": Trainer(kind="xgboost", params={"rounds": 40, "max_depth": 3})}
     training = {"validation_days": 5, "holdout_days": 4, "trainers": trainers}
@@ -44,26 +52,46 @@ def _loop(uc: UseCase) -> dict[str, Any]:
     return of_usecase(uc) | {"model_hash": champion.model_hash}
 
 
+def _loop_on(backends: list[Backend], server: str, folder: Path, result: Connection) -> None:
+    """Send what the loop leaves on each pair, each in a state folder, a bucket and databases of its own."""
+    for lake, warehouse in backends:
+        os.environ |= {
+            "NIGHTSHIFT_HOME": str(folder / f"{lake}-{warehouse}"),
+            "NIGHTSHIFT_WAREHOUSE": warehouse,
+            "NIGHTSHIFT_POSTGRES_URL": server,
+            "NIGHTSHIFT_LAKE": f"s3://loop-{warehouse}/lake" if lake == "s3" else "",
+        }
+        settings.cache_clear()
+        _empty_databases(server)
+        result.send(((lake, warehouse), _loop(_usecase())))
+
+
 @pytest.fixture(scope="module")
 def looped(
-    postgres: str, s3_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+    s3_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[Backend, dict[str, Any]]:
-    """What the loop leaves on each pair, each in a state folder, a bucket and databases of its own."""
+    """What the loop leaves on each pair; two loops at a time, as loops leave one of two cores idle."""
     left: dict[Backend, dict[str, Any]] = {}
-    for lake, warehouse in (DEFAULT, *OTHERS):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("NIGHTSHIFT_HOME", str(tmp_path_factory.mktemp(f"{lake}-{warehouse}")))
-            patch.setenv("NIGHTSHIFT_WAREHOUSE", warehouse)
-            patch.setenv("NIGHTSHIFT_POSTGRES_URL", postgres)
-            if lake == "s3":
-                for name, value in s3_environment.items():
-                    patch.setenv(name, value)
-                boto3.client("s3").create_bucket(Bucket=f"loop-{warehouse}")
-                patch.setenv("NIGHTSHIFT_LAKE", f"s3://loop-{warehouse}/lake")
-            settings.cache_clear()
-            _empty_databases(postgres)
-            left[lake, warehouse] = _loop(_usecase())
-        settings.cache_clear()
+    with ExitStack() as stack:
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        for name, value in s3_environment.items():
+            patch.setenv(name, value)
+        for warehouse in ("duckdb", "postgres"):
+            boto3.client("s3").create_bucket(Bucket=f"loop-{warehouse}")
+        running = []
+        for backends in ([DEFAULT, OTHERS[2]], OTHERS[:2]):
+            theirs, ours = PROCESSES.Pipe(duplex=False)
+            server = stack.enter_context(postgres_server())
+            folder = tmp_path_factory.mktemp("loops")
+            running.append((start(_loop_on, backends, server, folder, ours), theirs))
+            ours.close()
+        for process, theirs in running:
+            with suppress(EOFError):
+                while True:
+                    backend, found = theirs.recv()
+                    left[backend] = found
+            process.join()
+            assert process.exitcode == 0
     return left
 
 

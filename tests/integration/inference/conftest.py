@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
+from tests.lakes import on_both_storages
 
-
-@pytest.fixture(params=["file", "s3"])
-def storage(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+storage = on_both_storages

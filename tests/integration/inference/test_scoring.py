@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from datetime import date
-from multiprocessing import get_context
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from tests.forked import PROCESSES, preload, run, take_over
 
 from nightshift.errors import DataError, TransientError
 from nightshift.inference.publish import publish_predictions
@@ -29,6 +27,15 @@ from nightshift.usecase import UseCase
 Day = Callable[..., pa.Table]
 
 DAY = date(2013, 1, 17)
+
+preload(
+    "nightshift.inference.publish",
+    "nightshift.inference.score",
+    "xgboost",
+    "mlflow",
+    "mlflow.store.model_registry.sqlalchemy_store",
+    "mlflow.store.tracking.sqlalchemy_store",
+)
 
 
 def test_every_row_is_scored_once_and_names_its_versions(usecase: UseCase) -> None:
@@ -146,16 +153,9 @@ publish_predictions(uc, staged)
 """
 
 
-def _run_until_killed(program: str, given: str) -> None:
-    ended = subprocess.run(
-        [sys.executable, "-c", program], input=given, text=True, capture_output=True, check=False
-    )
-    assert ended.returncode == -signal.SIGKILL, ended.stderr
-
-
 def test_killed_while_staging_and_run_again(usecase: UseCase) -> None:
     undisturbed = score(usecase, date(2013, 1, 18))
-    _run_until_killed(_KILLED_WHILE_STAGING, usecase.model_dump_json())
+    assert run(_KILLED_WHILE_STAGING, usecase.model_dump_json()) == -signal.SIGKILL
     staged = score(usecase, DAY)
     assert read_staged(staged).num_rows == undisturbed.rows
     assert score(usecase, DAY) == staged
@@ -164,7 +164,8 @@ def test_killed_while_staging_and_run_again(usecase: UseCase) -> None:
 def test_killed_while_publishing_and_run_again(usecase: UseCase) -> None:
     publish_predictions(usecase, score(usecase, date(2013, 1, 18)))
     staged = score(usecase, DAY)
-    _run_until_killed(_KILLED_WHILE_PUBLISHING, f"{usecase.model_dump_json()}\n{staged.model_dump_json()}\n")
+    given = f"{usecase.model_dump_json()}\n{staged.model_dump_json()}\n"
+    assert run(_KILLED_WHILE_PUBLISHING, given) == -signal.SIGKILL
     assert tables.partition_version(usecase, "predictions", DAY) is None
     published = publish_predictions(usecase, staged)
     assert (published.rows, published.content_hash) == (staged.rows, staged.content_hash)
@@ -172,16 +173,15 @@ def test_killed_while_publishing_and_run_again(usecase: UseCase) -> None:
     assert rows.num_rows == pc.count_distinct(rows["flight_id"]).as_py() == staged.rows
 
 
-def _score_and_publish(usecase: UseCase, home: str, run_id: str) -> str:
-    import os
-
-    os.environ["NIGHTSHIFT_HOME"] = home
+def _score_and_publish(usecase: UseCase, run_id: str) -> str:
     return publish_predictions(usecase, score(usecase, DAY, run_id=run_id)).content_hash
 
 
-def test_the_same_day_scored_twice_at_once_has_no_duplicates(usecase: UseCase, home: Path) -> None:
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        runs = [pool.submit(_score_and_publish, usecase, str(home), f"run-{number}") for number in range(2)]
+def test_the_same_day_scored_twice_at_once_has_no_duplicates(usecase: UseCase) -> None:
+    with ProcessPoolExecutor(
+        2, mp_context=PROCESSES, initializer=take_over, initargs=(dict(os.environ),)
+    ) as pool:
+        runs = [pool.submit(_score_and_publish, usecase, f"run-{number}") for number in range(2)]
         hashes = {run.result() for run in runs}
     rows = tables.read_partitions(usecase, "predictions", DAY, DAY)
     assert rows.num_rows == pc.count_distinct(rows["flight_id"]).as_py() == 300

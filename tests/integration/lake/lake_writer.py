@@ -15,11 +15,11 @@ from multiprocessing.synchronize import Barrier
 from typing import Any
 
 import pyarrow as pa
+from tests.forked import take_over
 
 import nightshift.lake.tables as tables_module
 from nightshift.lake import raw, s3, staging, tables
 from nightshift.lake.append_log import append
-from nightshift.settings import settings
 from nightshift.usecase import UseCase, load_usecase
 
 AS_OF = datetime(2013, 7, 2, 8, tzinfo=UTC)
@@ -108,9 +108,7 @@ def act(
     result: Connection,
 ) -> None:
     """Do one of ACTIONS once every other writer waits at ``start`` too, and send what it returns."""
-    os.environ.clear()
-    os.environ.update(environment)
-    settings.cache_clear()
+    take_over(environment)
     if point:
         moment, step = point.split()
         _die_at(moment, int(step))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from datetime import date
 
 import pyarrow as pa
 import pytest
+from tests.forked import preload, run
 
 from nightshift.errors import DataError, TransientError
 from nightshift.inference.publish import publish_predictions
@@ -21,6 +20,8 @@ from nightshift.usecase import UseCase
 Day = Callable[..., pa.Table]
 
 DAY = date(2013, 1, 17)
+
+preload("evidently", "evidently.legacy.calculations.stattests", "nightshift.monitoring.drift")
 
 
 def _night(usecase: UseCase, day: date, features: pa.Table | None = None) -> None:
@@ -113,14 +114,7 @@ drift.check(uc, date(2013, 1, 17))
 
 def test_killed_while_reporting_and_run_again(usecase: UseCase) -> None:
     _night(usecase, DAY)
-    ended = subprocess.run(
-        [sys.executable, "-c", _KILLED],
-        input=usecase.model_dump_json(),
-        text=True,
-        capture_output=True,
-        check=False,
-    )
-    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    assert run(_KILLED, usecase.model_dump_json()) == -signal.SIGKILL
     assert not reports.drift_report(usecase, DAY).exists()
     drift.check(usecase, DAY)
     again = tables.partition_version(usecase, drift.LAYER, DAY)

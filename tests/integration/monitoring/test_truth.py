@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from datetime import date
 
@@ -12,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
+from tests.forked import preload, run
 
 from nightshift.inference.publish import publish_predictions
 from nightshift.inference.score import score
@@ -22,6 +21,8 @@ from nightshift.usecase import UseCase
 Day = Callable[..., pa.Table]
 
 DAY, NIGHT, NEXT_NIGHT = date(2013, 1, 17), date(2013, 1, 18), date(2013, 1, 19)
+
+preload("sklearn.metrics", "nightshift.monitoring.truth")
 
 
 def _predict(usecase: UseCase, *days: date) -> None:
@@ -172,14 +173,7 @@ truth.judge(uc, date(2013, 1, 18))
 def test_killed_halfway_and_run_again(usecase: UseCase, day_of_features: Day, publish_truth: Day) -> None:
     _predict(usecase, DAY)
     publish_truth(DAY, day_of_features(DAY))
-    ended = subprocess.run(
-        [sys.executable, "-c", _KILLED],
-        input=usecase.model_dump_json(),
-        text=True,
-        capture_output=True,
-        check=False,
-    )
-    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    assert run(_KILLED, usecase.model_dump_json()) == -signal.SIGKILL
     assert set(_hashes(usecase)) == {(truth.OUTCOMES, DAY)}
     truth.judge(usecase, NIGHT)
     recovered = _hashes(usecase)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from tests.lakes import on_both_storages
 
 from nightshift.errors import DataError
 from nightshift.features.publish import publish
@@ -56,9 +57,7 @@ def staged(uc: UseCase, layer: str, day: date, rows: pa.Table) -> Staged:
     return stage(uc, layer, day, rows, [uc.entity])
 
 
-@pytest.fixture(params=["file", "s3"])
-def storage(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+storage = on_both_storages
 
 
 def test_good_features_pass_untouched_and_a_bad_row_is_kept_aside(home: Path, flight_delays: UseCase) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import signal
 from collections.abc import Iterator
@@ -11,15 +10,19 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+import boto3
 import numpy as np
 import pyarrow as pa
 import pytest
 from tests import synthetic
+from tests.forked import preload, start
+from tests.lakes import on_both_storages
 
 from nightshift.errors import DataError
 from nightshift.evaluation.evaluate import evaluate
 from nightshift.evaluation.gate import gate
 from nightshift.lake import append_log, tables
+from nightshift.partition import days
 from nightshift.registry import deployments
 from nightshift.registry import mlflow as tracking
 from nightshift.registry.models import load_candidate, load_model, register
@@ -32,6 +35,14 @@ from nightshift.usecase import UseCase
 FIRST = date(2020, 2, 3)
 SECOND = date(2020, 2, 12)
 DAY = timedelta(days=1)
+
+preload(
+    "nightshift.lake.tables",
+    "nightshift.registry.deployments",
+    "mlflow",
+    "mlflow.store.model_registry.sqlalchemy_store",
+    "mlflow.store.tracking.sqlalchemy_store",
+)
 
 
 class Trained:
@@ -51,10 +62,20 @@ class Trained:
         return Decision(promote=True, candidate=candidate, metrics={"roc_auc": 0.7}, reasons=["by the test"])
 
 
+storage = on_both_storages
+
+
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
+def trained(
+    storage: str, s3_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Trained]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NIGHTSHIFT_HOME", str(tmp_path_factory.mktemp("state")))
+        if storage == "s3":
+            for name, value in s3_environment.items():
+                patch.setenv(name, value)
+            boto3.client("s3").create_bucket(Bucket="trained")
+            patch.setenv("NIGHTSHIFT_LAKE", "s3://trained/lake")
         settings.cache_clear()
         yield Trained()
     settings.cache_clear()
@@ -161,12 +182,13 @@ def test_a_trainer_that_is_not_declared_is_refused(trained: Trained) -> None:
 
 def test_outcomes_of_one_kind_are_refused(trained: Trained) -> None:
     uc = synthetic.use_case(name="one_kind")
-    for offset in range(20):
-        day = synthetic.START + offset * DAY
-        labels = synthetic.labels_of(day)
-        none = labels.set_column(2, "returned", pa.array([0] * labels.num_rows))
-        tables.replace_partition(uc, "features", day, synthetic.features_of(day), [uc.entity])
-        tables.replace_partition(uc, "labels", day, none, [uc.entity])
+    last = synthetic.START + 19 * DAY
+    synthetic.publish(uc, synthetic.START, last)
+    labels = {day: synthetic.labels_of(day) for day in days(synthetic.START, last)}
+    none = {
+        day: rows.set_column(2, "returned", pa.array([0] * rows.num_rows)) for day, rows in labels.items()
+    }
+    tables.replace_partitions(uc, "labels", none, [uc.entity])
     with pytest.raises(DataError, match=r"all \d+ train rows have returned = 0"):
         train(uc, snapshot(uc, synthetic.START + 20 * DAY), "trees")
 
@@ -236,11 +258,11 @@ def test_a_champion_whose_columns_are_gone_is_said_to_be_so(fresh_log: Trained) 
     deployments.promote(uc, fresh_log.decision(fresh_log.trees), effective_from=FIRST + DAY)
     features = {**uc.features.model_dump(), "numeric": ["demand", "hour"]}
     fewer = synthetic.use_case(name=uc.name, features=features)
-    for offset in range((SECOND - synthetic.START).days + 1):
-        day = synthetic.START + offset * DAY
-        rows = synthetic.features_of(day).drop_columns(["lag"])
-        tables.replace_partition(fewer, "features", day, rows, [uc.entity])
-        tables.replace_partition(fewer, "labels", day, synthetic.labels_of(day), [uc.entity])
+    left = days(synthetic.START, SECOND)
+    rows = {day: synthetic.features_of(day).drop_columns(["lag"]) for day in left}
+    labels = {day: synthetic.labels_of(day) for day in rows}
+    tables.replace_partitions(fewer, "features", rows, [uc.entity])
+    tables.replace_partitions(fewer, "labels", labels, [uc.entity])
     taken = snapshot(fewer, SECOND)
     evaluation = evaluate(fewer, taken, [train(fewer, taken, "trees")])
     assert evaluation.champion_judged is None
@@ -383,10 +405,7 @@ def test_killed_between_two_writes_there_is_one_champion_and_a_rerun_completes(
     uc = fresh_log.uc
     before = deployments.promote(uc, fresh_log.decision(fresh_log.trees), effective_from=FIRST + DAY)
     decision = fresh_log.decision(fresh_log.later)
-    process = multiprocessing.get_context("spawn").Process(
-        target=_promote_and_die, args=(uc.name, decision.model_dump(mode="json"), write)
-    )
-    process.start()
+    process = start(_promote_and_die, uc.name, decision.model_dump(mode="json"), write)
     process.join()
     assert process.exitcode == -signal.SIGKILL
     in_force = deployments.champion_at(uc, SECOND + DAY)
@@ -404,11 +423,9 @@ def _set_up(name: str) -> None:
     tracking.setup(synthetic.use_case(name=name))
 
 
+@pytest.mark.parametrize("storage", ["file"])  # MLflow's own; the lake has no part in it
 def test_many_processes_may_set_up_at_once(home: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=_set_up, args=(name,)) for name in ("one", "one", "two")]
-    for process in processes:
-        process.start()
+    processes = [start(_set_up, name) for name in ("one", "one", "two")]
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0, 0, 0]

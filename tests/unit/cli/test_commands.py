@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
+from tests.lakes import on_both_storages
 from typer.testing import CliRunner
 
 from nightshift.cli.main import app
@@ -20,6 +21,9 @@ from nightshift.settings import settings
 from nightshift.usecase import UseCase
 
 DAY = date(2013, 7, 1)
+
+
+storage = on_both_storages
 
 
 def _command(*arguments: str) -> str:

