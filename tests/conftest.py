@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
@@ -16,31 +17,35 @@ from tests.servers import postgres_server, s3_server
 _ORDER = ("unit", "dags", "benchmarks", "dbt", "integration", "e2e")
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups afterwards
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run folder by folder, the fast ones first, and say what workers share: a file, or what is named below."""
+    """Run folder by folder, the fast ones first, and at last what starts whole stacks."""
 
-    def rank(item: pytest.Item) -> int:
-        return _ORDER.index(_folder(item)[0]) if _folder(item)[0] in _ORDER else len(_ORDER)
+    def rank(item: pytest.Item) -> tuple[bool, int]:
+        folder = item.path.relative_to(Path(__file__).parent).parts[0]
+        place = _ORDER.index(folder) if folder in _ORDER else len(_ORDER)
+        return _group(item.nodeid) == "services", place
 
     items.sort(key=rank)
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group(item)))
 
 
-def _folder(item: pytest.Item) -> tuple[str, ...]:
-    return item.path.relative_to(Path(__file__).parent).parts
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Let each worker run whole groups of tests, so that what takes long to make or start is made once."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByGroup(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _group(nodeid)
+
+    return ByGroup(config, log)
 
 
-def _group(item: pytest.Item) -> str:
-    """Return what tests are run by one worker, one after the other, because of what they make or start."""
-    match _folder(item):
-        case ("dbt", *_) if isinstance(item, pytest.Function) and hasattr(item, "callspec"):
-            return f"dbt-{item.callspec.params.get('engine_name')}"
-        case ("e2e", *_) | ("integration", "services", *_):
-            return "services"
-        case path:
-            return "/".join(path)
+def _group(nodeid: str) -> str:
+    file, _, test = nodeid.partition("::")
+    if file.startswith("tests/dbt/"):
+        return "tests/dbt on postgres" if "[postgres" in test else "tests/dbt"
+    if file.startswith(("tests/e2e/", "tests/integration/services/")):
+        return "services"
+    return file
 
 
 @pytest.fixture(scope="session")
