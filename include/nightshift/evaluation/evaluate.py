@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict
 
 from nightshift.errors import DataError
+from nightshift.evaluation import ledger
 from nightshift.evaluation.plots import calibration_figure, precision_recall_figure, roc_figure
 from nightshift.metrics import forecast_metrics
 from nightshift.registry import deployments
@@ -20,7 +21,7 @@ from nightshift.registry import mlflow as tracking
 from nightshift.registry.model import Model
 from nightshift.registry.models import load_candidate, load_model
 from nightshift.registry.records import Candidate, Deployment
-from nightshift.training.snapshot import Snapshot, labels_of, load
+from nightshift.training.snapshot import Snapshot, labels_of
 from nightshift.usecase import UseCase
 
 
@@ -49,7 +50,8 @@ class Evaluation(BaseModel):
         start: First compared day.
         end: Last compared day.
         challenges: Every candidate, in the order given.
-        champion: The newest deployment, None before the first promotion.
+        champion: What the candidates have to beat, as ``deployments.rival`` says; None before the first
+            promotion.
         champion_judged: How it did on the same rows; None when there is none or it cannot be compared.
         champion_note: Why it cannot be compared; empty when it was, or when there is none.
     """
@@ -66,24 +68,33 @@ class Evaluation(BaseModel):
     champion_note: str
 
 
-def evaluate(uc: UseCase, snapshot: Snapshot, candidates: Sequence[Candidate]) -> Evaluation:
+def evaluate(
+    uc: UseCase, snapshot: Snapshot, candidates: Sequence[Candidate], *, by: str = "train", override: str = ""
+) -> Evaluation:
     """Judge all ``candidates`` and the champion on the snapshot's holdout.
 
     Days that a compared model was trained on are left out for all of them. Metrics, plots and the whole
-    evaluation are logged to each candidate's MLflow run.
+    evaluation are logged to each candidate's MLflow run. Called again it gives the same; see ``ledger``.
+
+    Args:
+        uc: The use case.
+        snapshot: What the candidates were trained on.
+        candidates: At least one.
+        by: Who looks at the holdout, for the ledger.
+        override: Why candidates that were judged on this holdout may be judged on it again.
 
     Raises:
-        DataError: There is no candidate, one comes from another snapshot, or no day is left to compare on.
+        DataError: There is no candidate, one comes from another snapshot, no day is left to compare on, or
+            a candidate was judged on this holdout before and ``override`` is empty.
     """
     _check(uc, snapshot, candidates)
-    champion = deployments.newest(uc)
+    champion = deployments.rival(uc, {candidate.content_hash for candidate in candidates})
     models = {candidate.run_id: load_candidate(uc, candidate) for candidate in candidates}
-    rows = load(snapshot, "holdout")
     note = ""
     incumbent: Model | None = None
     if champion is not None:
         incumbent = load_model(uc, champion.version)
-        missing = sorted(set(incumbent.feature_columns) - set(rows.schema.names))
+        missing = sorted(set(incumbent.feature_columns) - set(snapshot.columns))
         if missing:
             incumbent = None
             note = (
@@ -91,16 +102,18 @@ def evaluate(uc: UseCase, snapshot: Snapshot, candidates: Sequence[Candidate]) -
             )
     compared = [*models.values(), *([incumbent] if incumbent else [])]
     seen = max(model.trained_through for model in compared)
-    rows = rows.filter(pc.greater(rows["partition"], seen))
+    if seen >= snapshot.holdout.end:
+        raise _nothing_left(uc, snapshot, seen)
+    challengers = {model.content_hash: model for model in models.values()}
+    rows, scored = ledger.look(uc, snapshot, challengers, incumbent, by=by, override=override)
+    unseen = pc.greater(rows["partition"], seen)
+    rows = rows.filter(unseen)
     if rows.num_rows == 0:
-        raise DataError(
-            f"the champion was trained on days up to {seen}; the holdout ends on {snapshot.holdout.end}",
-            rule="models are compared on rows that none of them was trained on",
-            where=f"{uc.name}, snapshot of {snapshot.night}",
-            cure="train for a later night",
-        )
+        raise _nothing_left(uc, snapshot, seen)
+    inside = unseen.to_numpy()
     label = labels_of(uc, rows).to_numpy(zero_copy_only=False)
-    scores = {run_id: model.predict_proba(rows) for run_id, model in models.items()}
+    scores = {run_id: scored[model.content_hash][inside] for run_id, model in models.items()}
+    theirs = scored[incumbent.content_hash][inside] if incumbent else None
     evaluation = Evaluation(
         usecase=uc.name,
         snapshot_hash=snapshot.content_hash,
@@ -114,14 +127,14 @@ def evaluate(uc: UseCase, snapshot: Snapshot, candidates: Sequence[Candidate]) -
             for candidate in candidates
         ],
         champion=champion,
-        champion_judged=_judge(uc, rows, label, incumbent.predict_proba(rows), incumbent.threshold)
-        if incumbent
+        champion_judged=_judge(uc, rows, label, theirs, incumbent.threshold)
+        if incumbent is not None and theirs is not None
         else None,
         champion_note=note,
     )
     named = {candidate.trainer: scores[candidate.run_id] for candidate in candidates}
-    if incumbent is not None and champion is not None:
-        named[f"champion (version {champion.version})"] = incumbent.predict_proba(rows)
+    if theirs is not None and champion is not None:
+        named[f"champion (version {champion.version})"] = theirs
     _log(uc, evaluation, label, named)
     return evaluation
 
@@ -135,6 +148,15 @@ def _check(uc: UseCase, snapshot: Snapshot, candidates: Sequence[Candidate]) -> 
             where=f"{uc.name}, snapshot {snapshot.content_hash[:12]}",
             cure="train every candidate on the snapshot that is evaluated",
         )
+
+
+def _nothing_left(uc: UseCase, snapshot: Snapshot, seen: date) -> DataError:
+    return DataError(
+        f"the champion was trained on days up to {seen}; the holdout ends on {snapshot.holdout.end}",
+        rule="models are compared on rows that none of them was trained on",
+        where=f"{uc.name}, snapshot of {snapshot.night}",
+        cure="train for a later night",
+    )
 
 
 def _judge(
@@ -183,4 +205,9 @@ def _log(
         for name, figure in figures.items():
             client.log_figure(run_id, figure, f"plots/holdout_{name}.png")
         client.log_text(run_id, content, "evaluation.json")
+        reasons = [
+            item.override for item in ledger.looks(uc, challenge.candidate.content_hash) if item.override
+        ]
+        if reasons:
+            client.set_tag(run_id, "holdout_override", "; ".join(reasons))
         client.set_tag(run_id, "evaluation_hash", identity)

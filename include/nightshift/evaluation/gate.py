@@ -21,10 +21,10 @@ def gate(uc: UseCase, evaluation: Evaluation) -> Decision:
     best = max(evaluation.challenges, key=lambda item: item.candidate.metrics.get(uc.gate.primary, 0.0))
     metrics = best.judged.metrics
     reasons = _choice(uc, evaluation, best)
-    champion = evaluation.champion
-    if champion is not None and champion.model_hash == best.candidate.content_hash:
-        reasons.append(f"this very model is the champion already, version {champion.version}")
-        return Decision(promote=True, candidate=best.candidate, metrics=champion.metrics, reasons=reasons)
+    current = deployments.newest(uc)
+    if current is not None and current.model_hash == best.candidate.content_hash:
+        reasons.append(f"this very model is the champion already, version {current.version}")
+        return Decision(promote=True, candidate=best.candidate, metrics=current.metrics, reasons=reasons)
     passed = _within_limits(uc, metrics, reasons)
     passed &= _beats_champion(uc, evaluation, metrics, reasons)
     withdrawn = deployments.rolled_back(uc, best.candidate.content_hash)
