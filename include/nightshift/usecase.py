@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
@@ -138,6 +138,14 @@ class Training(_Strict):
     validation_days: int = Field(gt=0)
     holdout_days: int = Field(gt=0)
     seed: int
+    class_weight: Literal["none", "balanced"] | Annotated[float, Field(gt=0)] = Field(
+        "none",
+        description="How much a positive row counts in training beside a negative one: none, as much; balanced, "
+        "so that both classes count alike; a number, so many times as much. Probabilities stay calibrated.",
+    )
+    checkpoint_seconds: float = Field(
+        60, gt=0, description="An interrupted training loses about so much of its work at most."
+    )
     trainers: dict[str, Trainer] = Field(min_length=1)
 
     @model_validator(mode="after")

@@ -15,6 +15,7 @@ from nightshift.errors import DataError
 from nightshift.registry.encoder import Encoder
 from nightshift.registry.network import QuantileScale, TabularNetwork, pack
 from nightshift.training.trainer import Examples, Fit
+from nightshift.training.watch import Watch
 
 
 class _Params(BaseModel):
@@ -35,22 +36,40 @@ class _Params(BaseModel):
 class TorchTrainer:
     """Trains with AdamW and early stopping on validation log loss; the best epoch's weights are kept."""
 
+    def resolve(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what decides a training, as ``Trainer.resolve`` says."""
+        return {**_options(params).model_dump(), "device": _device().type, "torch": torch.__version__}
+
     def fit(
-        self, train: Examples, validation: Examples, encoder: Encoder, params: Mapping[str, Any], seed: int
+        self,
+        train: Examples,
+        validation: Examples,
+        encoder: Encoder,
+        params: Mapping[str, Any],
+        seed: int,
+        *,
+        watch: Watch,
     ) -> Fit:
         """Train as ``Trainer.fit`` says."""
-        try:
-            options = _Params.model_validate(params)
-        except ValidationError as error:
-            raise DataError(
-                "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()),
-                rule="parameters of a torch trainer are those of training/torch_trainer.py",
-                where="usecase.yml, training.trainers",
-                cure="mend or remove the keys named above",
-            ) from error
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        options, device = _options(params), _device()
         with _deterministic(seed, options.threads, device):
-            return _fit(train, validation, encoder, options, device, seed)
+            return _fit(train, validation, encoder, options, device, seed, watch)
+
+
+def _options(params: Mapping[str, Any]) -> _Params:
+    try:
+        return _Params.model_validate(params)
+    except ValidationError as error:
+        raise DataError(
+            "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()),
+            rule="parameters of a torch trainer are those of training/torch_trainer.py",
+            where="usecase.yml, training.trainers",
+            cure="mend or remove the keys named above",
+        ) from error
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _fit(
@@ -60,6 +79,7 @@ def _fit(
     options: _Params,
     device: torch.device,
     seed: int,
+    watch: Watch,
 ) -> Fit:
     _, numbers = encoder.tensors(train.features)
     scale = QuantileScale.fit(numbers)
@@ -92,7 +112,7 @@ def _fit(
     order_of = torch.Generator().manual_seed(seed)
     history: dict[str, list[float]] = {"train_log_loss": [], "validation_log_loss": []}
     best, best_state, waited = float("inf"), copy.deepcopy(network.state_dict()), 0
-    for _ in range(options.epochs):
+    for epoch in range(options.epochs):
         network.train()
         order = torch.randperm(len(train_label), generator=order_of).to(device)
         total = torch.zeros((), device=device)
@@ -108,6 +128,7 @@ def _fit(
             held = float(loss_of(network(held_codes, held_numbers), held_label))
         history["train_log_loss"].append(float(total) / len(train_label))
         history["validation_log_loss"].append(held)
+        watch.report(epoch + 1, options.epochs, {name: values[-1] for name, values in history.items()})
         if held < best:
             best, best_state, waited = held, copy.deepcopy(network.state_dict()), 0
         else:

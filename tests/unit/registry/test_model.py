@@ -17,6 +17,7 @@ from nightshift.registry.encoder import Encoder
 from nightshift.registry.model import BetaCalibration, Model, Origin
 from nightshift.training.torch_trainer import TorchTrainer
 from nightshift.training.trainer import Examples, Fit
+from nightshift.training.watch import Unwatched
 from nightshift.training.xgboost_trainer import XGBoostTrainer
 
 DAYS = [synthetic.START + timedelta(days=i) for i in range(12)]
@@ -40,8 +41,8 @@ def fits() -> dict[str, Fit]:
     train, validation = _examples(DAYS[:10]), _examples(DAYS[10:])
     network = {"hidden": [16], "epochs": 2, "batch_rows": 128}
     return {
-        "xgboost": XGBoostTrainer().fit(train, validation, ENCODER, {"rounds": 20}, 1),
-        "torch": TorchTrainer().fit(train, validation, ENCODER, network, 1),
+        "xgboost": XGBoostTrainer().fit(train, validation, ENCODER, {"rounds": 20}, 1, watch=Unwatched()),
+        "torch": TorchTrainer().fit(train, validation, ENCODER, network, 1, watch=Unwatched()),
     }
 
 

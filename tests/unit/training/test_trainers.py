@@ -16,6 +16,7 @@ from nightshift.registry.encoder import Encoder
 from nightshift.registry.model import Kind, scorer_of
 from nightshift.training.torch_trainer import TorchTrainer
 from nightshift.training.trainer import Examples, Trainer
+from nightshift.training.watch import Unwatched
 from nightshift.training.xgboost_trainer import XGBoostTrainer
 
 TRAINERS: dict[Kind, tuple[Trainer, dict[str, Any]]] = {
@@ -47,7 +48,7 @@ def kind(request: pytest.FixtureRequest) -> Kind:
 
 def test_it_finds_the_signal_and_stops_in_time(kind: Kind) -> None:
     trainer, params = TRAINERS[kind]
-    fit = trainer.fit(TRAIN, VALIDATION, ENCODER, params, 1)
+    fit = trainer.fit(TRAIN, VALIDATION, ENCODER, params, 1, watch=Unwatched())
     score = scorer_of(kind, fit.weights, ENCODER).probabilities(TEST.features)
     assert roc_auc_score(TEST.label, score) > 0.75
     kept = scorer_of(kind, fit.weights, ENCODER).probabilities(VALIDATION.features)
@@ -63,7 +64,7 @@ def test_what_was_learned_by_heart_is_not_kept(kind: Kind) -> None:
         "torch": {"hidden": [64, 64], "epochs": 20, "patience": 6, "batch_rows": 64, "learning_rate": 0.02},
     }
     few = Examples(TRAIN.features.slice(0, 300), TRAIN.label[:300])
-    fit = trainer.fit(few, VALIDATION, ENCODER, eager[kind], 1)
+    fit = trainer.fit(few, VALIDATION, ENCODER, eager[kind], 1, watch=Unwatched())
     by_round = fit.history["validation_log_loss"]
     assert by_round[-1] > min(by_round) + 0.01
     kept = scorer_of(kind, fit.weights, ENCODER).probabilities(VALIDATION.features)
@@ -74,7 +75,7 @@ def test_what_was_learned_by_heart_is_not_kept(kind: Kind) -> None:
 def test_labels_without_signal_are_not_learned(kind: Kind) -> None:
     trainer, params = TRAINERS[kind]
     shuffled = Examples(TRAIN.features, np.random.default_rng(3).permutation(TRAIN.label))
-    fit = trainer.fit(shuffled, VALIDATION, ENCODER, params, 1)
+    fit = trainer.fit(shuffled, VALIDATION, ENCODER, params, 1, watch=Unwatched())
     score = scorer_of(kind, fit.weights, ENCODER).probabilities(TEST.features)
     assert abs(roc_auc_score(TEST.label, score) - 0.5) < 0.12
 
@@ -82,7 +83,10 @@ def test_labels_without_signal_are_not_learned(kind: Kind) -> None:
 def test_equal_inputs_give_equal_bytes_and_another_seed_does_not(kind: Kind) -> None:
     trainer, params = TRAINERS[kind]
     few = {"rounds": 8} if kind == "xgboost" else {"epochs": 2}
-    weights = [trainer.fit(TRAIN, VALIDATION, ENCODER, {**params, **few}, seed).weights for seed in (1, 1, 2)]
+    weights = [
+        trainer.fit(TRAIN, VALIDATION, ENCODER, {**params, **few}, seed, watch=Unwatched()).weights
+        for seed in (1, 1, 2)
+    ]
     assert weights[0] == weights[1]
     assert weights[0] != weights[2]
 
@@ -90,7 +94,9 @@ def test_equal_inputs_give_equal_bytes_and_another_seed_does_not(kind: Kind) -> 
 def test_trees_do_not_depend_on_the_number_of_threads() -> None:
     trainer, params = TRAINERS["xgboost"]
     one, three = (
-        trainer.fit(TRAIN, VALIDATION, ENCODER, {**params, "rounds": 8, "nthread": threads}, 1)
+        trainer.fit(
+            TRAIN, VALIDATION, ENCODER, {**params, "rounds": 8, "nthread": threads}, 1, watch=Unwatched()
+        )
         for threads in (1, 3)
     )
     assert one.weights == three.weights
@@ -102,7 +108,7 @@ def test_the_network_leaves_the_process_as_it_found_it() -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    TorchTrainer().fit(TRAIN, VALIDATION, ENCODER, {"hidden": [4], "epochs": 1}, 1)
+    TorchTrainer().fit(TRAIN, VALIDATION, ENCODER, {"hidden": [4], "epochs": 1}, 1, watch=Unwatched())
     assert torch.equal(torch.rand(3), expected)
     assert not torch.are_deterministic_algorithms_enabled()
 
@@ -118,4 +124,4 @@ def test_the_network_leaves_the_process_as_it_found_it() -> None:
 )
 def test_an_unusable_parameter_is_an_error_that_names_it(trainer: Trainer, params: dict[str, Any]) -> None:
     with pytest.raises(DataError, match=next(iter(params))):
-        trainer.fit(TRAIN, VALIDATION, ENCODER, params, 1)
+        trainer.fit(TRAIN, VALIDATION, ENCODER, params, 1, watch=Unwatched())
