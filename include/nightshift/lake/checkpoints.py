@@ -1,9 +1,9 @@
 """Where an interrupted training finds how far it had come.
 
-A checkpoint is one object, named by its step and the hash of its content, so that a damaged one is told from a
-whole one. The last two of a training are kept: should the newest be damaged, the one before still is there.
-They are working material: a training clears its own once its model is stored, and ``sweep`` removes those of
-trainings that never came back.
+A checkpoint is one object, named by its step and the hash of its content, so that a damaged one is told
+from a whole one. The last two of a training are kept: should the newest be damaged, the one before is still
+there. They are working material: a training clears its own once its model is stored, and ``sweep`` removes
+those of trainings that never came back.
 """
 
 from __future__ import annotations

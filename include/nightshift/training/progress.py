@@ -1,4 +1,4 @@
-"""Makes a training visible and interruptible: its MLflow run while it lasts, its checkpoints, its progress."""
+"""Makes a training visible and interruptible: its live MLflow run, its checkpoints, its progress."""
 
 from __future__ import annotations
 

@@ -34,6 +34,7 @@ from nightshift.training.progress import Watched, live_run, training_hash
 from nightshift.training.provenance import provenance
 from nightshift.training.snapshot import Part, Snapshot, Window, labels_of, load_parts
 from nightshift.training.trainer import Examples, Fit, Trainer
+from nightshift.training.weights import weigh
 from nightshift.usecase import UseCase
 
 __all__ = ["Candidate", "train"]
@@ -45,7 +46,7 @@ def train(uc: UseCase, snapshot: Snapshot, trainer_name: str) -> Candidate:
     """Train with one of the use case's trainers and log the run to MLflow.
 
     Trained again on the same snapshot it gives the same model; the run that logged it first is returned
-    and no second one is made. A training that was interrupted goes on from its last checkpoint, in the same run.
+    and no second one is made. A training that was interrupted goes on from its last checkpoint, in its run.
 
     Raises:
         DataError: The use case declares no such trainer, a feature column is missing, or the rows hold only
@@ -64,6 +65,7 @@ def train(uc: UseCase, snapshot: Snapshot, trainer_name: str) -> Candidate:
         part: _examples(uc, snapshot, part, table)
         for part, table in zip(parts, load_parts(snapshot, *parts), strict=True)
     }
+    rows = weigh(rows, uc.training.class_weight)
     encoder = Encoder.fit(rows["train"].features, uc.features.categorical, uc.features.numeric)
     trainer = _trainer(declared.kind)
     training = training_hash(uc, snapshot, declared.kind, trainer.resolve(declared.params))
@@ -150,6 +152,10 @@ def _trainer(kind: Kind) -> Trainer:
         from nightshift.training.torch_trainer import TorchTrainer
 
         return TorchTrainer()
+    if kind == "logistic":
+        from nightshift.training.logistic_trainer import LogisticTrainer
+
+        return LogisticTrainer()
     from nightshift.training.xgboost_trainer import XGBoostTrainer
 
     return XGBoostTrainer()
@@ -226,7 +232,13 @@ def _log(
             }
         )
         mlflow.log_params({key: str(value) for key, value in fit.params.items()})
-        mlflow.log_params({"threshold": origin.threshold, "features": len(model.feature_columns)})
+        mlflow.log_params(
+            {
+                "threshold": origin.threshold,
+                "features": len(model.feature_columns),
+                "class_weight": uc.training.class_weight,
+            }
+        )
         mlflow.log_dict(made_by, "manifest.json")
         _log_datasets(uc, snapshot, run.info.run_id)
         _log_history(uc, run.info.run_id, fit.history)

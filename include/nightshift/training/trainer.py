@@ -39,8 +39,8 @@ class Fit:
 
     Attributes:
         weights: As the scorer of this kind reads them.
-        history: Per name (``train_log_loss``, ``validation_log_loss``), one value a round or epoch. Where rows
-            are weighted, so are the losses.
+        history: Per name (``train_log_loss``, ``validation_log_loss``), one value a round or epoch. Where
+            rows are weighted, so are the losses.
         params: Every parameter that was in effect, defaults included.
     """
 
@@ -58,7 +58,7 @@ class Trainer(Protocol):
         Parameters with their defaults, kind of device, and version of the library that trains.
 
         Raises:
-            DataError: A parameter is unknown or has an impossible value, as far as this can be told beforehand.
+            DataError: A parameter is unknown or impossible, as far as this can be told beforehand.
         """
 
     def fit(

@@ -37,8 +37,8 @@ _DEFAULTS: dict[str, Any] = {
 _FIXED = {"objective": "binary:logistic", "eval_metric": "logloss", "tree_method": "hist"}
 
 # A booster at rest is its trees. The state of its random numbers is not stored, and one part of it, the
-# sampler of columns, goes on through all rounds whatever `seed_per_iteration` says. So chance begins anew every
-# so many rounds, in every training alike, and there a training can go on as if it had never stopped.
+# sampler of columns, goes on through all rounds whatever `seed_per_iteration` says. So chance begins anew
+# every so many rounds, in every training alike, and there one can go on as if it had never stopped.
 _LEG = 10
 
 
@@ -124,8 +124,8 @@ def _state(booster: xgboost.Booster, history: Mapping[str, list[float]]) -> byte
 def _begin_leg(booster: xgboost.Booster, seed: int) -> None:
     """Start chance anew from ``seed``: the seed of the rows sampled, and new samplers of columns.
 
-    XGBoost makes new samplers when the method of growing trees changes, so it is changed and changed back; the
-    configuration asked for between the two is what makes it take notice. The trees stay.
+    XGBoost makes new samplers when the method of growing trees changes, so it is changed and changed back;
+    the configuration asked for between the two is what makes it take notice. The trees stay.
     """
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
@@ -140,7 +140,7 @@ def _begin_leg(booster: xgboost.Booster, seed: int) -> None:
 
 
 def _numbers(evaluated: str) -> list[float]:
-    """Return the numbers in XGBoost's line of a round: ``[3]  train-logloss:0.61  validation-logloss:0.62``."""
+    """Return the numbers in XGBoost's line of a round: ``[3]  train-logloss:0.61  held-logloss:0.62``."""
     return [float(item.rpartition(":")[2]) for item in evaluated.split()[1:]]
 
 

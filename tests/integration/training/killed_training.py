@@ -21,12 +21,18 @@ from nightshift.training.trainer import Examples, Fit, Trainer
 
 KINDS: dict[str, dict[str, Any]] = {
     "xgboost": {"rounds": 34, "early_stopping_rounds": 30, "min_child_weight": 5, "max_depth": 3},
+    # Three steps an epoch.
+    "torch": {"hidden": [8], "members": 4, "epochs": 4, "patience": 2, "batch_rows": 220, "threads": 1},
 }
 FOLDER = "checkpoints/synthetic/one/"
 
 
 def trainer(kind: str) -> Trainer:
     """Import what trains ``kind``."""
+    if kind == "torch":
+        from nightshift.training.torch_trainer import TorchTrainer
+
+        return TorchTrainer()
     from nightshift.training.xgboost_trainer import XGBoostTrainer
 
     return XGBoostTrainer()

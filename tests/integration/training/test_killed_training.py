@@ -19,13 +19,13 @@ from nightshift.lake.checkpoints import Checkpoints
 from nightshift.lake.store import open_store
 from nightshift.training.trainer import Fit
 
-preload("nightshift.lake.s3", "nightshift.training.xgboost_trainer")
+preload("nightshift.lake.s3", "nightshift.training.xgboost_trainer", "nightshift.training.torch_trainer")
 
 storage = on_both_storages
 
 # Steps after which a training is killed, one after the other: at the first, within a stretch between two
 # checkpoints, beside its ends, twice at the same, and at the last.
-DEATHS = {"xgboost": [1, 4, 10, 11, 17, 17, 20, 21, 30, 31, 34]}
+DEATHS = {"xgboost": [1, 4, 10, 11, 17, 17, 20, 21, 30, 31, 34], "torch": [1, 2, 3, 4, 4, 7, 9, 11, 12]}
 
 
 @pytest.fixture(params=list(KINDS))

@@ -15,6 +15,7 @@ from nightshift.errors import DataError
 from nightshift.registry import model as stored
 from nightshift.registry.encoder import Encoder
 from nightshift.registry.model import BetaCalibration, Model, Origin
+from nightshift.training.logistic_trainer import LogisticTrainer
 from nightshift.training.torch_trainer import TorchTrainer
 from nightshift.training.trainer import Examples, Fit
 from nightshift.training.watch import Unwatched
@@ -42,11 +43,12 @@ def fits() -> dict[str, Fit]:
     network = {"hidden": [16], "epochs": 2, "batch_rows": 128}
     return {
         "xgboost": XGBoostTrainer().fit(train, validation, ENCODER, {"rounds": 20}, 1, watch=Unwatched()),
+        "logistic": LogisticTrainer().fit(train, validation, ENCODER, {}, 1, watch=Unwatched()),
         "torch": TorchTrainer().fit(train, validation, ENCODER, network, 1, watch=Unwatched()),
     }
 
 
-@pytest.fixture(params=["xgboost", "torch"])
+@pytest.fixture(params=["xgboost", "torch", "logistic"])
 def model(request: pytest.FixtureRequest, fits: dict[str, Fit], tmp_path: Path) -> Model:
     origin = Origin(
         usecase="synthetic",

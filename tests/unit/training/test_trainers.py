@@ -1,7 +1,8 @@
-"""Both trainers find the signal, keep to validation, and give the same bytes twice."""
+"""All trainers find the signal, keep to validation, and give the same bytes twice."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -14,9 +15,10 @@ from tests import synthetic
 from nightshift.errors import DataError
 from nightshift.registry.encoder import Encoder
 from nightshift.registry.model import Kind, scorer_of
+from nightshift.training.logistic_trainer import LogisticTrainer
 from nightshift.training.torch_trainer import TorchTrainer
 from nightshift.training.trainer import Examples, Trainer
-from nightshift.training.watch import Unwatched
+from nightshift.training.watch import PrunedError, Unwatched
 from nightshift.training.xgboost_trainer import XGBoostTrainer
 
 TRAINERS: dict[Kind, tuple[Trainer, dict[str, Any]]] = {
@@ -25,6 +27,7 @@ TRAINERS: dict[Kind, tuple[Trainer, dict[str, Any]]] = {
         TorchTrainer(),
         {"hidden": [32], "epochs": 12, "batch_rows": 128, "learning_rate": 3e-3, "dropout": 0.1},
     ),
+    "logistic": (LogisticTrainer(), {}),
 }
 
 
@@ -46,6 +49,10 @@ def kind(request: pytest.FixtureRequest) -> Kind:
     return chosen
 
 
+iterative = pytest.mark.parametrize("kind", ["xgboost", "torch"])
+"""Those that approach their best step by step, by chance, and may go past it."""
+
+
 def test_it_finds_the_signal_and_stops_in_time(kind: Kind) -> None:
     trainer, params = TRAINERS[kind]
     fit = trainer.fit(TRAIN, VALIDATION, ENCODER, params, 1, watch=Unwatched())
@@ -57,6 +64,7 @@ def test_it_finds_the_signal_and_stops_in_time(kind: Kind) -> None:
     assert len(fit.history["train_log_loss"]) == len(fit.history["validation_log_loss"])
 
 
+@iterative
 def test_what_was_learned_by_heart_is_not_kept(kind: Kind) -> None:
     trainer, _ = TRAINERS[kind]
     eager: dict[Kind, dict[str, Any]] = {
@@ -80,6 +88,7 @@ def test_labels_without_signal_are_not_learned(kind: Kind) -> None:
     assert abs(roc_auc_score(TEST.label, score) - 0.5) < 0.12
 
 
+@iterative
 def test_equal_inputs_give_equal_bytes_and_another_seed_does_not(kind: Kind) -> None:
     trainer, params = TRAINERS[kind]
     few = {"rounds": 8} if kind == "xgboost" else {"epochs": 2}
@@ -118,6 +127,7 @@ def test_the_network_leaves_the_process_as_it_found_it() -> None:
     [
         (TorchTrainer(), {"hiden": [4]}),
         (TorchTrainer(), {"dropout": 1.5}),
+        (LogisticTrainer(), {"C": 1.0}),
         (XGBoostTrainer(), {"max_depth": -3}),
         (XGBoostTrainer(), {"tree_methode": "hist", "rounds": 2}),
     ],
@@ -125,3 +135,66 @@ def test_the_network_leaves_the_process_as_it_found_it() -> None:
 def test_an_unusable_parameter_is_an_error_that_names_it(trainer: Trainer, params: dict[str, Any]) -> None:
     with pytest.raises(DataError, match=next(iter(params))):
         trainer.fit(TRAIN, VALIDATION, ENCODER, params, 1, watch=Unwatched())
+
+
+def test_two_processes_train_the_network_that_one_does() -> None:
+    # Without dropout, which each process draws for its own rows, they differ by rounding alone.
+    params = {"hidden": [8], "epochs": 2, "batch_rows": 301, "dropout": 0.0}
+    one, two, again = (
+        TorchTrainer().fit(
+            TRAIN, VALIDATION, ENCODER, {**params, "processes": processes}, 1, watch=Unwatched()
+        )
+        for processes in (1, 2, 2)
+    )
+    assert two.weights == again.weights
+    scores = [scorer_of("torch", fit.weights, ENCODER).probabilities(TEST.features) for fit in (one, two)]
+    np.testing.assert_allclose(scores[0], scores[1], atol=1e-4)
+    np.testing.assert_allclose(one.history["train_log_loss"], two.history["train_log_loss"], atol=1e-5)
+
+
+def test_the_baseline_reads_missing_numbers_and_unknown_categories() -> None:
+    fit = LogisticTrainer().fit(TRAIN, VALIDATION, ENCODER, {}, 1, watch=Unwatched())
+    scorer = scorer_of("logistic", fit.weights, ENCODER)
+    rows = TEST.features.slice(0, 3)
+    place = rows.schema.get_field_index("shop")
+    unknown, missing = (
+        scorer.probabilities(rows.set_column(place, "shop", pa.array([value] * 3, pa.string())))
+        for value in ("z", None)
+    )
+    np.testing.assert_array_equal(unknown, missing)
+    place = rows.schema.get_field_index("demand")
+    empty = scorer.probabilities(rows.set_column(place, "demand", pa.nulls(3, pa.float64())))
+    assert np.isfinite(empty).all()
+
+
+class Ledger(Unwatched):
+    """Notes what a trainer reports, and may call the training off."""
+
+    def __init__(self, called_off_at: int = 10**9) -> None:
+        self.steps: list[tuple[int, int]] = []
+        self.called_off_at = called_off_at
+
+    def report(self, step: int, total: int, metrics: Mapping[str, float]) -> None:
+        assert all(np.isfinite(value) for value in metrics.values())
+        self.steps.append((step, total))
+        if step >= self.called_off_at:
+            raise PrunedError
+
+
+def test_progress_is_told_step_by_step(kind: Kind) -> None:
+    trainer, params = TRAINERS[kind]
+    ledger = Ledger()
+    trainer.fit(TRAIN, VALIDATION, ENCODER, params, 1, watch=ledger)
+    steps = [step for step, _ in ledger.steps]
+    assert steps == list(range(1, len(steps) + 1))
+    assert len({total for _, total in ledger.steps}) == 1
+    assert steps[-1] <= ledger.steps[0][1]
+
+
+@iterative
+def test_a_watcher_may_call_it_off(kind: Kind) -> None:
+    trainer, params = TRAINERS[kind]
+    ledger = Ledger(called_off_at=4)
+    with pytest.raises(PrunedError):
+        trainer.fit(TRAIN, VALIDATION, ENCODER, params, 1, watch=ledger)
+    assert len(ledger.steps) == 4
