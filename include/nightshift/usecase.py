@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
@@ -125,7 +125,7 @@ class Costs(_Strict):
 class Trainer(_Strict):
     """One candidate."""
 
-    kind: Literal["xgboost", "torch"]
+    kind: Literal["xgboost", "torch", "logistic"]
     pool: str = "default_pool"
     queue: str = "default"
     params: dict[str, Any] = Field(default_factory=dict)
@@ -138,7 +138,22 @@ class Training(_Strict):
     validation_days: int = Field(gt=0)
     holdout_days: int = Field(gt=0)
     seed: int
+    class_weight: Literal["none", "balanced"] | Annotated[float, Field(gt=0)] = Field(
+        "none",
+        description="How much a positive row counts in training beside a negative one: none, as much; "
+        "balanced, so that both classes count alike; a number, so many times as much.",
+    )
+    checkpoint_seconds: float = Field(
+        60, gt=0, description="An interrupted training loses about so much of its work at most."
+    )
     trainers: dict[str, Trainer] = Field(min_length=1)
+    baseline: str | None = Field(None, description="Trainer that every other one has to beat.")
+
+    @model_validator(mode="after")
+    def _baseline_is_a_trainer(self) -> Training:
+        if self.baseline is not None and self.baseline not in self.trainers:
+            raise ValueError(f"baseline {self.baseline!r} is not declared under trainers")
+        return self
 
     @model_validator(mode="after")
     def _days_are_left(self) -> Training:

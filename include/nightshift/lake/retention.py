@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import date, timedelta
 
-from nightshift.lake import lineage, raw, staging, tables
+from nightshift.lake import checkpoints, lineage, raw, staging, tables
 from nightshift.usecase import UseCase
 
 
@@ -15,8 +15,8 @@ def sweep(uc: UseCase, today: date) -> dict[str, int]:
     left alone for years, or that replays the past, is not emptied by its first sweep.
 
     Returns:
-        Number of things deleted, by kind: raw files, table partitions, table files, staged objects, records
-        of lineage.
+        Number of things deleted, by kind: raw files, table partitions, table files, staged objects,
+        checkpoints of trainings, records of lineage.
     """
     layers = tables.layers(uc)
     newest = max((day for layer in layers for day in tables.partition_versions(uc, layer)), default=today)
@@ -34,6 +34,7 @@ def sweep(uc: UseCase, today: date) -> dict[str, int]:
             tables.vacuum(uc, layer, retention_days=uc.retention.version_days) for layer in layers
         ),
         "staged_objects": staging.sweep(uc, older_than_days=uc.retention.staging_days),
+        "checkpoints": checkpoints.sweep(uc, older_than_days=uc.retention.staging_days),
         "lineage_records": lineage.sweep(
             uc,
             {

@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict
 from nightshift.errors import DataError
 from nightshift.registry.encoder import Encoder
 
-Kind = Literal["xgboost", "torch"]
+Kind = Literal["xgboost", "torch", "logistic"]
 
 _WEIGHTS = "weights.bin"
 _ORIGIN = "model.json"
@@ -142,6 +142,10 @@ def scorer_of(kind: Kind, weights: bytes, encoder: Encoder) -> Scorer:
         from nightshift.registry.network import NetworkScorer
 
         return NetworkScorer(weights, encoder)
+    if kind == "logistic":
+        from nightshift.registry.logistic import LogisticScorer
+
+        return LogisticScorer(weights, encoder)
     from nightshift.registry.booster import BoosterScorer
 
     return BoosterScorer(weights, encoder)

@@ -1,132 +1,376 @@
-"""The tabular network: on the GPU where there is one, else on the CPU."""
+"""The tabular network: on every GPU there is, else on the CPU.
+
+All rows live on the device, so a batch is an index there and nothing is copied while training. On GPUs
+arithmetic is in bfloat16 where that is safe, the network is compiled, and one process a GPU computes its
+share of each batch (``DistributedDataParallel``); on the CPU it is float32 in one process.
+
+What is random in a step (which rows, which units are dropped) follows from the seed and the number of the
+step alone. So a training that goes on from a checkpoint draws what the undisturbed one would have drawn.
+"""
 
 from __future__ import annotations
 
-import copy
+import importlib.util
+import io
+import math
+import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+import torch.distributed as dist
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from torch import nn
+from torch.multiprocessing.spawn import spawn
 
 from nightshift.errors import DataError
 from nightshift.registry.encoder import Encoder
 from nightshift.registry.network import QuantileScale, TabularNetwork, pack
 from nightshift.training.trainer import Examples, Fit
+from nightshift.training.watch import Unwatched, Watch
+
+# Of all steps, in which the learning rate rises; it falls to zero in the rest.
+_WARM_UP = 0.1
+# Far from any seed a person chooses, so that no two steps of neighbouring seeds draw alike.
+_SEED_STRIDE = 1_000_003
 
 
 class _Params(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    hidden: list[int] = Field([128, 64], min_length=1)
-    dropout: float = Field(0.4, ge=0, lt=1)
-    learning_rate: float = Field(1e-3, gt=0)
+    hidden: list[int] = Field([64, 64], min_length=1)
+    members: int = Field(8, gt=0, description="Networks in the ensemble.")
+    dropout: float = Field(0.3, ge=0, lt=1)
+    learning_rate: float = Field(2e-3, gt=0)
     weight_decay: float = Field(1e-2, ge=0)
     batch_rows: int = Field(4096, gt=0)
     epochs: int = Field(8, gt=0)
     patience: int = Field(3, gt=0, description="Epochs without improvement before training stops.")
+    processes: int = Field(
+        default_factory=lambda: max(1, torch.cuda.device_count()),
+        gt=0,
+        description="Processes that share each batch: by default one a GPU, one without any.",
+    )
     # Sums are split by thread, and rounding follows the split: a fixed number keeps models equal
     # between machines with different numbers of cores.
     threads: int = Field(2, gt=0)
+
+    @model_validator(mode="after")
+    def _each_has_a_device(self) -> _Params:
+        if torch.cuda.is_available() and self.processes > torch.cuda.device_count():
+            raise ValueError(f"processes: {self.processes} on {torch.cuda.device_count()} GPUs")
+        return self
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Encoded rows: codes (rows, categorical), numbers (rows, 2 x numeric), label and weight (rows,)."""
+
+    codes: torch.Tensor
+    numbers: torch.Tensor
+    label: torch.Tensor
+    weight: torch.Tensor
+
+    @classmethod
+    def of(cls, examples: Examples, encoder: Encoder, scale: QuantileScale) -> _Rows:
+        codes, numbers = encoder.tensors(examples.features)
+        label = torch.tensor(examples.label)
+        weight = torch.ones_like(label) if examples.weight is None else torch.tensor(examples.weight)
+        return cls(torch.from_numpy(codes), torch.from_numpy(scale.apply(numbers)), label, weight)
+
+    def to(self, device: torch.device) -> _Rows:
+        return _Rows(*(tensor.to(device) for tensor in vars(self).values()))
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What every process of a training needs to know."""
+
+    train: _Rows
+    validation: _Rows
+    shape: dict[str, Any]
+    options: _Params
+    seed: int
+    state: bytes | None
 
 
 class TorchTrainer:
     """Trains with AdamW and early stopping on validation log loss; the best epoch's weights are kept."""
 
+    def resolve(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what decides a training, as ``Trainer.resolve`` says."""
+        return {**_options(params).model_dump(), "device": _device(0).type, "torch": torch.__version__}
+
     def fit(
-        self, train: Examples, validation: Examples, encoder: Encoder, params: Mapping[str, Any], seed: int
+        self,
+        train: Examples,
+        validation: Examples,
+        encoder: Encoder,
+        params: Mapping[str, Any],
+        seed: int,
+        *,
+        watch: Watch,
     ) -> Fit:
         """Train as ``Trainer.fit`` says."""
-        try:
-            options = _Params.model_validate(params)
-        except ValidationError as error:
-            raise DataError(
-                "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()),
-                rule="parameters of a torch trainer are those of training/torch_trainer.py",
-                where="usecase.yml, training.trainers",
-                cure="mend or remove the keys named above",
-            ) from error
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        with _deterministic(seed, options.threads, device):
-            return _fit(train, validation, encoder, options, device, seed)
+        options = _options(params)
+        _, numbers = encoder.tensors(train.features)
+        scale = QuantileScale.fit(numbers)
+        shape = {
+            "cardinalities": [len(known) for known in encoder.categories.values()],
+            "numbers": len(encoder.numeric),
+            **options.model_dump(include={"hidden", "members", "dropout"}),
+        }
+        job = _Job(
+            _Rows.of(train, encoder, scale),
+            _Rows.of(validation, encoder, scale),
+            shape,
+            options,
+            seed,
+            watch.resume(),
+        )
+        with _processes(job):
+            network, history = _train(job, 0, watch)
+        return Fit(
+            weights=pack(network, shape, scale),
+            history=history,
+            params={**options.model_dump(), "device": _device(0).type, "seed": seed},
+        )
 
 
-def _fit(
-    train: Examples,
-    validation: Examples,
-    encoder: Encoder,
-    options: _Params,
-    device: torch.device,
-    seed: int,
-) -> Fit:
-    _, numbers = encoder.tensors(train.features)
-    scale = QuantileScale.fit(numbers)
-    shape: dict[str, Any] = {
-        "cardinalities": [len(known) for known in encoder.categories.values()],
-        "numbers": len(encoder.numeric),
-        "hidden": options.hidden,
-        "dropout": options.dropout,
-    }
+def _options(params: Mapping[str, Any]) -> _Params:
+    try:
+        return _Params.model_validate(params)
+    except ValidationError as error:
+        raise DataError(
+            "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()),
+            rule="parameters of a torch trainer are those of training/torch_trainer.py",
+            where="usecase.yml, training.trainers",
+            cure="mend or remove the keys named above",
+        ) from error
 
-    def on_device(examples: Examples) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        codes, numbers = encoder.tensors(examples.features)
-        arrays = (codes, scale.apply(numbers), examples.label)
-        codes_there, numbers_there, label_there = (torch.tensor(array, device=device) for array in arrays)
-        return codes_there, numbers_there, label_there
 
-    # All rows live on the device: a batch is an index there, not a copy from the host.
-    train_codes, train_numbers, train_label = on_device(train)
-    held_codes, held_numbers, held_label = on_device(validation)
-    network = TabularNetwork(**shape).to(device)
-    optimizer = torch.optim.AdamW(
-        network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
-    )
-    steps = -(-len(train_label) // options.batch_rows)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=options.learning_rate, total_steps=steps * options.epochs, pct_start=0.1
-    )
-    loss_of = nn.BCEWithLogitsLoss()
-    # The order of rows is drawn on the host, so that it is the same on every device.
-    order_of = torch.Generator().manual_seed(seed)
-    history: dict[str, list[float]] = {"train_log_loss": [], "validation_log_loss": []}
-    best, best_state, waited = float("inf"), copy.deepcopy(network.state_dict()), 0
-    for _ in range(options.epochs):
-        network.train()
-        order = torch.randperm(len(train_label), generator=order_of).to(device)
-        total = torch.zeros((), device=device)
-        for rows in torch.split(order, options.batch_rows):
-            optimizer.zero_grad(set_to_none=True)
-            loss = loss_of(network(train_codes[rows], train_numbers[rows]), train_label[rows])
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            total += loss.detach() * len(rows)
-        network.eval()
+def _device(rank: int) -> torch.device:
+    return torch.device("cuda", rank) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def _train(job: _Job, rank: int, watch: Watch) -> tuple[TabularNetwork, dict[str, list[float]]]:
+    """Return the best network and the losses by epoch; ``rank`` is the number of this process."""
+    device = _device(rank)
+    with _deterministic(job.seed, job.options.threads, device):
+        return _Training(job, rank, device).run(watch)
+
+
+class _Training:
+    """One process's part of a training, with all that a checkpoint has to hold."""
+
+    def __init__(self, job: _Job, rank: int, device: torch.device) -> None:
+        self._options, self._seed, self._rank, self._device = job.options, job.seed, rank, device
+        self._train, self._validation = job.train.to(device), job.validation.to(device)
+        self._network = TabularNetwork(**job.shape).to(device)
+        self._optimizer = torch.optim.AdamW(
+            self._network.parameters(),
+            lr=self._options.learning_rate,
+            weight_decay=self._options.weight_decay,
+            fused=device.type == "cuda",
+        )
+        self._steps = -(-len(self._train.label) // self._options.batch_rows)
+        self._step = 0
+        # Sum of the weighted losses and of the weights of the epoch that goes on.
+        self._sums = torch.zeros(2, device=device)
+        self._history: dict[str, list[float]] = {"train_log_loss": [], "validation_log_loss": []}
+        self._best = self._copy()
+        if job.state is not None:
+            self._restore(job.state)
+        model: nn.Module = self._network
+        if self._options.processes > 1:
+            model = nn.parallel.DistributedDataParallel(
+                model, device_ids=[device] if device.type == "cuda" else None
+            )
+        self._model = torch.compile(model) if device.type == "cuda" and _can_compile() else model
+
+    def run(self, watch: Watch) -> tuple[TabularNetwork, dict[str, list[float]]]:
+        """Train to the end and return the best network with the losses by epoch."""
+        total = self._steps * self._options.epochs
+        losses = self._history["validation_log_loss"]
+        order = self._order(self._step // self._steps)
+        while self._step < total and not self._has_waited_enough(losses):
+            epoch, place = divmod(self._step, self._steps)
+            if watch.due():
+                watch.keep(self._state(), self._step)
+            if place == 0:
+                order = self._order(epoch)
+                self._sums.zero_()
+            self._learn(order[place * self._options.batch_rows :][: self._options.batch_rows], total)
+            self._step += 1
+            if place + 1 == self._steps:
+                self._end_epoch()
+                newest = {name: values[-1] for name, values in self._history.items()}
+                watch.report(self._step, total, newest)
+            elif losses:
+                watch.report(self._step, total, {"validation_log_loss": losses[-1]})
+            else:
+                watch.report(self._step, total, {})
+        self._network.load_state_dict(self._best)
+        return self._network, self._history
+
+    def _has_waited_enough(self, losses: list[float]) -> bool:
+        return bool(losses) and len(losses) - 1 - losses.index(min(losses)) >= self._options.patience
+
+    def _order(self, epoch: int) -> torch.Tensor:
+        """Return the order of rows in an epoch, drawn on the host: the same on every device."""
+        chance = torch.Generator().manual_seed(self._seed * _SEED_STRIDE - 1 - epoch)
+        return torch.randperm(len(self._train.label), generator=chance).to(self._device)
+
+    def _learn(self, rows: torch.Tensor, total: int) -> None:
+        """Take one step on a batch, of which each process computes its share."""
+        options = self._options
+        torch.manual_seed(self._seed * _SEED_STRIDE + self._step * options.processes + self._rank)
+        done, warm_up = self._step / total, _WARM_UP
+        factor = (
+            (done + 1 / total) / (warm_up + 1 / total)
+            if done < warm_up
+            else 0.5 + 0.5 * math.cos(math.pi * (done - warm_up) / (1 - warm_up))
+        )
+        for group in self._optimizer.param_groups:
+            group["lr"] = options.learning_rate * factor
+        share = rows[self._rank :: options.processes]
+        self._model.train()
+        self._optimizer.zero_grad(set_to_none=True)
+        loss = self._summed_loss(share)
+        weight = self._train.weight[rows].sum()
+        # Gradients of the processes are averaged: times their number, that is the mean over the whole batch.
+        (loss * options.processes / weight).backward()
+        self._optimizer.step()
+        self._sums += torch.stack([loss.detach(), self._train.weight[share].sum()])
+
+    def _summed_loss(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return the weighted sum of the rows' log losses, each the mean over the ensemble's members."""
+        data = self._train
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda"):
+            logits = self._model(data.codes[rows], data.numbers[rows]).float()
+        label = data.label[rows].unsqueeze(1).expand_as(logits)
+        losses = nn.functional.binary_cross_entropy_with_logits(logits, label, reduction="none").mean(1)
+        return (losses * data.weight[rows]).sum()
+
+    def _end_epoch(self) -> None:
+        held = self._validation_loss()
+        if self._options.processes > 1:
+            dist.all_reduce(self._sums)
+            # All processes have to stop at the same epoch.
+            dist.broadcast(held, 0)
+        loss, weight = self._sums.tolist()
+        before = self._history["validation_log_loss"]
+        if not before or held < min(before):
+            self._best = self._copy()
+        self._history["train_log_loss"].append(loss / weight)
+        before.append(float(held))
+
+    def _validation_loss(self) -> torch.Tensor:
+        """Return the weighted mean log loss of the ensemble on the validation rows."""
+        data = self._validation
+        self._network.eval()
         with torch.inference_mode():
-            held = float(loss_of(network(held_codes, held_numbers), held_label))
-        history["train_log_loss"].append(float(total) / len(train_label))
-        history["validation_log_loss"].append(held)
-        if held < best:
-            best, best_state, waited = held, copy.deepcopy(network.state_dict()), 0
+            losses = [
+                nn.functional.binary_cross_entropy(
+                    self._network.probabilities(codes, numbers).clamp(1e-7, 1 - 1e-7),
+                    label.double(),
+                    weight=weight.double(),
+                    reduction="sum",
+                )
+                for codes, numbers, label, weight in zip(
+                    *(torch.split(tensor, 8192) for tensor in vars(data).values()), strict=True
+                )
+            ]
+            return torch.stack(losses).sum() / data.weight.double().sum()
+
+    def _copy(self) -> dict[str, torch.Tensor]:
+        return {name: tensor.detach().clone() for name, tensor in self._network.state_dict().items()}
+
+    def _state(self) -> bytes:
+        buffer = io.BytesIO()
+        state = {
+            "step": self._step,
+            "sums": self._sums,
+            "network": self._network.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "best": self._best,
+            "history": self._history,
+        }
+        torch.save(state, buffer)
+        return buffer.getvalue()
+
+    def _restore(self, content: bytes) -> None:
+        state = torch.load(io.BytesIO(content), map_location=self._device, weights_only=True)
+        self._step, self._sums, self._history = state["step"], state["sums"], state["history"]
+        self._network.load_state_dict(state["network"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._best = state["best"]
+
+
+@contextmanager
+def _processes(job: _Job) -> Iterator[None]:
+    """Run the other processes of a training beside this one, which is the first; none outlives it."""
+    others = job.options.processes - 1
+    if others == 0:
+        yield
+        return
+    before = os.environ.get("GLOO_SOCKET_IFNAME")
+    # They are all on this machine.
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    beside = spawn(_other, (job, store.port), nprocs=others, join=False)
+    assert beside is not None
+    try:
+        with _group(job, store, 0):
+            yield
+        while not beside.join():
+            pass
+    finally:
+        for process in beside.processes:
+            process.kill()
+            process.join()
+        if before is None:
+            del os.environ["GLOO_SOCKET_IFNAME"]
         else:
-            waited += 1
-            if waited >= options.patience:
-                break
-    network.load_state_dict(best_state)
-    return Fit(
-        weights=pack(network, shape, scale),
-        history=history,
-        params={**options.model_dump(), "device": device.type, "seed": seed},
+            os.environ["GLOO_SOCKET_IFNAME"] = before
+
+
+def _other(index: int, job: _Job, port: int) -> None:
+    """Be one of the processes beside the first. Torch ends it when the first is killed."""
+    store = dist.TCPStore("127.0.0.1", port, is_master=False)
+    with _group(job, store, index + 1):
+        _train(job, index + 1, Unwatched())
+
+
+@contextmanager
+def _group(job: _Job, store: dist.Store, rank: int) -> Iterator[None]:
+    device = _device(rank)
+    dist.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo",
+        store=store,
+        rank=rank,
+        world_size=job.options.processes,
+        device_id=device if device.type == "cuda" else None,
     )
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def _can_compile() -> bool:
+    """Return whether what ``torch.compile`` needs on a GPU is installed: Triton and a C compiler."""
+    return importlib.util.find_spec("triton") is not None and any(map(shutil.which, ("cc", "gcc", "clang")))
 
 
 @contextmanager
 def _deterministic(seed: int, threads: int, device: torch.device) -> Iterator[None]:
     """Fix every source of chance, and leave torch's global state as it was."""
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    with torch.random.fork_rng(devices=[torch.cuda.current_device()] if device.type == "cuda" else []):
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(True, warn_only=True)

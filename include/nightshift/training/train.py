@@ -20,6 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from nightshift.errors import DataError
+from nightshift.lake.checkpoints import Checkpoints
 from nightshift.metrics import forecast_metrics
 from nightshift.registry import mlflow as tracking
 from nightshift.registry import model as stored
@@ -29,9 +30,11 @@ from nightshift.registry.models import MODEL_FOLDER
 from nightshift.registry.records import Candidate
 from nightshift.training.calibration import fit_calibration, threshold_of
 from nightshift.training.plots import history_figure, importance_figure, permutation_importance
+from nightshift.training.progress import Watched, live_run, training_hash
 from nightshift.training.provenance import provenance
 from nightshift.training.snapshot import Part, Snapshot, Window, labels_of, load_parts
 from nightshift.training.trainer import Examples, Fit, Trainer
+from nightshift.training.weights import weigh
 from nightshift.usecase import UseCase
 
 __all__ = ["Candidate", "train"]
@@ -43,7 +46,7 @@ def train(uc: UseCase, snapshot: Snapshot, trainer_name: str) -> Candidate:
     """Train with one of the use case's trainers and log the run to MLflow.
 
     Trained again on the same snapshot it gives the same model; the run that logged it first is returned
-    and no second one is made.
+    and no second one is made. A training that was interrupted goes on from its last checkpoint, in its run.
 
     Raises:
         DataError: The use case declares no such trainer, a feature column is missing, or the rows hold only
@@ -62,12 +65,41 @@ def train(uc: UseCase, snapshot: Snapshot, trainer_name: str) -> Candidate:
         part: _examples(uc, snapshot, part, table)
         for part, table in zip(parts, load_parts(snapshot, *parts), strict=True)
     }
+    rows = weigh(rows, uc.training.class_weight)
     encoder = Encoder.fit(rows["train"].features, uc.features.categorical, uc.features.numeric)
-    began = time.monotonic()
-    fit = _trainer(declared.kind).fit(
-        rows["train"], rows["validation"], encoder, declared.params, uc.training.seed
-    )
-    seconds = time.monotonic() - began
+    trainer = _trainer(declared.kind)
+    training = training_hash(uc, snapshot, declared.kind, trainer.resolve(declared.params))
+    checkpoints = Checkpoints(uc, training)
+    with live_run(uc, f"{trainer_name} {snapshot.night.isoformat()}", training) as run_id:
+        began = time.monotonic()
+        fit = trainer.fit(
+            rows["train"],
+            rows["validation"],
+            encoder,
+            declared.params,
+            uc.training.seed,
+            watch=Watched(uc, trainer_name, checkpoints, run_id),
+        )
+        seconds = time.monotonic() - began
+    candidate = _candidate(uc, snapshot, trainer_name, encoder, rows, fit, seconds, run_id)
+    if candidate.run_id != run_id:
+        tracking.client(uc).delete_run(run_id)
+    checkpoints.clear()
+    return candidate
+
+
+def _candidate(
+    uc: UseCase,
+    snapshot: Snapshot,
+    trainer_name: str,
+    encoder: Encoder,
+    rows: Mapping[Part, Examples],
+    fit: Fit,
+    seconds: float,
+    run_id: str,
+) -> Candidate:
+    """Calibrate and judge what was fitted, and log it to its run unless another one has the same already."""
+    declared = uc.training.trainers[trainer_name]
     scorer = scorer_of(declared.kind, fit.weights, encoder)
     raw = scorer.probabilities(rows["validation"].features)
     origin = Origin(
@@ -100,7 +132,7 @@ def train(uc: UseCase, snapshot: Snapshot, trainer_name: str) -> Candidate:
         )
         found = _logged(uc, origin)
         run_id, model_uri = found or _log(
-            uc, snapshot, Model(origin, scorer, folder), fit, metrics, rows["validation"], seconds
+            uc, snapshot, Model(origin, scorer, folder), fit, metrics, rows["validation"], seconds, run_id
         )
     return Candidate(
         usecase=uc.name,
@@ -120,6 +152,10 @@ def _trainer(kind: Kind) -> Trainer:
         from nightshift.training.torch_trainer import TorchTrainer
 
         return TorchTrainer()
+    if kind == "logistic":
+        from nightshift.training.logistic_trainer import LogisticTrainer
+
+        return LogisticTrainer()
     from nightshift.training.xgboost_trainer import XGBoostTrainer
 
     return XGBoostTrainer()
@@ -171,15 +207,16 @@ def _log(
     metrics: Mapping[Part, Mapping[str, float]],
     validation: Examples,
     seconds: float,
+    run_id: str,
 ) -> tuple[str, str]:
+    """Log all that made ``model`` to its run and end it; return the run's id and the model's URI."""
     mlflow = tracking.fluent(uc)
     origin = model.origin
     made_by = {
         "data": snapshot.model_dump(mode="json"),
         **provenance(uc, device=str(fit.params.get("device", "cpu"))),
     }
-    name = f"{origin.trainer} {snapshot.night.isoformat()}"
-    with mlflow.start_run(experiment_id=tracking.setup(uc), run_name=name) as run:
+    with mlflow.start_run(run_id=run_id) as run:
         mlflow.set_tags(
             {
                 "trainer": origin.trainer,
@@ -195,7 +232,13 @@ def _log(
             }
         )
         mlflow.log_params({key: str(value) for key, value in fit.params.items()})
-        mlflow.log_params({"threshold": origin.threshold, "features": len(model.feature_columns)})
+        mlflow.log_params(
+            {
+                "threshold": origin.threshold,
+                "features": len(model.feature_columns),
+                "class_weight": uc.training.class_weight,
+            }
+        )
         mlflow.log_dict(made_by, "manifest.json")
         _log_datasets(uc, snapshot, run.info.run_id)
         _log_history(uc, run.info.run_id, fit.history)

@@ -15,8 +15,10 @@ from nightshift.errors import DataError
 from nightshift.registry import model as stored
 from nightshift.registry.encoder import Encoder
 from nightshift.registry.model import BetaCalibration, Model, Origin
+from nightshift.training.logistic_trainer import LogisticTrainer
 from nightshift.training.torch_trainer import TorchTrainer
 from nightshift.training.trainer import Examples, Fit
+from nightshift.training.watch import Unwatched
 from nightshift.training.xgboost_trainer import XGBoostTrainer
 
 DAYS = [synthetic.START + timedelta(days=i) for i in range(12)]
@@ -40,12 +42,13 @@ def fits() -> dict[str, Fit]:
     train, validation = _examples(DAYS[:10]), _examples(DAYS[10:])
     network = {"hidden": [16], "epochs": 2, "batch_rows": 128}
     return {
-        "xgboost": XGBoostTrainer().fit(train, validation, ENCODER, {"rounds": 20}, 1),
-        "torch": TorchTrainer().fit(train, validation, ENCODER, network, 1),
+        "xgboost": XGBoostTrainer().fit(train, validation, ENCODER, {"rounds": 20}, 1, watch=Unwatched()),
+        "logistic": LogisticTrainer().fit(train, validation, ENCODER, {}, 1, watch=Unwatched()),
+        "torch": TorchTrainer().fit(train, validation, ENCODER, network, 1, watch=Unwatched()),
     }
 
 
-@pytest.fixture(params=["xgboost", "torch"])
+@pytest.fixture(params=["xgboost", "torch", "logistic"])
 def model(request: pytest.FixtureRequest, fits: dict[str, Fit], tmp_path: Path) -> Model:
     origin = Origin(
         usecase="synthetic",
