@@ -281,7 +281,6 @@ def _code(recorded: checkout.Code) -> Iterator[Difference]:
         current=_checkout(current) + ("" if changed is None else f"; {sum(changed.values())} lines differ"),
         in_effect=acts,
     )
-    edited = "" if recorded.diff_hash == checkout.CLEAN else ", edited"
     for name, lines in (changed or {}).items():
         yield Difference(
             cause="code",
@@ -374,29 +373,25 @@ def _explained(
     recorded: Manifest, snapshot_rebuilt: str | None, model_rebuilt: str, found: list[Difference]
 ) -> str:
     acting = [one for one in found if one.in_effect]
-    others = len(found) - len(acting)
+    same_snapshot = snapshot_rebuilt == recorded.data.snapshot_hash
     same_model = model_rebuilt == recorded.model_hash
-    if same_model and snapshot_rebuilt == recorded.data.snapshot_hash:
-        if not found:
-            return "nothing that was recorded has changed since"
+    since = f"changed since the training: {len(found)}" if found else "nothing that was recorded has changed"
+    if same_snapshot and same_model:
+        return since + (", without effect on the model as it was recorded" if found else "")
+    if not acting:
+        # What the model was made with again is what was recorded, and still it is another.
+        used = f"; {_named(found[0])}, but the recorded one was used" if found else ""
         return (
-            f"{len(found)} things have changed since: none of them changes the model as it was recorded"
-            if acting
-            else f"{len(found)} things have changed since: the recorded ones were used"
+            f"the {'model' if same_snapshot else 'snapshot'} differs although nothing that was recorded and "
+            f"acts has changed{used}: either training is not deterministic here, or something acts that no "
+            "manifest records"
         )
-    if acting:
-        first = acting[0]
-        words = f"first cause: {first.cause}: {first.what} was {first.recorded}, is {first.current}"
-        if snapshot_rebuilt is None:
-            words += (
-                "; trained on the rows that were frozen at the time, the model is equal"
-                if same_model
-                else "; the model differs even when trained on the rows that were frozen at the time"
-            )
+    words = f"first cause: {_named(acting[0])}"
+    if snapshot_rebuilt is not None:
         return words
-    what = "the model" if snapshot_rebuilt == recorded.data.snapshot_hash else "the snapshot"
-    return (
-        f"{what} differs although nothing differs that was recorded and could change it"
-        + (f" ({others} recorded things changed since, but were used as recorded)" if others else "")
-        + ": either training is not deterministic here, or something acts that no manifest records"
-    )
+    frozen = "; trained on the rows that were frozen at the time, the model "
+    return words + frozen + ("is equal" if same_model else "differs as well")
+
+
+def _named(one: Difference) -> str:
+    return f"{one.cause}: {one.what} was {one.recorded}, is {one.current}"
