@@ -39,6 +39,8 @@ class Settings(BaseSettings):
     postgres_port: int = Field(5433, ge=1, le=65535, description="TCP port of the embedded PostgreSQL.")
     parallelism: int = Field(4, ge=1, description="Airflow tasks at once on this machine.")
     retry_seconds: float = Field(30, gt=0, description="Pause before a task is tried again.")
+    image: str = Field("", description="Container image that this runs in; set when it is built.")
+    commit: str = Field("", description="Commit that the image was built from; empty: the checkout's.")
     live_from: date = Field(
         date(2999, 1, 1),
         description="First day the nightly schedule runs by itself. Far away by default, so that "

@@ -280,6 +280,23 @@ def restore(
         typer.echo(restore_version(_one(usecase), layer, parse_partition(partition), version))
 
 
+@app.command()
+def reproduce(
+    version: Annotated[str, typer.Argument(metavar="MODEL_VERSION", help="A registered version.")],
+    usecase: _UseCase = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+) -> None:
+    """Make a model again from its manifest: equal, or what differs, first cause first. Writes nothing.
+
+    Exit code 0: equal. 1: different. 2: it cannot be rebuilt.
+    """
+    from nightshift.cli import reproduce as command
+
+    with _explained():
+        code = command.run(_one(usecase), version, as_json=as_json)
+    raise typer.Exit(code)
+
+
 @quarantine.command("list")
 def quarantine_list(
     usecase: _UseCases = None,

@@ -172,6 +172,16 @@ def versions(uc: UseCase, source: str, table: str, partition: date) -> list[RawM
     return sorted(_read_manifests(keys), key=lambda manifest: manifest.version)
 
 
+def read_manifests(
+    uc: UseCase, source: str, table: str, versions: Mapping[date, int]
+) -> dict[date, RawManifest]:
+    """Return the manifests of these versions by partition, without those that retention has removed."""
+    there = _manifest_keys(uc, source, table)
+    wanted = [f"{_folder(uc, source, table, day)}/v{version}.json" for day, version in versions.items()]
+    known = {key for keys in there.values() for key in keys}
+    return {one.partition: one for one in _read_manifests(key for key in wanted if key in known)}
+
+
 def newest_snapshot(uc: UseCase, source: str, table: str, on_or_before: date) -> RawManifest | None:
     """Return the current version of the latest partition up to a day: what a slow table said that day."""
     days = [day for day in _manifest_keys(uc, source, table) if day <= on_or_before]

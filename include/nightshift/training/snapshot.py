@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict
 
 from nightshift.errors import DataError, TransientError
 from nightshift.lake import frozen, tables
-from nightshift.lake.hashing import combine_hashes
+from nightshift.lake.hashing import combine_hashes, content_hash
 from nightshift.partition import days
 from nightshift.usecase import UseCase
 
@@ -48,6 +48,8 @@ class Snapshot(BaseModel):
         sealed: The same of its holdout rows.
         feature_version: Combined content hash of the feature partitions it was made from.
         label_version: The same of the label partitions as they were when it was taken.
+        feature_table: Version of the features' Delta table that they were read from.
+        label_table: The same of the labels.
         columns: Names of the columns that its rows have.
     """
 
@@ -59,6 +61,8 @@ class Snapshot(BaseModel):
     sealed: frozen.Frozen
     feature_version: str
     label_version: str
+    feature_table: int
+    label_table: int
     columns: tuple[str, ...]
     train: Window
     validation: Window
@@ -67,7 +71,7 @@ class Snapshot(BaseModel):
     @property
     def content_hash(self) -> str:
         """Hash of all its rows, which identifies the snapshot."""
-        return combine_hashes([("data", self.data.content_hash), ("holdout", self.sealed.content_hash)])
+        return _identity(self.data.content_hash, self.sealed.content_hash)
 
 
 def snapshot(
@@ -89,29 +93,62 @@ def snapshot(
         DataError: The window is too short for the three parts, or a part has no rows.
     """
     start, end = _window(uc, night)
-    features = tables.read_partitions(uc, "features", start, end)
-    labels = tables.read_partitions(uc, "labels", start, end)
-    joined = _join(uc, features, labels, night)
-    windows, parts = {}, {}
-    for part, (first, last) in _split(uc, start, end).items():
-        parts[part] = _between(joined, first, last)
-        rows = parts[part].num_rows
-        if rows == 0:
-            raise _too_short(uc, night, f"no labelled row from {first} to {last} for {part}")
-        windows[part] = Window(start=first, end=last, rows=rows)
+    # Of one version each, so that the hashes recorded are those of the rows read.
+    feature_table, feature_version = _version(uc, "features", start, end)
+    label_table, label_version = _version(uc, "labels", start, end)
+    features = tables.read_partitions(uc, "features", start, end, at=feature_table)
+    labels = tables.read_partitions(uc, "labels", start, end, at=label_table)
+    parts = assemble(uc, night, features, labels, start, end)
+    windows = {
+        part: Window(start=first, end=last, rows=parts[part].num_rows)
+        for part, (first, last) in _split(uc, start, end).items()
+    }
     if check is not None:
         check(parts)
-    learned = _between(joined, start, windows["validation"].end)
+    learned = pa.concat_tables([parts["train"], parts["validation"]])
     return Snapshot(
         usecase=uc.name,
         night=night,
         data=frozen.freeze(uc, "snapshots", learned, [uc.entity]),
         sealed=frozen.freeze(uc, "holdouts", parts["holdout"], [uc.entity], sealed=True),
-        feature_version=_version(uc, "features", start, end),
-        label_version=_version(uc, "labels", start, end),
-        columns=tuple(joined.column_names),
+        feature_version=feature_version,
+        label_version=label_version,
+        feature_table=feature_table,
+        label_table=label_table,
+        columns=tuple(learned.column_names),
         **windows,
     )
+
+
+def assemble(
+    uc: UseCase, night: date, features: pa.Table, labels: pa.Table, start: date, end: date
+) -> dict[str, pa.Table]:
+    """Return the rows of train, validation and holdout that a snapshot freezes; this freezes nothing.
+
+    Args:
+        uc: The use case.
+        night: The night whose knowledge they hold.
+        features: Features of the days from ``start`` to ``end``.
+        labels: Labels of the same days.
+        start: First day of the window.
+        end: Last day of the window.
+
+    Raises:
+        DataError: The window is too short for the three parts, a part has no rows, or an entity is repeated.
+    """
+    joined = _join(uc, features, labels, night)
+    parts = {}
+    for part, (first, last) in _split(uc, start, end).items():
+        parts[part] = _between(joined, first, last)
+        if parts[part].num_rows == 0:
+            raise _too_short(uc, night, f"no labelled row from {first} to {last} for {part}")
+    return parts
+
+
+def hash_of(uc: UseCase, parts: Mapping[str, pa.Table]) -> str:
+    """Return the content hash of the snapshot that freezes these parts."""
+    learned = pa.concat_tables([parts["train"], parts["validation"]])
+    return _identity(content_hash(learned, [uc.entity]), content_hash(parts["holdout"], [uc.entity]))
 
 
 def load(snapshot: Snapshot, part: Part) -> pa.Table:
@@ -194,11 +231,17 @@ def _between(table: pa.Table, first: date, last: date) -> pa.Table:
     return table.filter(pc.and_(pc.greater_equal(day, first), pc.less_equal(day, last)))
 
 
-def _version(uc: UseCase, layer: str, start: date, end: date) -> str:
-    versions = tables.partition_versions(uc, layer)
-    return combine_hashes(
-        (day.isoformat(), version.content_hash) for day, version in versions.items() if start <= day <= end
-    )
+def _identity(data: str, holdout: str) -> str:
+    return combine_hashes([("data", data), ("holdout", holdout)])
+
+
+def _version(uc: UseCase, layer: str, start: date, end: date) -> tuple[int, str]:
+    """Return the current version of a table, and the combined hash of its partitions in the window."""
+    versions = {
+        day: version for day, version in tables.partition_versions(uc, layer).items() if start <= day <= end
+    }
+    (table,) = {version.table_version for version in versions.values()}
+    return table, combine_hashes((day.isoformat(), one.content_hash) for day, one in versions.items())
 
 
 def _too_short(uc: UseCase, night: date, found: str) -> DataError:

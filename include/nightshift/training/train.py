@@ -12,6 +12,8 @@ import logging
 import tempfile
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +30,42 @@ from nightshift.registry.encoder import Encoder
 from nightshift.registry.model import Kind, Model, Origin, scorer_of
 from nightshift.registry.models import MODEL_FOLDER
 from nightshift.registry.records import Candidate
+from nightshift.training import manifest
 from nightshift.training.calibration import fit_calibration, threshold_of
 from nightshift.training.plots import history_figure, importance_figure, permutation_importance
 from nightshift.training.progress import Watched, live_run, training_hash
-from nightshift.training.provenance import provenance
 from nightshift.training.snapshot import Part, Snapshot, Window, labels_of, load_parts
 from nightshift.training.trainer import Examples, Fit, Trainer
+from nightshift.training.watch import Unwatched, Watch
 from nightshift.training.weights import weigh
+from nightshift.usecase import Trainer as Declared
 from nightshift.usecase import UseCase
 
-__all__ = ["Candidate", "train"]
+__all__ = ["Built", "Candidate", "build", "train"]
 
 log = logging.getLogger(__name__)
+
+# What a stored model needs to be read.
+_LIBRARIES = ("numpy", "pyarrow", "scikit-learn", "scipy", "torch", "xgboost")
+
+
+@dataclass(frozen=True)
+class Built:
+    """One model, made and not yet logged.
+
+    Attributes:
+        model: The model, stored in a folder.
+        fit: What the trainer returned.
+        rows: What it learned from, by part.
+        metrics: Of the calibrated model, by part.
+        seconds: How long the trainer took.
+    """
+
+    model: Model
+    fit: Fit
+    rows: Mapping[Part, Examples]
+    metrics: Mapping[Part, Mapping[str, float]]
+    seconds: float
 
 
 def train(uc: UseCase, snapshot: Snapshot, trainer_name: str) -> Candidate:
@@ -52,54 +78,77 @@ def train(uc: UseCase, snapshot: Snapshot, trainer_name: str) -> Candidate:
         DataError: The use case declares no such trainer, a feature column is missing, or the rows hold only
             one class.
     """
-    if trainer_name not in uc.training.trainers:
-        raise DataError(
-            f"there is no trainer {trainer_name!r}; there are {', '.join(uc.training.trainers)}",
-            rule="a candidate comes from a declared trainer",
-            where=f"{uc.name}: usecase.yml, training.trainers",
-            cure="name one of those, or declare it",
-        )
-    declared = uc.training.trainers[trainer_name]
+    declared = _declared(uc, trainer_name)
     parts: tuple[Part, ...] = ("train", "validation")
-    rows = {
-        part: _examples(uc, snapshot, part, table)
-        for part, table in zip(parts, load_parts(snapshot, *parts), strict=True)
-    }
+    tables = dict(zip(parts, load_parts(snapshot, *parts), strict=True))
+    training = training_hash(uc, snapshot, declared.kind, _trainer(declared.kind).resolve(declared.params))
+    checkpoints = Checkpoints(uc, training)
+    with tempfile.TemporaryDirectory() as scratch:
+        with live_run(uc, f"{trainer_name} {snapshot.night.isoformat()}", training) as live:
+            watch = Watched(uc, trainer_name, checkpoints, live)
+            folder = Path(scratch) / MODEL_FOLDER
+            built = build(uc, trainer_name, tables, snapshot, folder, watch=watch)
+        origin = built.model.origin
+        log.info(
+            "%s: %d rounds in %.1f s, validation %s",
+            trainer_name,
+            len(built.fit.history["validation_log_loss"]),
+            built.seconds,
+            {name: round(value, 4) for name, value in built.metrics["validation"].items()},
+        )
+        run_id, model_uri = _logged(uc, origin) or _log(uc, snapshot, built, live)
+    if run_id != live:
+        tracking.client(uc).delete_run(live)
+    checkpoints.clear()
+    return Candidate(
+        usecase=uc.name,
+        trainer=trainer_name,
+        run_id=run_id,
+        model_uri=model_uri,
+        content_hash=origin.content_hash,
+        snapshot_hash=snapshot.content_hash,
+        trained_night=origin.trained_night,
+        trained_through=origin.trained_through,
+        metrics=dict(built.metrics["validation"]),
+    )
+
+
+def build(
+    uc: UseCase,
+    trainer_name: str,
+    tables: Mapping[Part, pa.Table],
+    snapshot: Snapshot,
+    folder: Path,
+    *,
+    watch: Watch | None = None,
+) -> Built:
+    """Train, calibrate and measure one model, and store it in ``folder``; nothing is written elsewhere.
+
+    Args:
+        uc: The use case.
+        trainer_name: One of its trainers.
+        tables: The rows of train and validation.
+        snapshot: The snapshot they are of.
+        folder: Where the model's files go.
+        watch: Who looks on; by default nobody does, and nothing is kept.
+
+    Raises:
+        DataError: As ``train``.
+    """
+    declared = _declared(uc, trainer_name)
+    rows = {part: _examples(uc, snapshot, part, table) for part, table in tables.items()}
     rows = weigh(rows, uc.training.class_weight)
     encoder = Encoder.fit(rows["train"].features, uc.features.categorical, uc.features.numeric)
-    trainer = _trainer(declared.kind)
-    training = training_hash(uc, snapshot, declared.kind, trainer.resolve(declared.params))
-    checkpoints = Checkpoints(uc, training)
-    with live_run(uc, f"{trainer_name} {snapshot.night.isoformat()}", training) as run_id:
-        began = time.monotonic()
-        fit = trainer.fit(
-            rows["train"],
-            rows["validation"],
-            encoder,
-            declared.params,
-            uc.training.seed,
-            watch=Watched(uc, trainer_name, checkpoints, run_id),
-        )
-        seconds = time.monotonic() - began
-    candidate = _candidate(uc, snapshot, trainer_name, encoder, rows, fit, seconds, run_id)
-    if candidate.run_id != run_id:
-        tracking.client(uc).delete_run(run_id)
-    checkpoints.clear()
-    return candidate
-
-
-def _candidate(
-    uc: UseCase,
-    snapshot: Snapshot,
-    trainer_name: str,
-    encoder: Encoder,
-    rows: Mapping[Part, Examples],
-    fit: Fit,
-    seconds: float,
-    run_id: str,
-) -> Candidate:
-    """Calibrate and judge what was fitted, and log it to its run unless another one has the same already."""
-    declared = uc.training.trainers[trainer_name]
+    began = time.monotonic()
+    fit = _trainer(declared.kind).fit(
+        rows["train"],
+        rows["validation"],
+        encoder,
+        declared.params,
+        uc.training.seed,
+        watch=watch or Unwatched(),
+    )
+    seconds = time.monotonic() - began
     scorer = scorer_of(declared.kind, fit.weights, encoder)
     raw = scorer.probabilities(rows["validation"].features)
     origin = Origin(
@@ -113,38 +162,26 @@ def _candidate(
         trained_night=snapshot.night,
         trained_through=snapshot.validation.end,
     )
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) / MODEL_FOLDER
-        model = Model(origin, scorer, folder)
-        scores = {part: model.predict_proba(examples.features) for part, examples in rows.items()}
-        metrics = {
-            part: forecast_metrics(examples.label, scores[part], threshold=origin.threshold, costs=uc.costs)
-            for part, examples in rows.items()
-        }
-        reference = _reference(uc, rows["train"].features, scores["train"])
-        origin = stored.save(folder, origin, fit.weights, reference)
-        log.info(
-            "%s: %d rounds in %.1f s, validation %s",
-            trainer_name,
-            len(fit.history["validation_log_loss"]),
-            seconds,
-            {name: round(value, 4) for name, value in metrics["validation"].items()},
+    model = Model(origin, scorer, folder)
+    scores = {part: model.predict_proba(examples.features) for part, examples in rows.items()}
+    metrics = {
+        part: forecast_metrics(examples.label, scores[part], threshold=origin.threshold, costs=uc.costs)
+        for part, examples in rows.items()
+    }
+    reference = _reference(uc, rows["train"].features, scores["train"])
+    stamped = stored.save(folder, origin, fit.weights, reference)
+    return Built(Model(stamped, scorer, folder), fit, rows, metrics, seconds)
+
+
+def _declared(uc: UseCase, trainer_name: str) -> Declared:
+    if trainer_name not in uc.training.trainers:
+        raise DataError(
+            f"there is no trainer {trainer_name!r}; there are {', '.join(uc.training.trainers)}",
+            rule="a candidate comes from a declared trainer",
+            where=f"{uc.name}: usecase.yml, training.trainers",
+            cure="name one of those, or declare it",
         )
-        found = _logged(uc, origin)
-        run_id, model_uri = found or _log(
-            uc, snapshot, Model(origin, scorer, folder), fit, metrics, rows["validation"], seconds, run_id
-        )
-    return Candidate(
-        usecase=uc.name,
-        trainer=trainer_name,
-        run_id=run_id,
-        model_uri=model_uri,
-        content_hash=origin.content_hash,
-        snapshot_hash=snapshot.content_hash,
-        trained_night=origin.trained_night,
-        trained_through=origin.trained_through,
-        metrics=metrics["validation"],
-    )
+    return uc.training.trainers[trainer_name]
 
 
 def _trainer(kind: Kind) -> Trainer:
@@ -199,23 +236,22 @@ def _logged(uc: UseCase, origin: Origin) -> tuple[str, str] | None:
     return (found[0].info.run_id, found[0].data.tags["model_uri"]) if found else None
 
 
-def _log(
-    uc: UseCase,
-    snapshot: Snapshot,
-    model: Model,
-    fit: Fit,
-    metrics: Mapping[Part, Mapping[str, float]],
-    validation: Examples,
-    seconds: float,
-    run_id: str,
-) -> tuple[str, str]:
-    """Log all that made ``model`` to its run and end it; return the run's id and the model's URI."""
+def _log(uc: UseCase, snapshot: Snapshot, built: Built, run_id: str) -> tuple[str, str]:
+    """Log all that made the model to its run and end it; return the run's id and the model's URI."""
     mlflow = tracking.fluent(uc)
+    model, fit, validation = built.model, built.fit, built.rows["validation"]
     origin = model.origin
-    made_by = {
-        "data": snapshot.model_dump(mode="json"),
-        **provenance(uc, device=str(fit.params.get("device", "cpu"))),
-    }
+    # Kept before the run exists: whatever is killed later, no finished run lacks it.
+    made_by = manifest.keep(
+        manifest.describe(
+            uc,
+            snapshot,
+            trainer=origin.trainer,
+            model_hash=origin.content_hash,
+            params=fit.params,
+            made_at=datetime.now(UTC),
+        )
+    )
     with mlflow.start_run(run_id=run_id) as run:
         mlflow.set_tags(
             {
@@ -224,10 +260,10 @@ def _log(
                 "snapshot_hash": origin.snapshot_hash,
                 "trained_night": origin.trained_night.isoformat(),
                 "trained_through": origin.trained_through.isoformat(),
-                "git_commit": made_by["code"]["commit"],
-                "git_diff_hash": made_by["code"]["diff_hash"],
-                "lock_hash": made_by["environment"]["lock_hash"],
-                "hardware": json.dumps(made_by["hardware"]),
+                "git_commit": made_by.code.commit,
+                "git_diff_hash": made_by.code.diff_hash,
+                "lock_hash": made_by.environment.lock_hash,
+                "hardware": json.dumps(_hardware(made_by.environment)),
                 "seed": str(uc.training.seed),
             }
         )
@@ -239,12 +275,16 @@ def _log(
                 "class_weight": uc.training.class_weight,
             }
         )
-        mlflow.log_dict(made_by, "manifest.json")
+        mlflow.log_dict(made_by.model_dump(mode="json"), "manifest.json")
         _log_datasets(uc, snapshot, run.info.run_id)
         _log_history(uc, run.info.run_id, fit.history)
         mlflow.log_metrics(
-            {f"{part}_{key}": value for part, values in metrics.items() for key, value in values.items()}
-            | {"fit_seconds": seconds}
+            {
+                f"{part}_{key}": value
+                for part, values in built.metrics.items()
+                for key, value in values.items()
+            }
+            | {"fit_seconds": built.seconds}
         )
         importance = permutation_importance(model, validation.features, validation.label, uc.training.seed)
         mlflow.log_dict(importance, "importance.json")
@@ -258,13 +298,15 @@ def _log(
             signature=_signature(model.origin.encoder),
             input_example=_example(model.origin.encoder, validation.features.slice(0, 5)),
             # Given, because MLflow would otherwise load the model once more in a process of its own to guess.
-            pip_requirements=[
-                f"{key}=={version}" for key, version in made_by["environment"]["libraries"].items()
-            ],
+            pip_requirements=[f"{name}=={made_by.environment.packages[name]}" for name in _LIBRARIES],
             metadata={"content_hash": origin.content_hash, "snapshot_hash": origin.snapshot_hash},
         )
         mlflow.set_tag("model_uri", logged.model_uri)
     return run.info.run_id, logged.model_uri
+
+
+def _hardware(environment: manifest.Environment) -> dict[str, Any]:
+    return environment.model_dump(mode="json", include={"machine", "processor", "cores", "device", "gpus"})
 
 
 def _signature(encoder: Encoder) -> Any:
