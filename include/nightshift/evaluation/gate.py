@@ -129,7 +129,7 @@ def _is_robust(uc: UseCase, judged: Judged, reasons: list[str]) -> bool:
                 broken.append(f"{item.scenario} rows: {what} {value:.3f}, which breaks its limit {limit:g}")
     if not broken and figures:
         reasons.append(
-            f"{len(figures)} limits of robustness hold, the closest at {max(0.0, *figures):.0%} of it"
+            f"limits of robustness hold, the closest of {len(figures)} at {max(0.0, *figures):.0%}"
         )
     reasons += broken
     return not broken

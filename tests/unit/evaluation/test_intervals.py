@@ -118,9 +118,7 @@ def test_what_few_resamples_define_has_no_interval() -> None:
     label = np.where(day == 0, label, 0)
     drawn = draw_days(DAYS, 500, seed=3)
     found = forecast_metrics(label, score, threshold=0.25, costs=COSTS)
-    made = intervals(
-        found, resampled_metrics(label, score, day, drawn, threshold=0.25, costs=COSTS), 0.9
-    )
+    made = intervals(found, resampled_metrics(label, score, day, drawn, threshold=0.25, costs=COSTS), 0.9)
     # A third of the resamples lack the only day with positives.
     assert "roc_auc" not in made
     assert "brier" in made
