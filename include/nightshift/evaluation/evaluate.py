@@ -17,6 +17,7 @@ from nightshift.evaluation.calibration import calibration
 from nightshift.evaluation.fairness import Scored, fairness
 from nightshift.evaluation.judging import Compared, Comparison, Judged, Resampled, compare, compared, judge
 from nightshift.evaluation.latency import Latency, measure
+from nightshift.evaluation.leakage import refuse_implausible
 from nightshift.evaluation.plots import calibration_figure, precision_recall_figure, roc_figure
 from nightshift.evaluation.robustness import robustness
 from nightshift.evaluation.stress import stress
@@ -106,6 +107,7 @@ def evaluate(uc: UseCase, snapshot: Snapshot, candidates: Sequence[Candidate]) -
     theirs = incumbent.predict_proba(rows) if incumbent else None
     validation = load(snapshot, "validation")
     validation_label = labels_of(uc, validation).to_numpy(zero_copy_only=False)
+    refuse_implausible(uc, candidates, validation, validation_label)
     ground = compared(uc, rows, label)
 
     def examine(
