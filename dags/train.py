@@ -11,7 +11,7 @@ from airflow.sdk import DAG
 from nightshift.orchestration import assets
 from nightshift.orchestration.defaults import dag_options, use_cases
 from nightshift.orchestration.groups import make_model
-from nightshift.orchestration.params import partition_param
+from nightshift.orchestration.params import partition_param, training_params
 
 for uc in use_cases():
     with DAG(
@@ -21,7 +21,7 @@ for uc in use_cases():
             __doc__,
             schedule=assets.after(assets.asset(uc, "retrain_request")),
             max_active_runs=1,
-            params=partition_param(),
+            params=partition_param() | training_params(),
         )
     ):
         make_model(uc, outlets=[assets.asset(uc, "model")])

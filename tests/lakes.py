@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
+from nightshift.lake.frozen import Frozen
+from nightshift.lake.objects import read_object
 from nightshift.lake.store import open_store
 
 
@@ -20,3 +23,8 @@ def put_lake(folder: Path) -> None:
     store = open_store()
     for file in filter(Path.is_file, folder.rglob("*")):
         store.put(file.relative_to(folder).as_posix(), file.read_bytes())
+
+
+def sealed_rows(frozen: Frozen) -> pa.Table:
+    """Return the rows of a holdout as the object in the lake holds them, past the ledger."""
+    return read_object(frozen.key, frozen.content_hash, frozen.key_columns)

@@ -259,13 +259,14 @@ def superseded(uc: UseCase, night: date) -> bool:
 
 def take_snapshot(uc: UseCase, night: date) -> dict[str, Any]:
     """Freeze what is known by ``night`` as the data of one training, and judge it first."""
+    from nightshift.evaluation.leakage import refuse_leaks
     from nightshift.quality.reference import remember
     from nightshift.quality.snapshot import validate_snapshot
-    from nightshift.training.snapshot import load_parts, snapshot
+    from nightshift.training.snapshot import load, snapshot
 
-    frozen = snapshot(uc, night)
-    train, validation, holdout = load_parts(frozen, "train", "validation", "holdout")
-    validate_snapshot(uc, night, {"train": train, "validation": validation, "holdout": holdout})
+    frozen = snapshot(uc, night, check=lambda parts: validate_snapshot(uc, night, parts))
+    train = load(frozen, "train")
+    refuse_leaks(uc, night, train)
     # The suites of later nights compare their features with what training saw.
     remember(uc, frozen.content_hash, train)
     parts = (("train", frozen.train), ("validation", frozen.validation), ("holdout", frozen.holdout))
@@ -286,14 +287,22 @@ def train_candidate(uc: UseCase, snapshot: dict[str, Any], trainer: str) -> dict
     return train(uc, Snapshot.model_validate(snapshot), trainer).model_dump(mode="json")
 
 
-def evaluate(uc: UseCase, snapshot: dict[str, Any], candidates: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Judge candidates and champion on the same holdout rows."""
+def evaluate(
+    uc: UseCase,
+    snapshot: dict[str, Any],
+    candidates: Sequence[dict[str, Any]],
+    *,
+    by: str = "train",
+    override: str = "",
+) -> dict[str, Any]:
+    """Judge candidates and champion on the same holdout rows, which ``override`` says why to open again."""
     from nightshift.evaluation.evaluate import evaluate as evaluate_candidates
     from nightshift.registry.records import Candidate
     from nightshift.training.snapshot import Snapshot
 
     frozen = Snapshot.model_validate(snapshot)
-    evaluation = evaluate_candidates(uc, frozen, [Candidate.model_validate(item) for item in candidates])
+    trained = [Candidate.model_validate(item) for item in candidates]
+    evaluation = evaluate_candidates(uc, frozen, trained, by=by, override=override)
     judged = [(challenge.candidate.trainer, challenge.judged) for challenge in evaluation.challenges]
     if evaluation.champion_judged:
         judged.append(("champion", evaluation.champion_judged))

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict
 
 from nightshift.errors import DataError
+from nightshift.evaluation import ledger
 from nightshift.evaluation.calibration import calibration
 from nightshift.evaluation.fairness import Scored, fairness
 from nightshift.evaluation.judging import Compared, Comparison, Judged, Resampled, compare, compared, judge
@@ -50,7 +51,8 @@ class Evaluation(BaseModel):
         start: First compared day.
         end: Last compared day.
         challenges: Every candidate, in the order given.
-        champion: The newest deployment, None before the first promotion.
+        champion: What the candidates have to beat, as ``deployments.rival`` says; None before the first
+            promotion.
         champion_judged: How it did on the same rows; None when there is none or it cannot be compared.
         champion_note: Why it cannot be compared; empty when it was, or when there is none.
         baseline: Trainer of the candidate that the others must beat; empty when there is none.
@@ -69,45 +71,55 @@ class Evaluation(BaseModel):
     baseline: str = ""
 
 
-def evaluate(uc: UseCase, snapshot: Snapshot, candidates: Sequence[Candidate]) -> Evaluation:
+def evaluate(
+    uc: UseCase, snapshot: Snapshot, candidates: Sequence[Candidate], *, by: str = "train", override: str = ""
+) -> Evaluation:
     """Judge all ``candidates`` and the champion on the snapshot's holdout.
 
     Days that a compared model was trained on are left out for all of them. Metrics, plots and the whole
-    evaluation are logged to each candidate's MLflow run.
+    evaluation are logged to each candidate's MLflow run. Called again it gives the same; see ``ledger``.
+
+    Args:
+        uc: The use case.
+        snapshot: What the candidates were trained on.
+        candidates: At least one.
+        by: Who looks at the holdout, for the ledger.
+        override: Why candidates that were judged on this holdout may be judged on it again.
 
     Raises:
-        DataError: There is no candidate, one comes from another snapshot, or no day is left to compare on.
+        DataError: There is no candidate, one comes from another snapshot, no day is left to compare on, or
+            a candidate was judged on this holdout before and ``override`` is empty.
     """
     _check(uc, snapshot, candidates)
-    champion = deployments.newest(uc)
+    champion = deployments.rival(uc, {candidate.content_hash for candidate in candidates})
     models = {candidate.run_id: load_candidate(uc, candidate) for candidate in candidates}
-    rows = load(snapshot, "holdout")
     note = ""
     incumbent: Model | None = None
     if champion is not None:
         incumbent = load_model(uc, champion.version)
-        missing = sorted(set(incumbent.feature_columns) - set(rows.schema.names))
+        missing = sorted(set(incumbent.feature_columns) - set(snapshot.columns))
         if missing:
             incumbent = None
             note = (
                 f"version {champion.version} reads columns the features no longer have: {', '.join(missing)}"
             )
-    models_compared = [*models.values(), *([incumbent] if incumbent else [])]
-    seen = max(model.trained_through for model in models_compared)
-    rows = rows.filter(pc.greater(rows["partition"], seen))
-    if rows.num_rows == 0:
-        raise DataError(
-            f"the champion was trained on days up to {seen}; the holdout ends on {snapshot.holdout.end}",
-            rule="models are compared on rows that none of them was trained on",
-            where=f"{uc.name}, snapshot of {snapshot.night}",
-            cure="train for a later night",
-        )
-    label = labels_of(uc, rows).to_numpy(zero_copy_only=False)
-    scores = {run_id: model.predict_proba(rows) for run_id, model in models.items()}
-    theirs = incumbent.predict_proba(rows) if incumbent else None
+    together = [*models.values(), *([incumbent] if incumbent else [])]
+    seen = max(model.trained_through for model in together)
+    if seen >= snapshot.holdout.end:
+        raise _nothing_left(uc, snapshot, seen)
     validation = load(snapshot, "validation")
     validation_label = labels_of(uc, validation).to_numpy(zero_copy_only=False)
     refuse_implausible(uc, candidates, validation, validation_label)
+    challengers = {model.content_hash: model for model in models.values()}
+    rows, scored = ledger.look(uc, snapshot, challengers, incumbent, by=by, override=override)
+    unseen = pc.greater(rows["partition"], seen)
+    rows = rows.filter(unseen)
+    if rows.num_rows == 0:
+        raise _nothing_left(uc, snapshot, seen)
+    inside = unseen.to_numpy()
+    label = labels_of(uc, rows).to_numpy(zero_copy_only=False)
+    scores = {run_id: scored[model.content_hash][inside] for run_id, model in models.items()}
+    theirs = scored[incumbent.content_hash][inside] if incumbent else None
     ground = compared(uc, rows, label)
 
     def examine(
@@ -159,6 +171,15 @@ def _check(uc: UseCase, snapshot: Snapshot, candidates: Sequence[Candidate]) -> 
             where=f"{uc.name}, snapshot {snapshot.content_hash[:12]}",
             cure="train every candidate on the snapshot that is evaluated",
         )
+
+
+def _nothing_left(uc: UseCase, snapshot: Snapshot, seen: date) -> DataError:
+    return DataError(
+        f"the champion was trained on days up to {seen}; the holdout ends on {snapshot.holdout.end}",
+        rule="models are compared on rows that none of them was trained on",
+        where=f"{uc.name}, snapshot of {snapshot.night}",
+        cure="train for a later night",
+    )
 
 
 def _examine(
@@ -218,4 +239,9 @@ def _log(
         for name, figure in figures.items():
             client.log_figure(run_id, figure, f"plots/holdout_{name}.png")
         client.log_text(run_id, content, "evaluation.json")
+        reasons = [
+            item.override for item in ledger.looks(uc, challenge.candidate.content_hash) if item.override
+        ]
+        if reasons:
+            client.set_tag(run_id, "holdout_override", "; ".join(reasons))
         client.set_tag(run_id, "evaluation_hash", identity)

@@ -25,10 +25,10 @@ def gate(uc: UseCase, evaluation: Evaluation) -> Decision:
     best = _best(uc, evaluation)
     metrics = best.judged.metrics
     reasons = _choice(uc, evaluation, best)
-    champion = evaluation.champion
-    if champion is not None and champion.model_hash == best.candidate.content_hash:
-        reasons.append(f"this very model is the champion already, version {champion.version}")
-        return Decision(promote=True, candidate=best.candidate, metrics=champion.metrics, reasons=reasons)
+    current = deployments.newest(uc)
+    if current is not None and current.model_hash == best.candidate.content_hash:
+        reasons.append(f"this very model is the champion already, version {current.version}")
+        return Decision(promote=True, candidate=best.candidate, metrics=current.metrics, reasons=reasons)
     passed = all(
         [
             _within_limits(uc, metrics, reasons),

@@ -23,6 +23,15 @@ def append(log: str, record: dict[str, Any]) -> int:
     return number
 
 
+def begin(log: str, record: dict[str, Any]) -> bool:
+    """Write ``record`` as the first of ``log``; False when the log has begun already, which changes nothing.
+
+    Of several that begin one log at the same moment, one succeeds.
+    """
+    content = json.dumps(record, sort_keys=True, indent=1).encode()
+    return open_store().put_new(f"{_folder(log)}{1:09d}.json", content)
+
+
 def read_log(log: str) -> list[dict[str, Any]]:
     """Return every record of ``log``, oldest first; none when the log does not exist."""
     return [json.loads(content) for content in get_many(open_store().list(_folder(log)))]

@@ -27,6 +27,19 @@ def partition_param() -> dict[str, Param]:
     }
 
 
+def training_params() -> dict[str, Param]:
+    """Return the parameters of a DAG that trains and judges models."""
+    return {
+        "holdout_override": Param(
+            "",
+            type="string",
+            title="Why the holdout may be opened again",
+            description="A model is judged on a holdout once. A reason given here lets candidates be judged "
+            "on it again, and stays on their pages. Usually empty.",
+        )
+    }
+
+
 def range_params() -> dict[str, Param]:
     """Return the parameters of a DAG that works on a range of days, both ends included."""
     return {

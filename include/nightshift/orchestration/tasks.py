@@ -185,7 +185,14 @@ def evaluate(usecase: str, snapshot: dict[str, Any], candidates: Sequence[dict[s
     """Judge candidates and champion on the same holdout rows."""
     from nightshift import stages
 
-    return stages.evaluate(load_usecase(usecase), snapshot, list(candidates))
+    context = get_current_context()
+    return stages.evaluate(
+        load_usecase(usecase),
+        snapshot,
+        list(candidates),
+        by=context["run_id"],
+        override=context["params"].get("holdout_override", ""),
+    )
 
 
 @task.short_circuit(ignore_downstream_trigger_rules=False)

@@ -11,7 +11,7 @@ This module reads the log without importing MLflow: scoring asks it every night.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, date, datetime
 
 from nightshift.errors import DataError
@@ -37,6 +37,20 @@ def champion_at(uc: UseCase, day: date) -> Deployment | None:
         if entry.effective_from <= day:
             return entry
     return None
+
+
+def rival(uc: UseCase, model_hashes: Collection[str]) -> Deployment | None:
+    """Return the champion that models with these content hashes have to beat.
+
+    The newest, or, where one of them was in production itself, the newest before it came there: so judging
+    them again, after a promotion or a rollback, is the same comparison as the first time.
+    """
+    found = None
+    for entry in history(uc):
+        if entry.model_hash in model_hashes:
+            break
+        found = entry
+    return found
 
 
 def promote(uc: UseCase, decision: Decision, *, effective_from: date, by: str = "gate") -> Deployment:

@@ -3,11 +3,13 @@
 A snapshot is immutable and named by its content hash. It holds nothing that became known after its
 night, so taking it again on any later day gives the same hash, until someone corrects the past itself.
 The holdout is its newest days, the validation rows the days before, the training rows all earlier ones
-within the use case's window.
+within the use case's window. Holdout rows lie in a sealed object of their own, so nothing that trains,
+searches or stops early can reach them: ``nightshift.evaluation.ledger`` opens it, once for each model.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from datetime import date, timedelta
 from typing import Literal
 
@@ -21,7 +23,8 @@ from nightshift.lake.hashing import combine_hashes
 from nightshift.partition import days
 from nightshift.usecase import UseCase
 
-Part = Literal["train", "validation", "holdout"]
+Part = Literal["train", "validation"]
+"""What may be learned from."""
 
 LABEL_AVAILABLE_ON = "label_available_on"
 
@@ -41,9 +44,11 @@ class Snapshot(BaseModel):
 
     Attributes:
         night: The night whose knowledge it holds: labels available on or before it.
-        data: Where its rows lie, and their content hash.
+        data: Where its train and validation rows lie, and their content hash.
+        sealed: The same of its holdout rows.
         feature_version: Combined content hash of the feature partitions it was made from.
         label_version: The same of the label partitions as they were when it was taken.
+        columns: Names of the columns that its rows have.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,23 +56,33 @@ class Snapshot(BaseModel):
     usecase: str
     night: date
     data: frozen.Frozen
+    sealed: frozen.Frozen
     feature_version: str
     label_version: str
+    columns: tuple[str, ...]
     train: Window
     validation: Window
     holdout: Window
 
     @property
     def content_hash(self) -> str:
-        """Hash of its rows, which identifies the snapshot."""
-        return self.data.content_hash
+        """Hash of all its rows, which identifies the snapshot."""
+        return combine_hashes([("data", self.data.content_hash), ("holdout", self.sealed.content_hash)])
 
 
-def snapshot(uc: UseCase, night: date) -> Snapshot:
+def snapshot(
+    uc: UseCase, night: date, *, check: Callable[[Mapping[str, pa.Table]], object] | None = None
+) -> Snapshot:
     """Freeze what is known at ``night`` and return where it lies.
 
     Rows without a label (the outcome never came) are left out. All columns of the feature table are kept, so
     that a champion with an earlier feature list can be judged on the same rows.
+
+    Args:
+        uc: The use case.
+        night: The night whose knowledge is frozen.
+        check: Called with the rows of train, validation and holdout before they are frozen; what it raises
+            ends the snapshot.
 
     Raises:
         TransientError: A day in the window has no published features or labels yet.
@@ -77,19 +92,24 @@ def snapshot(uc: UseCase, night: date) -> Snapshot:
     features = tables.read_partitions(uc, "features", start, end)
     labels = tables.read_partitions(uc, "labels", start, end)
     joined = _join(uc, features, labels, night)
-    bounds = _split(uc, start, end)
-    windows = {}
-    for part, (first, last) in bounds.items():
-        rows = _between(joined, first, last).num_rows
+    windows, parts = {}, {}
+    for part, (first, last) in _split(uc, start, end).items():
+        parts[part] = _between(joined, first, last)
+        rows = parts[part].num_rows
         if rows == 0:
             raise _too_short(uc, night, f"no labelled row from {first} to {last} for {part}")
         windows[part] = Window(start=first, end=last, rows=rows)
+    if check is not None:
+        check(parts)
+    learned = _between(joined, start, windows["validation"].end)
     return Snapshot(
         usecase=uc.name,
         night=night,
-        data=frozen.freeze(uc, "snapshots", joined, [uc.entity]),
+        data=frozen.freeze(uc, "snapshots", learned, [uc.entity]),
+        sealed=frozen.freeze(uc, "holdouts", parts["holdout"], [uc.entity], sealed=True),
         feature_version=_version(uc, "features", start, end),
         label_version=_version(uc, "labels", start, end),
+        columns=tuple(joined.column_names),
         **windows,
     )
 

@@ -250,11 +250,12 @@ def _log_datasets(uc: UseCase, snapshot: Snapshot, run_id: str) -> None:
     inputs = []
     for part in ("train", "validation", "holdout"):
         window: Window = getattr(snapshot, part)
+        lies = snapshot.sealed if part == "holdout" else snapshot.data
         dataset = Dataset(
             name=f"{uc.name} {window.start} to {window.end}",
             digest=snapshot.content_hash[:8],
             source_type="nightshift",
-            source=json.dumps({"uri": open_store().uri(snapshot.data.key), **window.model_dump(mode="json")}),
+            source=json.dumps({"uri": open_store().uri(lies.key), **window.model_dump(mode="json")}),
             profile=json.dumps({"num_rows": window.rows}),
         )
         inputs.append(DatasetInput(dataset, [InputTag("mlflow.data.context", part)]))

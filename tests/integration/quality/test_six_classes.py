@@ -28,7 +28,7 @@ from nightshift.quality.snapshot import validate_snapshot
 from nightshift.quality.staged import validate_staged
 from nightshift.sources.base import Extract
 from nightshift.sources.registry import open_connector
-from nightshift.training.snapshot import load_parts, snapshot
+from nightshift.training.snapshot import snapshot
 from nightshift.usecase import UseCase
 from nightshift.warehouse import dbt
 from nightshift.warehouse.engine import engine
@@ -398,8 +398,9 @@ Parts = dict[str, pa.Table]
 
 
 def parts_of(uc: UseCase) -> Parts:
-    names = ("train", "validation", "holdout")
-    return dict(zip(names, load_parts(snapshot(uc, LAST), *names), strict=True))
+    parts: Parts = {}
+    snapshot(uc, LAST, check=parts.update)
+    return parts
 
 
 def in_part(part: str, damage: Damage) -> Callable[[Parts], Parts]:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 from tests import synthetic
 from tests.forked import preload, start
-from tests.lakes import on_both_storages
+from tests.lakes import on_both_storages, sealed_rows
 
 from nightshift.errors import DataError
 from nightshift.evaluation.evaluate import evaluate
@@ -120,7 +120,7 @@ def test_the_run_holds_all_that_made_the_model(trained: Trained) -> None:
     manifest = json.loads(
         Path(client.download_artifacts(run.info.run_id, "manifest.json")).read_text(encoding="utf-8")
     )
-    assert manifest["data"]["data"]["content_hash"] == trained.first.content_hash
+    assert manifest["data"]["data"]["content_hash"] == trained.first.data.content_hash
     assert len(manifest["environment"]["lock_hash"]) == 64
     assert manifest["configuration"]["features"]["numeric"] == list(synthetic.NUMERIC)
     assert set(manifest["code"]) == {"commit", "diff_hash"}
@@ -154,7 +154,7 @@ def test_a_run_that_was_killed_while_logging_is_not_taken_for_a_finished_one(tra
 
 def test_the_model_can_be_read_by_mlflow_alone(trained: Trained) -> None:
     mlflow = tracking.fluent(trained.uc)
-    rows = load(trained.first, "holdout")
+    rows = sealed_rows(trained.first.sealed)
     model = load_candidate(trained.uc, trained.trees)
     frame = rows.select(list(model.feature_columns)).to_pandas().astype({"hour": "float64"})
     scores = mlflow.pyfunc.load_model(trained.trees.model_uri).predict(frame)
@@ -224,13 +224,13 @@ def test_champion_and_challenger_meet_on_rows_neither_knows(fresh_log: Trained) 
     assert evaluation.champion_judged is not None
     # The holdout of the second snapshot begins after all that shaped the champion.
     assert champion.trained_through < evaluation.start == fresh_log.second.holdout.start
-    rows = load(fresh_log.second, "holdout")
+    rows = sealed_rows(fresh_log.second.sealed)
     assert evaluation.champion_judged.metrics["rows"] == rows.num_rows
     assert evaluation.champion_judged.metrics["rows"] == evaluation.challenges[0].judged.metrics["rows"]
     # The other way round, days the champion was trained on are left out for both.
     deployments.promote(uc, fresh_log.decision(fresh_log.later), effective_from=SECOND + DAY)
     with pytest.raises(DataError, match="trained on days up to 2020-02-04"):
-        evaluate(uc, fresh_log.first, [fresh_log.trees])
+        evaluate(uc, fresh_log.first, [fresh_log.network])
 
 
 def test_days_that_shaped_the_champion_are_left_out_for_both(fresh_log: Trained) -> None:
@@ -246,7 +246,7 @@ def test_days_that_shaped_the_champion_are_left_out_for_both(fresh_log: Trained)
     assert taken.holdout.start <= fresh_log.trees.trained_through
     evaluation = evaluate(long, taken, [train(long, taken, "trees")])
     assert evaluation.start == fresh_log.trees.trained_through + DAY
-    expected = load(taken, "holdout")["partition"].to_pylist()
+    expected = sealed_rows(taken.sealed)["partition"].to_pylist()
     rows = sum(day > fresh_log.trees.trained_through for day in expected)
     assert evaluation.champion_judged is not None
     assert evaluation.champion_judged.metrics["rows"] == rows
@@ -288,7 +288,7 @@ def test_a_model_is_registered_once(fresh_log: Trained) -> None:
 
 def test_a_registered_version_scores_as_the_candidate(fresh_log: Trained) -> None:
     uc = fresh_log.uc
-    rows = load(fresh_log.first, "holdout")
+    rows = sealed_rows(fresh_log.first.sealed)
     for candidate in (fresh_log.trees, fresh_log.network):
         version = register(uc, candidate)
         model = load_model(uc, version)
@@ -435,4 +435,4 @@ def test_many_processes_may_set_up_at_once(home: Path) -> None:
 
 def test_a_snapshot_loaded_elsewhere_is_the_same(trained: Trained) -> None:
     copied = Snapshot.model_validate_json(trained.first.model_dump_json())
-    assert load(copied, "holdout").equals(load(trained.first, "holdout"))
+    assert load(copied, "train").equals(load(trained.first, "train"))

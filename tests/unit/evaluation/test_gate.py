@@ -314,11 +314,9 @@ def test_a_champion_that_cannot_be_compared_holds_no_one_back() -> None:
 
 
 def test_the_champion_itself_is_confirmed() -> None:
-    decision = _decide(
-        _evaluation(
-            _challenge("trees", 0.7, GOOD), champion=_deployment("1", "hash-trees"), judged=dict(GOOD)
-        )
-    )
+    log = f"deployments/{synthetic.use_case().name}"
+    append_log.append(log, _deployment("1", "hash-trees").model_dump(mode="json"))
+    decision = _decide(_evaluation(_challenge("trees", 0.7, GOOD)))
     assert decision.promote
     assert decision.reasons[-1] == "this very model is the champion already, version 1"
 
