@@ -13,7 +13,7 @@ Floats = npt.NDArray[np.floating[Any]]
 
 ECE_BINS = 15
 # Probabilities of exactly 0 or 1 would make the log loss of one surprise infinite.
-_EPSILON = 1e-7
+EPSILON = 1e-7
 
 
 def forecast_metrics(
@@ -40,7 +40,7 @@ def forecast_metrics(
     hits = int(np.count_nonzero(acted_on & positive))
     false_alarms = int(np.count_nonzero(acted_on & ~positive))
     misses = int(np.count_nonzero(~acted_on & positive))
-    clipped = np.clip(probability, _EPSILON, 1 - _EPSILON)
+    clipped = np.clip(probability, EPSILON, 1 - EPSILON)
     found |= {
         "base_rate": float(truth.mean()),
         "mean_score": float(probability.mean()),

@@ -259,13 +259,16 @@ def superseded(uc: UseCase, night: date) -> bool:
 
 def take_snapshot(uc: UseCase, night: date) -> dict[str, Any]:
     """Freeze what is known by ``night`` as the data of one training, and judge it first."""
+    from nightshift.evaluation.leakage import refuse_leaks
     from nightshift.quality.reference import remember
     from nightshift.quality.snapshot import validate_snapshot
     from nightshift.training.snapshot import load, snapshot
 
     frozen = snapshot(uc, night, check=lambda parts: validate_snapshot(uc, night, parts))
+    train = load(frozen, "train")
+    refuse_leaks(uc, night, train)
     # The suites of later nights compare their features with what training saw.
-    remember(uc, frozen.content_hash, load(frozen, "train"))
+    remember(uc, frozen.content_hash, train)
     parts = (("train", frozen.train), ("validation", frozen.validation), ("holdout", frozen.holdout))
     log.info(
         "snapshot %s of night %s: %s",

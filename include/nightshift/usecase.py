@@ -1,8 +1,9 @@
 """What a team brings: one use case and its catalogue of sources, read from YAML and checked strictly.
 
 ``include/usecases/<name>/usecase.yml`` says what is predicted and by which rules;
-``include/usecases/<name>/sources.yml`` says where the data come from. Unknown keys are errors, so a
-misspelt option can never be silently ignored.
+``include/usecases/<name>/sources.yml`` says where the data come from; ``stress.yml`` beside them, where there
+is one, holds the edge cases that every candidate is put to. Unknown keys are errors, so a misspelt option can
+never be silently ignored.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ Metric = Literal[
     "base_rate", "mean_score", "brier", "log_loss", "ece", "cost", "precision", "recall", "roc_auc", "pr_auc"
 ]
 """What ``metrics.forecast_metrics`` computes."""
+
+Scenario = Literal["noise", "missing", "unseen", "extreme", "swapped", "shifted"]
+"""What ``evaluation.robustness`` does to rows before they are scored again."""
 
 ColumnType = Literal["string", "int64", "float64", "boolean", "date", "timestamp"]
 
@@ -162,11 +166,59 @@ class Training(_Strict):
         return self
 
 
+class SliceLimits(_Strict):
+    """When a slice counts against a challenger: it does worse there than the champion, beyond noise."""
+
+    min_rows: int = Field(500, gt=0, description="Smaller slices are reported and never stop a challenger.")
+    max_loss: float = Field(0.03, ge=0, description="Of the primary metric, against the champion.")
+
+
+class FairnessLimits(_Strict):
+    """Largest acceptable difference between two groups of one column; none is no limit."""
+
+    selection_rate: float | None = Field(None, ge=0, le=1)
+    false_positive_rate: float | None = Field(None, ge=0, le=1)
+    false_negative_rate: float | None = Field(None, ge=0, le=1)
+    calibration: float | None = Field(
+        None, ge=0, le=1, description="Difference of (mean score - observed rate) between two groups."
+    )
+
+
+class RobustnessLimits(_Strict):
+    """How much each disturbance may cost; a disturbance without a limit is only reported.
+
+    Whatever the limits: a score that is no probability, or an exception, stops a challenger.
+    """
+
+    max_auc_loss: dict[Scenario, float] = Field(default_factory=dict, description="Fall of ROC AUC.")
+    max_flipped: dict[Scenario, float] = Field(
+        default_factory=dict, description="Share of rows whose decision changes."
+    )
+
+
+class LatencyLimits(_Strict):
+    """What scoring may cost, on the machine that evaluates. Generous: they catch another order of size."""
+
+    p95_ms: float = Field(1000, gt=0, description="Of scoring a single row.")
+    min_rows_per_second: float = Field(200, gt=0, description="Of scoring batches.")
+    size_mb: float = Field(1000, gt=0, description="Of the stored model.")
+
+
 class Gate(_Strict):
     """What a challenger must reach to become champion."""
 
     primary: Literal["roc_auc", "pr_auc"]
-    min_improvement: float = 0.0
+    min_improvement: float = Field(
+        0.0,
+        description="The interval of (challenger - champion) must lie above this; negative: not worse by it.",
+    )
+    confidence: float = Field(
+        0.9, gt=0.5, lt=1, description="Of every interval, two-sided: 0.9 leaves 5% on either side."
+    )
+    slices: SliceLimits = Field(default_factory=SliceLimits)
+    fairness: FairnessLimits = Field(default_factory=FairnessLimits)
+    robustness: RobustnessLimits = Field(default_factory=RobustnessLimits)
+    latency: LatencyLimits = Field(default_factory=LatencyLimits)
     floors: dict[Metric, float] = Field(default_factory=dict, description="metric: lowest acceptable value.")
     ceilings: dict[Metric, float] = Field(
         default_factory=dict, description="metric: highest acceptable value."
@@ -174,6 +226,88 @@ class Gate(_Strict):
     approval: Literal["automatic", "manual"] = Field(
         "automatic", description="manual: a person decides, in Airflow, about what passed."
     )
+
+
+class FairnessGroups(_Strict):
+    """Whose rates and calibration are compared."""
+
+    groups: tuple[str, ...] = Field((), description="Feature columns whose values are the groups.")
+    min_rows: int = Field(500, gt=0, description="Smaller groups take no part in differences.")
+
+
+class Disturbances(_Strict):
+    """How strongly the rows of the robustness check are disturbed."""
+
+    noise: float = Field(0.25, gt=0, description="Added to numbers, in training standard deviations.")
+    share: float = Field(0.2, gt=0, le=1, description="Of values made missing, extreme, swapped or unseen.")
+    extreme: float = Field(10, gt=0, description="Training standard deviations away from the mean.")
+    rows: int = Field(4000, gt=0, description="At most so many rows are disturbed.")
+
+
+class LeakAlarm(_Strict):
+    """What no honest feature or model reaches."""
+
+    max_feature_auc: float = Field(0.9, gt=0.5, le=1, description="ROC AUC of one feature alone.")
+    max_validation_auc: float = Field(0.98, gt=0.5, le=1, description="ROC AUC of a model on validation.")
+
+
+class EvaluationRules(_Strict):
+    """How candidates are examined; what they must reach stands under ``gate``.
+
+    Beside the use case's ``slices``, numeric features may be cut into ``bands`` and days into ``months``.
+    """
+
+    bands: dict[str, tuple[float, ...]] = Field(
+        default_factory=dict, description="numeric feature: edges; a band holds its lower one."
+    )
+    months: bool = Field(False, description="Whether every calendar month is a slice.")
+
+    resamples: int = Field(1000, ge=100, description="Bootstrap resamples of whole days.")
+    fairness: FairnessGroups = Field(default_factory=FairnessGroups)
+    robustness: Disturbances = Field(default_factory=Disturbances)
+    leaks: LeakAlarm = Field(default_factory=LeakAlarm)
+
+
+class Change(_Strict):
+    """What a stress case does to one feature; exactly one of the three."""
+
+    set: str | float | None = None
+    add: float | None = None
+    multiply: float | None = None
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Change:
+        if len(self.model_fields_set) != 1 or getattr(self, next(iter(self.model_fields_set))) is None:
+            raise ValueError("a change is one of set, add and multiply, with a value")
+        return self
+
+
+class _StressCase(_Strict):
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    why: str = Field(description="Why a sound model behaves so, for the person who reads the failure.")
+    change: dict[str, Change] = Field(min_length=1, description="feature: what is done to it.")
+    only: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict, description="categorical feature: values of the rows that take part."
+    )
+    tolerance: float = Field(0.0, ge=0, lt=1, description="Change of the score that is let pass.")
+    min_share: float = Field(1.0, gt=0, le=1, description="Share of rows that must behave.")
+    severity: Literal["warn", "stop"] = "warn"
+
+
+class MonotonicCase(_StressCase):
+    """The change must not move the score the other way."""
+
+    kind: Literal["monotonic"]
+    score: Literal["up", "down"] = Field(description="Where the change may move the score.")
+
+
+class InvariantCase(_StressCase):
+    """The change must not move the score at all."""
+
+    kind: Literal["invariant"]
+
+
+StressCase = Annotated[MonotonicCase | InvariantCase, Field(discriminator="kind")]
 
 
 class Drift(_Strict):
@@ -226,7 +360,9 @@ class UseCase(_Strict):
     slices: tuple[str, ...]
     costs: Costs
     training: Training
+    evaluation: EvaluationRules = Field(default_factory=EvaluationRules)
     gate: Gate
+    stress: tuple[StressCase, ...] = Field((), description="The file stress.yml, where there is one.")
     drift: Drift
     retrain: Retrain
     retention: Retention
@@ -245,6 +381,47 @@ class UseCase(_Strict):
     def _slices_are_features(self) -> UseCase:
         if unknown := [name for name in self.slices if name not in self.features.columns]:
             raise ValueError(f"slices: {', '.join(unknown)} are no columns under features")
+        return self
+
+    @model_validator(mode="after")
+    def _bands_are_numbers(self) -> UseCase:
+        for name, edges in self.evaluation.bands.items():
+            if name not in self.features.numeric or not edges or list(edges) != sorted(set(edges)):
+                raise ValueError(
+                    f"evaluation.bands: {name}: a column under features.numeric, and edges that ascend"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _groups_are_features(self) -> UseCase:
+        if unknown := [
+            name for name in self.evaluation.fairness.groups if name not in self.features.categorical
+        ]:
+            raise ValueError(
+                f"evaluation.fairness.groups: {', '.join(unknown)} are no columns under features.categorical"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _stress_fits_the_features(self) -> UseCase:
+        names = [case.name for case in self.stress]
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"stress: two cases are called {', '.join(repeated)}")
+        for case in self.stress:
+            for name, change in case.change.items():
+                if name in self.features.numeric and not isinstance(change.set, str):
+                    continue
+                if name in self.features.categorical and isinstance(change.set, str):
+                    continue
+                raise ValueError(
+                    f"stress case {case.name}: {name!r} is no feature that can be changed so; "
+                    "numbers are set, added to or multiplied, categories are set to a text"
+                )
+            if unknown := [name for name in case.only if name not in self.features.categorical]:
+                raise ValueError(
+                    f"stress case {case.name}: only: {', '.join(unknown)} are no columns under "
+                    "features.categorical"
+                )
         return self
 
     @cached_property
@@ -278,26 +455,33 @@ def load_usecase(name: str) -> UseCase:
         DataError: A file is missing, is not YAML, or breaks the schema; the message names file and key.
     """
     folder = settings().usecases / name
-    usecase_file, sources_file = folder / "usecase.yml", folder / "sources.yml"
-    content, catalogue = _read_yaml(usecase_file), _read_yaml(sources_file)
-    for key in (content.keys() & {"sources"}) | (catalogue.keys() - {"sources"}):
-        raise DataError(
-            f"key {key!r} is in the wrong file",
-            rule="sources.yml holds `sources` and nothing else; usecase.yml holds the rest",
-            where=str(folder),
-            cure=f"move {key!r} to the other file",
-        )
+    files = {key: folder / f"{key}.yml" for key in ("usecase", "sources", "stress")}
+    content = _read_yaml(files["usecase"])
+    for key, file in list(files.items())[1:]:
+        if key == "stress" and not file.exists():
+            continue
+        part = _read_yaml(file)
+        for misplaced in (content.keys() & {key}) | (part.keys() - {key}):
+            raise DataError(
+                f"key {misplaced!r} is in the wrong file",
+                rule="sources.yml holds `sources` and stress.yml `stress`; usecase.yml holds the rest",
+                where=str(folder),
+                cure=f"move {misplaced!r} to its file",
+            )
+        content |= part
     try:
-        usecase = UseCase.model_validate(content | catalogue)
+        usecase = UseCase.model_validate(content)
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(map(str, e['loc'])) or 'top level'}: {e['msg']}" for e in error.errors()
         )
-        files = {sources_file if e["loc"][:1] == ("sources",) else usecase_file for e in error.errors()}
+        broken = {
+            str(files.get(str(e["loc"][0]) if e["loc"] else "", files["usecase"])) for e in error.errors()
+        }
         raise DataError(
             f"use case {name!r} is not valid: {problems}",
-            rule="usecase.yml and sources.yml follow nightshift.usecase.UseCase",
-            where=", ".join(str(file) for file in sorted(files)),
+            rule="usecase.yml, sources.yml and stress.yml follow nightshift.usecase.UseCase",
+            where=", ".join(sorted(broken)),
             cure="mend the keys named above; every key and its meaning is in include/nightshift/usecase.py",
         ) from error
     if usecase.name != name:

@@ -14,33 +14,34 @@ from pydantic import BaseModel, ConfigDict
 
 from nightshift.errors import DataError
 from nightshift.evaluation import ledger
+from nightshift.evaluation.calibration import calibration
+from nightshift.evaluation.fairness import Scored, fairness
+from nightshift.evaluation.judging import Compared, Comparison, Judged, Resampled, compare, compared, judge
+from nightshift.evaluation.latency import Latency, measure
+from nightshift.evaluation.leakage import refuse_implausible
 from nightshift.evaluation.plots import calibration_figure, precision_recall_figure, roc_figure
-from nightshift.metrics import forecast_metrics
+from nightshift.evaluation.robustness import robustness
+from nightshift.evaluation.stress import stress
 from nightshift.registry import deployments
 from nightshift.registry import mlflow as tracking
 from nightshift.registry.model import Model
 from nightshift.registry.models import load_candidate, load_model
 from nightshift.registry.records import Candidate, Deployment
-from nightshift.training.snapshot import Snapshot, labels_of
+from nightshift.training.snapshot import Snapshot, labels_of, load
 from nightshift.usecase import UseCase
 
-
-class Judged(BaseModel):
-    """Metrics of one model on the compared rows: over all, and per slice column and value."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    metrics: dict[str, float]
-    slices: dict[str, dict[str, dict[str, float]]]
+__all__ = ["Challenge", "Comparison", "Evaluation", "Judged", "evaluate"]
 
 
 class Challenge(BaseModel):
-    """One candidate and how it did."""
+    """One candidate, how it did, and paired differences: positive where its metric is the higher one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     candidate: Candidate
     judged: Judged
+    versus_champion: Comparison | None = None
+    versus_baseline: Comparison | None = None
 
 
 class Evaluation(BaseModel):
@@ -54,6 +55,7 @@ class Evaluation(BaseModel):
             promotion.
         champion_judged: How it did on the same rows; None when there is none or it cannot be compared.
         champion_note: Why it cannot be compared; empty when it was, or when there is none.
+        baseline: Trainer of the candidate that the others must beat; empty when there is none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -66,6 +68,7 @@ class Evaluation(BaseModel):
     champion: Deployment | None
     champion_judged: Judged | None
     champion_note: str
+    baseline: str = ""
 
 
 def evaluate(
@@ -100,10 +103,13 @@ def evaluate(
             note = (
                 f"version {champion.version} reads columns the features no longer have: {', '.join(missing)}"
             )
-    compared = [*models.values(), *([incumbent] if incumbent else [])]
-    seen = max(model.trained_through for model in compared)
+    together = [*models.values(), *([incumbent] if incumbent else [])]
+    seen = max(model.trained_through for model in together)
     if seen >= snapshot.holdout.end:
         raise _nothing_left(uc, snapshot, seen)
+    validation = load(snapshot, "validation")
+    validation_label = labels_of(uc, validation).to_numpy(zero_copy_only=False)
+    refuse_implausible(uc, candidates, validation, validation_label)
     challengers = {model.content_hash: model for model in models.values()}
     rows, scored = ledger.look(uc, snapshot, challengers, incumbent, by=by, override=override)
     unseen = pc.greater(rows["partition"], seen)
@@ -114,6 +120,20 @@ def evaluate(
     label = labels_of(uc, rows).to_numpy(zero_copy_only=False)
     scores = {run_id: scored[model.content_hash][inside] for run_id, model in models.items()}
     theirs = scored[incumbent.content_hash][inside] if incumbent else None
+    ground = compared(uc, rows, label)
+
+    def examine(
+        model: Model, score: npt.NDArray[np.float64], latency: Latency | None
+    ) -> tuple[Judged, Resampled | None]:
+        seen = Scored(validation, validation_label, model.predict_proba(validation))
+        return _examine(uc, ground, model, Scored(rows, label, score), seen, latency)
+
+    examined = {
+        run_id: examine(model, scores[run_id], _latency(uc, run_id, model, validation))
+        for run_id, model in models.items()
+    }
+    reigning = examine(incumbent, theirs, None) if incumbent is not None and theirs is not None else None
+    baseline = next((item for item in candidates if item.trainer == uc.training.baseline), None)
     evaluation = Evaluation(
         usecase=uc.name,
         snapshot_hash=snapshot.content_hash,
@@ -122,15 +142,18 @@ def evaluate(
         challenges=[
             Challenge(
                 candidate=candidate,
-                judged=_judge(uc, rows, label, scores[candidate.run_id], models[candidate.run_id].threshold),
+                judged=examined[candidate.run_id][0],
+                versus_champion=compare(ground, examined[candidate.run_id], reigning) if reigning else None,
+                versus_baseline=compare(ground, examined[candidate.run_id], examined[baseline.run_id])
+                if baseline is not None and candidate is not baseline
+                else None,
             )
             for candidate in candidates
         ],
         champion=champion,
-        champion_judged=_judge(uc, rows, label, theirs, incumbent.threshold)
-        if incumbent is not None and theirs is not None
-        else None,
+        champion_judged=reigning[0] if reigning else None,
         champion_note=note,
+        baseline=baseline.trainer if baseline else "",
     )
     named = {candidate.trainer: scores[candidate.run_id] for candidate in candidates}
     if theirs is not None and champion is not None:
@@ -159,23 +182,34 @@ def _nothing_left(uc: UseCase, snapshot: Snapshot, seen: date) -> DataError:
     )
 
 
-def _judge(
-    uc: UseCase,
-    rows: pa.Table,
-    label: npt.NDArray[np.float32],
-    score: npt.NDArray[np.float64],
-    threshold: float,
-) -> Judged:
-    def metrics(inside: npt.NDArray[np.bool_]) -> dict[str, float]:
-        return forecast_metrics(label[inside], score[inside], threshold=threshold, costs=uc.costs)
-
-    slices: dict[str, dict[str, dict[str, float]]] = {}
-    for column in uc.slices:
-        values = np.asarray(pc.cast(rows[column], pa.string()).to_pylist(), dtype=object)
-        slices[column] = {
-            str(value): metrics(values == value) for value in sorted({v for v in values if v is not None})
+def _examine(
+    uc: UseCase, ground: Compared, model: Model, judged: Scored, validation: Scored, latency: Latency | None
+) -> tuple[Judged, Resampled | None]:
+    """Judge ``model`` on the compared rows, and put it to the test on validation rows."""
+    found, resampled = judge(ground, judged.score, model.threshold)
+    examined = found.model_copy(
+        update={
+            "calibration": calibration(uc, model, judged.rows, judged.label, judged.score),
+            "fairness": fairness(uc, judged, validation, model.threshold),
+            "robustness": robustness(uc, model, validation.rows, validation.label),
+            "stress": stress(uc, model, validation.rows),
+            "latency": latency,
         }
-    return Judged(metrics=metrics(np.ones(label.size, dtype=bool)), slices=slices)
+    )
+    return examined, resampled
+
+
+def _latency(uc: UseCase, run_id: str, model: Model, rows: pa.Table) -> Latency:
+    """Return what was measured when the run was judged first; clocks never tell the same twice."""
+    client = tracking.client(uc)
+    known = client.get_run(run_id).data.tags.get("latency")
+    if known is not None:
+        return Latency.model_validate_json(known)
+    measured = measure(model, rows)
+    for name, value in measured.model_dump().items():
+        client.log_metric(run_id, f"latency_{name}", value)
+    client.set_tag(run_id, "latency", measured.model_dump_json())
+    return measured
 
 
 def _log(
