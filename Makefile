@@ -84,6 +84,7 @@ lint: $(STAMP) ## Style, types, and which room may import which
 	$(BIN)/lint-imports
 
 test: lint ## Lint, then every test
+	@tests/install_chromium.sh
 	$(BIN)/pytest tests --numprocesses logical --maxprocesses 4
 
 bench: $(STAMP) ## Measure, and write benchmarks.json and docs/benchmarks.md

@@ -1,8 +1,9 @@
 """
 ### Rollback
 
-By hand: put an earlier champion in force again from a partition on. The deployment log keeps who,
-when and why; partitions scored before stay as they are until they are rebuilt.
+By hand: put an earlier champion in force again, by default the one before, from the first partition
+that is not scored yet. The deployment log keeps who, when and why; partitions scored before stay as they
+are until they are rebuilt. `nightshift rollback` does the same without Airflow.
 """
 
 from airflow.sdk import DAG

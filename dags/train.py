@@ -2,8 +2,9 @@
 ### Train
 
 On a retrain request, or by hand: freeze what is known by the partition's day, train the candidates,
-judge them and the champion on the same holdout, and promote the best one if it passes the gate. It
-is in force from the next partition on. A request older than the champion's data is skipped as superseded.
+judge them and the champion on the same holdout, and promote the best one if it passes the gate and,
+where the policy or this run's `approval` says so, a person approves it. It is in force from the next
+partition on. A request older than the champion's data is skipped as superseded.
 """
 
 from airflow.sdk import DAG
@@ -11,7 +12,7 @@ from airflow.sdk import DAG
 from nightshift.orchestration import assets
 from nightshift.orchestration.defaults import dag_options, use_cases
 from nightshift.orchestration.groups import make_model
-from nightshift.orchestration.params import partition_param, training_params
+from nightshift.orchestration.params import approval_param, partition_param, training_params
 
 for uc in use_cases():
     with DAG(
@@ -21,7 +22,7 @@ for uc in use_cases():
             __doc__,
             schedule=assets.after(assets.asset(uc, "retrain_request")),
             max_active_runs=1,
-            params=partition_param() | training_params(),
+            params=partition_param() | approval_param() | training_params(),
         )
     ):
         make_model(uc, outlets=[assets.asset(uc, "model")])

@@ -14,7 +14,7 @@ import logging
 import math
 from collections.abc import Iterator, Sequence
 from datetime import date, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from nightshift.errors import DataError
 from nightshift.partition import days, spans
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from nightshift.lake.staging import Staged
     from nightshift.lake.tables import PartitionVersion
     from nightshift.monitoring.staleness import Stale
+    from nightshift.registry.states import Standing
 
 log = logging.getLogger(__name__)
 
@@ -247,13 +248,13 @@ def decide_retrain(uc: UseCase, night: date) -> list[str]:
 
 def superseded(uc: UseCase, night: date) -> bool:
     """Return whether the champion already knows all that a training of ``night`` would."""
-    from nightshift.registry.deployments import newest, sync_alias
+    from nightshift.registry.deployments import mirror, newest
 
     deployment = newest(uc)
     if deployment is None or deployment.trained_night < night:
         return False
     # A promotion that was killed after its log entry ends here when it is run again.
-    sync_alias(uc)
+    mirror(uc)
     return True
 
 
@@ -332,22 +333,82 @@ def gate(uc: UseCase, evaluation: dict[str, Any]) -> dict[str, Any]:
     return decision.model_dump(mode="json")
 
 
-def promote(uc: UseCase, night: date, decision: dict[str, Any]) -> dict[str, Any]:
-    """Register the gate's choice and put it in force from the day after ``night``."""
+def propose(uc: UseCase, decision: dict[str, Any]) -> dict[str, Any]:
+    """Register what the gate judged, with its model card; what was rejected before is refused.
+
+    Returns:
+        The decision, with ``promote`` false and a reason when it was rejected.
+    """
+    from nightshift.registry.deployments import propose as register
+    from nightshift.registry.records import Decision
+
+    judged = Decision.model_validate(decision)
+    standing = register(uc, judged)
+    log.info("version %s: %s", standing.version, standing.state)
+    if judged.promote and standing.approval is not None and standing.rejected:
+        reason = f"version {standing.version} was rejected by {standing.approval.by}"
+        log.info(reason)
+        judged = judged.model_copy(update={"promote": False, "reasons": [*judged.reasons, reason]})
+    return judged.model_dump(mode="json")
+
+
+def approval_of(uc: UseCase, decision: dict[str, Any]) -> dict[str, Any] | None:
+    """Return what was decided about a proposed challenger; None when nobody has decided yet."""
+    standing = _standing(uc, decision)
+    return standing.approval.model_dump(mode="json") if standing.approval else None
+
+
+def ask(uc: UseCase, decision: dict[str, Any]) -> tuple[str, str]:
+    """Return the question that a person has to answer about a proposed challenger: subject, and Markdown."""
+    from nightshift.registry.card import summary
+    from nightshift.registry.records import Decision
+    from nightshift.services import mlflow
+
+    version = _standing(uc, decision).version
+    body = summary(uc, version, Decision.model_validate(decision), mlflow.address())
+    return f"{uc.title}: make version {version} champion?", body
+
+
+def decide(uc: UseCase, decision: dict[str, Any], approval: dict[str, Any]) -> dict[str, Any]:
+    """Record what a person decided about a proposed challenger."""
+    from nightshift.registry.deployments import decide as record
+    from nightshift.registry.records import Approval
+
+    standing = record(uc, _standing(uc, decision).version, Approval.model_validate(approval))
+    recorded = standing.approval
+    if recorded is not None:
+        log.info("version %s: %s by %s", standing.version, recorded.decision, recorded.by)
+    return recorded.model_dump(mode="json") if recorded else {}
+
+
+def promote(
+    uc: UseCase,
+    night: date,
+    decision: dict[str, Any],
+    *,
+    policy: Literal["automatic", "manual"] | None = None,
+) -> dict[str, Any]:
+    """Put the gate's choice in force from the day after ``night``, as ``deployments.promote`` does."""
     from nightshift.registry.deployments import promote as deploy
     from nightshift.registry.records import Decision
 
-    deployment = deploy(uc, Decision.model_validate(decision), effective_from=night + timedelta(days=1))
+    deployment = deploy(
+        uc, Decision.model_validate(decision), effective_from=night + timedelta(days=1), policy=policy
+    )
     log.info("champion from %s on: version %s", deployment.effective_from, deployment.version)
     return deployment.model_dump(mode="json")
 
 
-def roll_back(uc: UseCase, version: str, effective_from: date, reason: str) -> dict[str, Any]:
-    """Put an earlier version in force again, from ``effective_from`` on."""
-    from nightshift.registry.deployments import rollback
+def roll_back(
+    uc: UseCase, version: str | None, effective_from: date | None, reason: str, by: str = "operator"
+) -> dict[str, Any]:
+    """Put an earlier champion in force again; by default the one before, from the first unscored night on."""
+    from nightshift.registry.deployments import contradicted, rollback
 
-    deployment = rollback(uc, version, effective_from=effective_from, reason=reason)
+    deployment = rollback(uc, version, effective_from=effective_from, reason=reason, by=by)
     log.info("champion from %s on: version %s again", deployment.effective_from, deployment.version)
+    for first, last in spans(contradicted(uc)):
+        log.info("to be rebuilt, for another version scored it: %s", _span(first, last))
     return deployment.model_dump(mode="json")
 
 
@@ -423,6 +484,13 @@ def _nights(uc: UseCase, stage: str, start: date, end: date, *, only_stale: bool
     from nightshift.monitoring.staleness import nights
 
     return [night for night in nights(uc, _stale(uc, start, end))[stage] if start <= night <= end]
+
+
+def _standing(uc: UseCase, decision: dict[str, Any]) -> Standing:
+    from nightshift.registry.deployments import standing_of
+    from nightshift.registry.records import Decision
+
+    return standing_of(uc, Decision.model_validate(decision).candidate)
 
 
 def _stale(uc: UseCase, start: date, end: date) -> list[Stale]:

@@ -204,6 +204,19 @@ class LatencyLimits(_Strict):
     size_mb: float = Field(1000, gt=0, description="Of the stored model.")
 
 
+class ApprovalPolicy(_Strict):
+    """Who puts a challenger in production: the gate alone (automatic) or a person, in Airflow (manual).
+
+    ``approval: manual`` alone is short for a mapping whose ``policy`` is manual.
+    """
+
+    policy: Literal["automatic", "manual"] = "automatic"
+    approvers: tuple[str, ...] = Field(
+        (), description="Airflow users who may decide; none named: everyone who may change the run."
+    )
+    timeout_hours: float = Field(24, gt=0, description="Undecided for so long, a challenger is rejected.")
+
+
 class Gate(_Strict):
     """What a challenger must reach to become champion."""
 
@@ -223,9 +236,12 @@ class Gate(_Strict):
     ceilings: dict[Metric, float] = Field(
         default_factory=dict, description="metric: highest acceptable value."
     )
-    approval: Literal["automatic", "manual"] = Field(
-        "automatic", description="manual: a person decides, in Airflow, about what passed."
-    )
+    approval: ApprovalPolicy = ApprovalPolicy()
+
+    @field_validator("approval", mode="before")
+    @classmethod
+    def _in_a_word(cls, value: Any) -> Any:
+        return {"policy": value} if isinstance(value, str) else value
 
 
 class FairnessGroups(_Strict):

@@ -29,6 +29,11 @@ quarantine = typer.Typer(
     no_args_is_help=True, help="Rows that broke a rule: look at them, fix them, land them after all."
 )
 app.add_typer(quarantine, name="quarantine")
+registry = typer.Typer(
+    no_args_is_help=True,
+    help="Versions of the model: in which state each is, and what was in production when.",
+)
+app.add_typer(registry, name="registry")
 
 
 def _print_version(wanted: bool) -> None:
@@ -55,6 +60,7 @@ _Suite = Annotated[str, typer.Argument(help="raw_<table>, features, labels, pred
 _Partition = Annotated[str, typer.Argument(help="YYYY-MM-DD")]
 _Start = Annotated[str, typer.Option(help="First partition, YYYY-MM-DD.", show_default="the first")]
 _End = Annotated[str, typer.Option(help="Last partition, YYYY-MM-DD.", show_default="the last")]
+_Version = Annotated[str, typer.Argument(help="A registered version: `registry list` shows them.")]
 _Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 _FIRST, _LAST = date.min.isoformat(), date.max.isoformat()
 
@@ -382,6 +388,129 @@ def quarantine_replay(suite: _Suite, partition: _Partition, usecase: _UseCase = 
 
     with _explained():
         command.replay_kept(_one(usecase), suite, parse_partition(partition))
+
+
+@registry.command("list")
+def registry_list(usecase: _UseCases = None, as_json: _Json = False) -> None:
+    """List every registered version, the newest first: its state, and who approved or rejected it."""
+    from nightshift.cli import registry as command
+    from nightshift.registry import states
+
+    with _explained():
+        for uc in _each(usecase):
+            if as_json:
+                for standing in reversed(states.standings(states.read(uc)).values()):
+                    typer.echo(json.dumps(command.standing_json(standing)))
+            else:
+                command.print_list(uc)
+
+
+@registry.command("show")
+def registry_show(
+    version: _Version,
+    card: Annotated[bool, typer.Option("--card", help="Its model card instead.")] = False,
+    usecase: _UseCase = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts; the card as Markdown.")] = False,
+) -> None:
+    """Show one version: what made it, its state, and every decision about it; or its model card."""
+    from nightshift.cli import registry as command
+
+    with _explained():
+        uc = _one(usecase)
+        if card:
+            from nightshift.registry.card import read_card
+
+            text = read_card(uc, version)
+            if as_json:
+                typer.echo(json.dumps({"usecase": uc.name, "version": version, "card": text}))
+            else:
+                command.print_card(text)
+            return
+        standing = command.find_version(uc, version)
+        if as_json:
+            typer.echo(json.dumps(command.standing_json(standing), indent=2))
+        else:
+            command.print_version(uc, standing)
+
+
+@registry.command("at")
+def registry_at(day: _Partition, usecase: _UseCases = None, as_json: _Json = False) -> None:
+    """Say which version was in force on a day, and whether the day's predictions name the same."""
+    from nightshift.cli import registry as command
+
+    with _explained():
+        for uc in _each(usecase):
+            found = command.at(uc, parse_partition(day))
+            if as_json:
+                typer.echo(json.dumps(found))
+            else:
+                command.print_at(found)
+
+
+@registry.command("log")
+def registry_log(usecase: _UseCases = None, as_json: _Json = False) -> None:
+    """Print the deployment log, oldest first: who did what to which version, when and why."""
+    from nightshift.cli import registry as command
+
+    with _explained():
+        for uc in _each(usecase):
+            steps = command.find_log(uc)
+            if as_json:
+                for step in steps:
+                    typer.echo(json.dumps(command.step_json(step)))
+            else:
+                command.print_log(uc, steps)
+
+
+@app.command()
+def rollback(
+    version: Annotated[
+        str | None, typer.Argument(help="An earlier champion.", show_default="the one before this")
+    ] = None,
+    reason: Annotated[
+        str | None, typer.Option(help="Why; kept in the deployment log. Asked for if missing.")
+    ] = None,
+    effective_from: Annotated[
+        str | None,
+        typer.Option(
+            "--from", help="First day it scores, YYYY-MM-DD.", show_default="the first not scored yet"
+        ),
+    ] = None,
+    by: Annotated[str | None, typer.Option(help="Who decided; the login name by default.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask; needs --reason.")] = False,
+    usecase: _UseCase = None,
+) -> None:
+    """Put an earlier champion in force again, in one step, and say which nights are to be rebuilt."""
+    import getpass
+
+    from nightshift.cli import registry as command
+    from nightshift.registry import deployments
+
+    with _explained():
+        uc = _one(usecase)
+        wanted, first = command.rollback_plan(
+            uc, version, parse_partition(effective_from) if effective_from else None
+        )
+        current = deployments.newest(uc)
+        if current is not None and current.version == wanted and effective_from is None:
+            deployments.mirror(uc)
+            typer.echo(
+                f"version {wanted} is the champion already, from {current.effective_from} on; "
+                "name a version to go back further"
+            )
+            return
+        if yes and not reason:
+            raise typer.BadParameter("--yes needs --reason: nobody is asked for it")
+        if not yes:
+            gone = f"version {current.version}" if current else "none"
+            typer.echo(f"{uc.name}: version {wanted} takes the place of {gone} from {first} on")
+        reason = reason or typer.prompt("Why")
+        if not yes:
+            typer.confirm("Roll back?", abort=True)
+        done = deployments.rollback(
+            uc, wanted, effective_from=first, reason=str(reason), by=by or getpass.getuser()
+        )
+        command.print_rollback(uc, done)
 
 
 def _one(usecase: str | None) -> UseCase:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import Asset, task_group
@@ -29,7 +28,13 @@ def make_predictions(usecase: UseCase, outlets: list[Asset]) -> None:
 
 @task_group(group_id="model")
 def make_model(usecase: UseCase, outlets: list[Asset]) -> None:
-    """Train the candidates on one snapshot, judge them, and promote the one that passes the gate."""
+    """Train the candidates on one snapshot, judge them, and promote the one that passes the gate.
+
+    A person decides about it first where the use case's policy, or the run's form, says so.
+    """
+    # Imported here: every DAG file that wires a group would pay for the operator, and few use it.
+    from nightshift.orchestration.approval import ApproveChallenger
+
     snapshot: Any = tasks.take_snapshot(usecase.name)
     candidates: list[Any] = [
         tasks.train_candidate.override(task_id=f"train_{name}", pool=trainer.pool, queue=trainer.queue)(
@@ -39,16 +44,5 @@ def make_model(usecase: UseCase, outlets: list[Asset]) -> None:
     ]
     evaluation: Any = tasks.evaluate(usecase.name, snapshot, candidates)
     decision: Any = tasks.gate(usecase.name, evaluation)
-    promoted: Any = tasks.promote.override(outlets=outlets)(usecase.name, decision)
-    if usecase.gate.approval == "manual":
-        # Imported here: every DAG file that wires a group would pay for the operator, and few use it.
-        from airflow.providers.standard.operators.hitl import ApprovalOperator
-
-        approve = ApprovalOperator(
-            task_id="approve",
-            subject=f"{usecase.title}: make this candidate champion?",
-            body="{{ ti.xcom_pull(task_ids='model.gate') | tojson(indent=2) }}",
-            defaults=["Reject"],
-            execution_timeout=timedelta(days=1),
-        )
-        decision >> approve >> promoted
+    approve = ApproveChallenger(task_id="approve", usecase=usecase, decision=decision)
+    approve >> tasks.promote.override(outlets=outlets)(usecase.name, decision)

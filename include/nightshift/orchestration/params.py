@@ -76,12 +76,35 @@ def only_stale_param() -> dict[str, Param]:
     }
 
 
+def approval_param() -> dict[str, Param]:
+    """Return the parameter by which one run of ``train`` asks a person, or nobody, whatever the policy."""
+    return {
+        "approval": Param(
+            None,
+            type=["null", "string"],
+            enum=[None, "automatic", "manual"],
+            title="Approval",
+            description="Empty: as the use case's gate says. manual: a person decides about what passes the "
+            "gate. automatic: nobody is asked.",
+        )
+    }
+
+
 def rollback_params() -> dict[str, Param]:
     """Return the parameters of ``rollback``."""
     return {
-        "version": Param(type="string", title="Version", description="Model version to put in force again."),
+        "version": Param(
+            None,
+            type=["null", "string"],
+            title="Version",
+            description="Earlier champion to put in force again; empty: the one before the present champion.",
+        ),
         "effective_from": Param(
-            type="string", format="date", title="Effective from", description="First partition it scores."
+            None,
+            type=["null", "string"],
+            format="date",
+            title="Effective from",
+            description="First partition it scores; empty: the first that is not scored yet.",
         ),
         "reason": Param(
             type="string", minLength=3, title="Reason", description="Kept in the deployment log."

@@ -197,20 +197,22 @@ def evaluate(usecase: str, snapshot: dict[str, Any], candidates: Sequence[dict[s
 
 @task.short_circuit(ignore_downstream_trigger_rules=False)
 def gate(usecase: str, evaluation: dict[str, Any]) -> dict[str, Any]:
-    """Let only a candidate pass that is good enough and better than the champion."""
+    """Register the best candidate; let it pass only if it is good enough and better than the champion."""
     from nightshift import stages
 
-    decision = stages.gate(load_usecase(usecase), evaluation)
+    uc = load_usecase(usecase)
+    decision = stages.propose(uc, stages.gate(uc, evaluation))
     return decision if decision["promote"] else {}
 
 
 @task
 def promote(usecase: str, decision: dict[str, Any]) -> dict[str, Any]:
-    """Register the gate's choice and make it champion from the next partition on."""
+    """Make the gate's choice champion from the next partition on."""
     from nightshift import stages
 
     through = window()[1]
-    deployment = stages.promote(load_usecase(usecase), through, decision)
+    policy = get_current_context()["params"].get("approval")
+    deployment = stages.promote(load_usecase(usecase), through, decision, policy=policy)
     announce(through.isoformat())
     return deployment
 
@@ -220,10 +222,16 @@ def roll_back(usecase: str) -> dict[str, Any]:
     """Put an earlier version in force again."""
     from nightshift import stages
 
-    params = get_current_context()["params"]
-    effective_from = parse_partition(params["effective_from"])
-    deployment = stages.roll_back(load_usecase(usecase), params["version"], effective_from, params["reason"])
-    announce(effective_from.isoformat())
+    context = get_current_context()
+    params = context["params"]
+    deployment = stages.roll_back(
+        load_usecase(usecase),
+        params["version"],
+        parse_partition(params["effective_from"]) if params["effective_from"] else None,
+        params["reason"],
+        by=context["dag_run"].triggering_user_name or "operator",
+    )
+    announce(deployment["effective_from"])
     return deployment
 
 

@@ -20,10 +20,7 @@ CHALLENGER = "challenger"
 
 
 def register(uc: UseCase, candidate: Candidate) -> str:
-    """Return the registered version of ``candidate``, a new one only if this model was never registered.
-
-    A new version gets the alias ``challenger``.
-    """
+    """Return the registered version of ``candidate``, a new one only if this model was never registered."""
     client = tracking.client(uc)
     existing = _versions_of(client, uc, candidate)
     if existing:
@@ -39,14 +36,19 @@ def register(uc: UseCase, candidate: Candidate) -> str:
             "trainer": candidate.trainer,
             "trained_night": candidate.trained_night.isoformat(),
             "trained_through": candidate.trained_through.isoformat(),
+            "state": "candidate",
         },
     )
     # Two registrations at once may both have found nothing: the lower number stays, the other goes.
     first = _versions_of(client, uc, candidate)[0]
     if first != str(created.version):
         client.delete_model_version(uc.name, created.version)
-    client.set_registered_model_alias(uc.name, CHALLENGER, first)
     return first
+
+
+def evaluation_hash(uc: UseCase, run_id: str) -> str:
+    """Return the hash of the evaluation that a run holds; empty before it was evaluated."""
+    return str(tracking.client(uc).get_run(run_id).data.tags.get("evaluation_hash", ""))
 
 
 def load_model(uc: UseCase, version: str) -> Model:

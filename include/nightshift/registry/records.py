@@ -46,21 +46,50 @@ class Decision(_Record):
         return self.candidate.run_id
 
 
-class Deployment(_Record):
-    """One entry of the deployment log: from ``effective_from`` on, ``version`` is the champion."""
+class Approval(_Record):
+    """What a person decided about a challenger; a decision that nobody took in time is a rejection."""
+
+    decision: Literal["approved", "rejected"]
+    by: str
+    at: datetime
+    comment: str = ""
+
+
+class _Entry(_Record):
+    """What every entry of the deployment log says: about which model, why, on what evidence, who and when.
+
+    ``evaluation_hash`` names the evaluation that the MLflow run ``run_id`` holds; empty where there was none.
+    """
 
     usecase: str
-    action: Literal["promote", "rollback"]
     version: str
-    previous_version: str | None
     model_hash: str
     snapshot_hash: str
     run_id: str
     trainer: str
     trained_night: date
     trained_through: date
-    effective_from: date
     metrics: dict[str, float]
     reasons: list[str]
     by: str
     recorded_at: datetime
+    evaluation_hash: str = ""
+    approval: Approval | None = None
+
+
+class Transition(_Entry):
+    """One entry about a version on its way to production; what scores stays as it is.
+
+    ``register`` makes it a candidate and ``challenge``, when the gate let it pass, a challenger. ``approve``
+    and ``reject`` record what a person decided about the challenger.
+    """
+
+    action: Literal["register", "challenge", "approve", "reject"]
+
+
+class Deployment(_Entry):
+    """One entry that changes production: from ``effective_from`` on, ``version`` is the champion."""
+
+    action: Literal["promote", "rollback"]
+    previous_version: str | None
+    effective_from: date

@@ -6,9 +6,11 @@ import json
 import os
 import signal
 from collections.abc import Iterator
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import boto3
 import numpy as np
@@ -18,15 +20,16 @@ from tests import synthetic
 from tests.forked import preload, start
 from tests.lakes import on_both_storages, sealed_rows
 
+from nightshift import stages
 from nightshift.errors import DataError
 from nightshift.evaluation.evaluate import evaluate
 from nightshift.evaluation.gate import gate
 from nightshift.lake import append_log, tables
 from nightshift.partition import days
-from nightshift.registry import deployments
+from nightshift.registry import card, deployments, states
 from nightshift.registry import mlflow as tracking
 from nightshift.registry.models import load_candidate, load_model, register
-from nightshift.registry.records import Candidate, Decision
+from nightshift.registry.records import Approval, Candidate, Decision
 from nightshift.settings import settings
 from nightshift.training.snapshot import Snapshot, load, snapshot
 from nightshift.training.train import train
@@ -39,6 +42,8 @@ DAY = timedelta(days=1)
 preload(
     "nightshift.lake.tables",
     "nightshift.registry.deployments",
+    "nightshift.registry.card",
+    "markdown_it",
     "mlflow",
     "mlflow.store.model_registry.sqlalchemy_store",
     "mlflow.store.tracking.sqlalchemy_store",
@@ -275,13 +280,13 @@ def test_a_champion_whose_columns_are_gone_is_said_to_be_so(fresh_log: Trained) 
 
 def test_a_model_is_registered_once(fresh_log: Trained) -> None:
     uc = fresh_log.uc
-    version = register(uc, fresh_log.trees)
+    version = deployments.propose(uc, fresh_log.decision(fresh_log.trees)).version
     assert _aliases(uc) == {"challenger": version}
     assert register(uc, fresh_log.trees) == version
-    later = register(uc, fresh_log.later)
+    later = deployments.propose(uc, fresh_log.decision(fresh_log.later)).version
     assert later != version
-    # Registering the earlier one again changes nothing: the newest stays the challenger.
-    assert register(uc, fresh_log.trees) == version
+    # Proposing the earlier one again changes nothing: the newest stays the challenger.
+    assert deployments.propose(uc, fresh_log.decision(fresh_log.trees)).version == version
     assert _aliases(uc) == {"challenger": later}
     assert len(tracking.client(uc).search_model_versions(f"name = '{uc.name}'")) == 2
 
@@ -366,57 +371,214 @@ def test_rollback_to_what_never_was_champion_is_refused(fresh_log: Trained) -> N
         deployments.rollback(uc, version, effective_from=SECOND, reason="try")
 
 
+# States and approval --------------------------------------------------------------------------------
+
+
+def _approval(decision: Any, comment: str = "") -> Approval:
+    return Approval(decision=decision, by="ada", at=datetime(2020, 2, 12, 9, tzinfo=UTC), comment=comment)
+
+
+def _tags(uc: UseCase, version: str) -> dict[str, str]:
+    tags: dict[str, str] = tracking.client(uc).get_model_version(uc.name, version).tags
+    return tags
+
+
+def test_a_version_goes_from_candidate_to_archived_and_mlflow_says_the_same(fresh_log: Trained) -> None:
+    uc, yes = fresh_log.uc, fresh_log.decision(fresh_log.trees)
+    no = yes.model_copy(update={"promote": False, "reasons": ["roc_auc breaks its floor"]})
+    seen = []
+
+    def look(version: str) -> None:
+        state = states.standings(states.read(uc))[version].state
+        assert _tags(uc, version)["state"] == state
+        seen.append(state)
+
+    version = deployments.propose(uc, no).version
+    look(version)
+    assert _aliases(uc) == {}
+    deployments.propose(uc, yes)
+    look(version)
+    deployments.promote(uc, yes, effective_from=FIRST + DAY)
+    look(version)
+    later = deployments.promote(uc, fresh_log.decision(fresh_log.later), effective_from=SECOND + DAY)
+    look(version)
+    assert seen == ["candidate", "challenger", "champion", "archived"]
+    deployments.rollback(uc, effective_from=SECOND + 2 * DAY, reason="a drill")
+    look(version)
+    assert seen[-1] == "champion"
+    assert _tags(uc, later.version)["state"] == "archived"
+    register_entry = states.read(uc)[0]
+    assert register_entry.reasons == ["roc_auc breaks its floor"]
+    assert register_entry.run_id == fresh_log.trees.run_id
+
+
+def test_what_a_person_must_approve_is_not_promoted_before(fresh_log: Trained) -> None:
+    uc, decision = fresh_log.uc, fresh_log.decision(fresh_log.trees)
+    with pytest.raises(DataError, match="nobody has approved version 1 yet"):
+        deployments.promote(uc, decision, effective_from=FIRST + DAY, policy="manual")
+    assert deployments.newest(uc) is None
+    for _ in range(2):
+        deployments.decide(uc, "1", _approval("approved", "fewer false alarms"))
+    promoted = deployments.promote(uc, decision, effective_from=FIRST + DAY, policy="manual")
+    assert promoted.approval == _approval("approved", "fewer false alarms")
+    assert [entry.action for entry in states.read(uc)] == ["register", "challenge", "approve", "promote"]
+    tags = _tags(uc, "1")
+    assert (tags["approval"], tags["approval_by"]) == ("approved", "ada, 2020-02-12 09:00 UTC")
+    assert tags["approval_comment"] == "fewer false alarms"
+
+
+def test_what_was_rejected_is_never_promoted_whoever_asks_again(fresh_log: Trained) -> None:
+    uc, decision = fresh_log.uc, fresh_log.decision(fresh_log.trees)
+    version = deployments.propose(uc, decision).version
+    deployments.decide(uc, version, _approval("rejected", "too many false alarms"))
+    again = deployments.propose(uc, decision)
+    assert (again.state, again.rejected) == ("challenger", True)
+    for policy in ("manual", "automatic"):
+        with pytest.raises(DataError, match="was rejected by ada on 2020-02-12: too many false alarms"):
+            deployments.promote(uc, decision, effective_from=FIRST + DAY, policy=policy)
+    with pytest.raises(DataError, match="was rejected by ada"):
+        deployments.decide(uc, version, _approval("approved"))
+    refused = stages.propose(uc, decision.model_dump(mode="json"))
+    assert not refused["promote"]
+    assert refused["reasons"][-1] == f"version {version} was rejected by ada"
+    assert deployments.newest(uc) is None
+    assert _tags(uc, version)["approval"] == "rejected"
+    assert _aliases(uc) == {"challenger": version}
+
+
+def test_nobody_decides_about_what_the_gate_refused(fresh_log: Trained) -> None:
+    uc, decision = fresh_log.uc, fresh_log.decision(fresh_log.trees)
+    version = deployments.propose(uc, decision.model_copy(update={"promote": False})).version
+    with pytest.raises(DataError, match=f"version '{version}' is candidate, not a challenger"):
+        deployments.decide(uc, version, _approval("approved"))
+
+
+# Model cards ----------------------------------------------------------------------------------------
+
+
+def test_the_card_and_the_question_show_candidate_champion_and_evidence(fresh_log: Trained) -> None:
+    uc = fresh_log.uc
+    deployments.promote(uc, fresh_log.decision(fresh_log.trees), effective_from=FIRST + DAY)
+    evaluation = evaluate(uc, fresh_log.second, [fresh_log.later])
+    decision = fresh_log.decision(fresh_log.later)
+    folder = _forget_card(uc, fresh_log.later)
+    version = deployments.propose(uc, decision).version
+    text = card.read_card(uc, version)
+    page = (folder / card.HTML).read_text(encoding="utf-8")
+    metrics = evaluation.challenges[0].judged.metrics
+    for heading in (
+        "Intended use",
+        "Data",
+        "Metrics",
+        "Limits and known leaks",
+        "Ethics",
+        "How to reproduce",
+    ):
+        assert f"## {heading}" in text
+        assert f"<h2>{heading}</h2>" in page
+    assert f"{metrics['roc_auc']:.4f}" in text
+    assert all(f"| {shop} |" in text for shop in synthetic.SHOPS)
+    assert f"| train | {fresh_log.second.train.start} to {fresh_log.second.train.end} |" in text
+    assert "Owner: tests" in text
+    asked = card.summary(uc, version, decision, "http://mlflow.example")
+    assert "champion (version 1)" in asked
+    assert f"{metrics['roc_auc']:.4f}" in asked
+    assert "- by the test" in asked
+    assert f"/runs/{fresh_log.later.run_id})" in asked
+    assert f"[card.html](http://mlflow.example/#/experiments/{tracking.setup(uc)}/runs/" in asked
+    assert states.read(uc)[-1].evaluation_hash
+    assert page.count("<table>") >= 3
+
+
 # Bad luck -------------------------------------------------------------------------------------------
 
+# Every call that changes MLflow or the deployment log; a killed process dies just before one of them.
 WRITES = (
     "create_model_version",
-    "set_registered_model_alias",
-    "append",
-    "set_registered_model_alias 2",
+    "delete_model_version",
     "delete_registered_model_alias",
+    "log_text",
+    "set_model_version_tag",
+    "set_registered_model_alias",
 )
 
 
-def _promote_and_die(name: str, decision: dict[str, Any], write: str) -> None:
-    """Promote in a process of its own that is killed just before ``write`` (or its second call)."""
+def _promote_and_die(name: str, decision: dict[str, Any], write: int) -> None:
+    """Promote in a process of its own that is killed just before its write number ``write``."""
     # MLflow hands its setting down to children; a task of its own would not have it.
     os.environ.pop("MLFLOW_TRACKING_URI", None)
     from mlflow import MlflowClient
 
-    function, _, call = write.partition(" ")
-    holder: Any = append_log if function == "append" else MlflowClient
-    original, calls = getattr(holder, function), iter(range(1, 10))
+    calls = count(1)
 
-    def killed(*args: Any, **kwargs: Any) -> Any:
-        if next(calls) == int(call or 1):
-            os.kill(os.getpid(), signal.SIGKILL)
-        return original(*args, **kwargs)
+    def counted(original: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if next(calls) == write:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return original(*args, **kwargs)
 
-    setattr(holder, function, killed)
+        return call
+
+    holders: list[tuple[Any, str]] = [(append_log, "append"), *((MlflowClient, name) for name in WRITES)]
+    for holder, function in holders:
+        setattr(holder, function, counted(getattr(holder, function)))
     deployments.promote(
         synthetic.use_case(name=name), Decision.model_validate(decision), effective_from=SECOND + DAY
     )
 
 
-@pytest.mark.parametrize("write", WRITES)
-def test_killed_between_two_writes_there_is_one_champion_and_a_rerun_completes(
-    fresh_log: Trained, write: str
+def _forget_card(uc: UseCase, candidate: Candidate) -> Path:
+    """Remove what an earlier registration of the same run wrote."""
+    folder = Path(unquote(urlsplit(tracking.client(uc).get_run(candidate.run_id).info.artifact_uri).path))
+    for name in (card.MARKDOWN, card.HTML):
+        (folder / name).unlink(missing_ok=True)
+    return folder
+
+
+def _end_state(uc: UseCase) -> dict[str, Any]:
+    """All that a promotion leaves: the log but for its times, MLflow's aliases and tags, and the card."""
+    entries = [entry.model_dump(mode="json", exclude={"usecase", "recorded_at"}) for entry in states.read(uc)]
+    registered = tracking.client(uc).search_model_versions(f"name = '{uc.name}'")
+    return {
+        "log": entries,
+        "aliases": _aliases(uc),
+        "tags": {str(version.version): version.tags for version in registered},
+        "cards": [card.read_card(uc, str(version.version)).count("\n") for version in registered],
+    }
+
+
+def test_killed_before_any_write_there_is_one_champion_and_a_rerun_ends_as_if_undisturbed(
+    fresh_log: Trained,
 ) -> None:
-    uc = fresh_log.uc
-    before = deployments.promote(uc, fresh_log.decision(fresh_log.trees), effective_from=FIRST + DAY)
+    name, first = fresh_log.uc.name, fresh_log.decision(fresh_log.trees)
     decision = fresh_log.decision(fresh_log.later)
-    process = start(_promote_and_die, uc.name, decision.model_dump(mode="json"), write)
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
-    in_force = deployments.champion_at(uc, SECOND + DAY)
-    assert in_force is not None
-    logged = write in WRITES[3:]
-    assert in_force.model_hash == (fresh_log.later if logged else fresh_log.trees).content_hash
-    after = deployments.promote(uc, decision, effective_from=SECOND + DAY)
-    assert deployments.history(uc) == [before, after]
-    assert _aliases(uc) == {"champion": after.version}
-    assert load_model(uc, after.version).content_hash == fresh_log.later.content_hash
-    assert len(tracking.client(uc).search_model_versions(f"name = '{uc.name}'")) == 2
+    undisturbed: dict[str, Any] = {}
+    for write in count():
+        uc = synthetic.use_case(name=f"{name}_{write}")
+        before = deployments.promote(uc, first, effective_from=FIRST + DAY)
+        _forget_card(uc, fresh_log.later)
+        # Without a write of number 0, the first round is the undisturbed one.
+        process = start(_promote_and_die, uc.name, decision.model_dump(mode="json"), write)
+        process.join()
+        if not undisturbed:
+            assert process.exitcode == 0
+            undisturbed = _end_state(uc)
+            continue
+        if process.exitcode == 0:
+            break
+        assert process.exitcode == -signal.SIGKILL
+        standings = states.standings(states.read(uc))
+        (champion,) = [of.version for of in standings.values() if of.state == "champion"]
+        newest, alias = deployments.newest(uc), _aliases(uc)["champion"]
+        assert newest is not None
+        assert newest.version == champion
+        assert alias in (before.version, champion), "MLflow is at most one step behind the log"
+        registered = tracking.client(uc).search_model_versions(f"name = '{uc.name}'")
+        assert sum(version.tags["state"] == "champion" for version in registered) <= 1
+        deployments.promote(uc, decision, effective_from=SECOND + DAY)
+        assert _end_state(uc) == undisturbed, f"killed before write {write}"
+    # Version, two files of the card, three entries of the log, aliases and tags.
+    assert write > 9
 
 
 def _set_up(name: str) -> None:

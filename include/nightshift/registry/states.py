@@ -1,0 +1,112 @@
+"""In which state each version is, read from the deployment log alone.
+
+A version is registered as a *candidate*, becomes a *challenger* when the gate lets it pass, the *champion*
+when it is promoted, and is *archived* when another champion takes its place; a rollback makes it champion
+again. The state is never stored: it follows from the order of the log's entries, each of which is one object.
+One entry makes a version champion and archives the one before, so no moment has two champions or none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+
+from nightshift.lake import append_log
+from nightshift.registry.records import Approval, Deployment, Transition
+from nightshift.usecase import UseCase
+
+State = Literal["candidate", "challenger", "champion", "archived"]
+Entry = Transition | Deployment
+
+_AFTER: dict[str, State] = {
+    "register": "candidate",
+    "challenge": "challenger",
+    "promote": "champion",
+    "rollback": "champion",
+}
+
+
+@dataclass(frozen=True)
+class Change:
+    """One version's step from a state to the next; ``before`` is None for a new version."""
+
+    version: str
+    before: State | None
+    after: State
+
+
+@dataclass
+class Standing:
+    """Where a version stands. ``since``: when (UTC) it came into its state; ``entries``: all about it."""
+
+    version: str
+    state: State
+    since: datetime
+    approval: Approval | None = None
+    entries: list[Entry] = field(default_factory=list)
+
+    @property
+    def rejected(self) -> bool:
+        """Whether a person, or nobody in time, rejected it: it is never promoted then."""
+        return self.approval is not None and self.approval.decision == "rejected"
+
+
+def log_name(uc: UseCase) -> str:
+    """Return the name of the use case's deployment log."""
+    return f"deployments/{uc.name}"
+
+
+def read(uc: UseCase) -> list[Entry]:
+    """Return every entry of the log, oldest first."""
+    return [
+        Deployment.model_validate(record)
+        if record["action"] in ("promote", "rollback")
+        else Transition.model_validate(record)
+        for record in append_log.read_log(log_name(uc))
+    ]
+
+
+def write(uc: UseCase, entry: Entry) -> None:
+    """Append ``entry`` to the log."""
+    append_log.append(log_name(uc), entry.model_dump(mode="json"))
+
+
+def standings(entries: Sequence[Entry]) -> dict[str, Standing]:
+    """Return where each version stands after ``entries`` (oldest first), by version, the oldest first."""
+    return _follow(entries)[0]
+
+
+def changes(entries: Sequence[Entry]) -> list[list[Change]]:
+    """Return, for each of ``entries`` (oldest first), which versions it brought from which state to which."""
+    return _follow(entries)[1]
+
+
+def _follow(entries: Sequence[Entry]) -> tuple[dict[str, Standing], list[list[Change]]]:
+    standing: dict[str, Standing] = {}
+    steps: list[list[Change]] = []
+
+    def move(version: str, after: State, at: datetime) -> Change | None:
+        found = standing.setdefault(version, Standing(version, after, at))
+        if found.state == after and found.entries:
+            return None
+        change = Change(version, found.state if found.entries else None, after)
+        found.state, found.since = after, at
+        return change
+
+    for entry in entries:
+        moved: list[Change | None] = []
+        if entry.action in _AFTER:
+            moved.append(move(entry.version, _AFTER[entry.action], entry.recorded_at))
+        if isinstance(entry, Deployment):
+            moved += [
+                move(other.version, "archived", entry.recorded_at)
+                for other in standing.values()
+                if other.state == "champion" and other.version != entry.version
+            ]
+        if entry.approval is not None:
+            standing[entry.version].approval = entry.approval
+        standing[entry.version].entries.append(entry)
+        steps.append([change for change in moved if change is not None])
+    return standing, steps

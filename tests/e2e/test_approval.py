@@ -1,0 +1,184 @@
+"""A person approves one challenger and rejects another, in Airflow's own UI, as a person does: with a browser."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from playwright.sync_api import Page, sync_playwright
+from tests import synthetic
+from tests.e2e.conftest import COPIED, Stack
+
+from nightshift.registry import deployments, states
+from nightshift.registry import mlflow as tracking
+from nightshift.registry.records import Deployment
+from nightshift.services import airflow, processes, stack
+from nightshift.services.airflow_api import AirflowApi, DagRun
+from nightshift.settings import settings
+
+NIGHTS = [date(2020, 2, 3) + timedelta(days=9 * number) for number in range(3)]
+_FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+def _write_use_case(project: Path) -> None:
+    """Put the synthetic use case into a project, alone: its gate lets everything pass, and asks nobody."""
+    uc = synthetic.use_case(gate={"primary": "roc_auc", "min_improvement": -1.0})
+    content = uc.model_dump(mode="json", exclude_unset=True)
+    content["training"]["trainers"].pop("network")
+    sources = {"sources": content.pop("sources")}
+    shutil.rmtree(project / "include" / "usecases" / "flight_delays")
+    folder = project / "include" / "usecases" / uc.name
+    folder.mkdir()
+    (folder / "usecase.yml").write_text(yaml.safe_dump(content))
+    (folder / "sources.yml").write_text(yaml.safe_dump(sources))
+    suites = project / "expectations" / uc.name
+    suites.mkdir()
+    for name, column in (("snapshot", "part"), ("snapshot_profile", "part")):
+        rule = {
+            "type": "expect_column_values_to_not_be_null",
+            "kwargs": {"column": column},
+            "meta": {"rule": "part_not_null", "severity": "stop", "reason": "Every row lies in a part."},
+        }
+        (suites / f"{name}.json").write_text(json.dumps({"name": name, "expectations": [rule], "meta": {}}))
+
+
+@pytest.fixture(scope="module")
+def training() -> Iterator[Stack]:
+    """A stack of its own, with published features and labels of a made-up use case and a first champion."""
+    project = settings().project
+    with (
+        tempfile.TemporaryDirectory(prefix="nightshift-e2e-") as folder,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        copy, home = Path(folder) / "project", Path(folder) / "state"
+        for name in COPIED:
+            if (project / name).exists():
+                shutil.copytree(
+                    project / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "target")
+                )
+        _write_use_case(copy)
+        patch.setenv("NIGHTSHIFT_HOME", str(home))
+        patch.setenv("NIGHTSHIFT_PROJECT", str(copy))
+        patch.setenv("NIGHTSHIFT_RETRY_SECONDS", "3")
+        for name in ("AIRFLOW", "MLFLOW", "POSTGRES"):
+            patch.setenv(f"NIGHTSHIFT_{name}_PORT", str(processes.free_port()))
+        settings.cache_clear()
+        uc = synthetic.use_case(gate={"primary": "roc_auc", "min_improvement": -1.0})
+        try:
+            synthetic.publish(uc, synthetic.START, NIGHTS[-1])
+            stack.up()
+            with AirflowApi() as api:
+                api.wait_for_dags([f"{uc.name}.train"])
+                running = Stack(api, uc, home)
+                running.run("train", {"partition": f"{NIGHTS[0]}"})
+                yield running
+        finally:
+            stack.down()
+            settings.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def page(training: Stack) -> Iterator[Page]:
+    """A browser in which the admin has logged in."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=list(_FLAGS))
+        tab = browser.new_page()
+        tab.set_default_timeout(60_000)
+        tab.goto(airflow.address())
+        tab.get_by_label("Username").fill(airflow.ADMIN)
+        tab.get_by_label("Password").fill(airflow.admin_password())
+        tab.get_by_role("button", name="Sign in").click()
+        tab.wait_for_url(f"{airflow.address()}/")
+        yield tab
+        browser.close()
+
+
+def _wait_for_a_person(running: Stack, night: date) -> DagRun:
+    run = running.api.trigger(running.dag("train"), {"partition": f"{night}", "approval": "manual"})
+
+    def waits() -> bool:
+        now = running.api.run(run.dag_id, run.run_id)
+        assert not now.finished, running.story(now)
+        states = {task.task_id: task.state for task in running.api.tasks(run)}
+        return states.get("model.approve") == "awaiting_input"
+
+    running.wait(waits, "the approval")
+    return run
+
+
+def _answer(page: Page, run: DagRun, answer: str, comment: str) -> str:
+    """Open the waiting approval, answer it, and return what it said."""
+    page.goto(f"{airflow.address()}/dags/{run.dag_id}/runs/{run.run_id}/tasks/model.approve/required_actions")
+    page.get_by_role("button", name=answer, exact=True).wait_for()
+    said = page.locator("body").inner_text()
+    page.get_by_label("Comment").or_(page.locator("[name=element_comment]")).first.fill(comment)
+    page.get_by_role("button", name=answer, exact=True).click()
+    return said
+
+
+def _newest(running: Stack) -> Deployment:
+    found = deployments.newest(running.uc)
+    assert found is not None
+    return found
+
+
+def _champion_of_mlflow(running: Stack) -> str:
+    return str(tracking.client(running.uc).get_model_version_by_alias(running.uc.name, "champion").version)
+
+
+def _task_states(running: Stack, run: DagRun) -> dict[str, Any]:
+    return {task.task_id: task.state for task in running.api.tasks(run)}
+
+
+def test_what_a_person_rejects_changes_nothing_and_no_rerun_promotes_it(training: Stack, page: Page) -> None:
+    before = _newest(training)
+    run = _wait_for_a_person(training, NIGHTS[1])
+    said = _answer(page, run, "Reject", "too many false alarms")
+    assert "make version 2 champion?" in said
+    assert "champion (version 1)" in said
+    assert "roc_auc" in said
+    ended = training.api.wait_for_run(run)
+    assert ended.state == "success", training.story(ended)
+    assert _task_states(training, run)["model.promote"] == "skipped"
+    rejected = states.standings(states.read(training.uc))["2"]
+    assert rejected.state == "challenger"
+    assert rejected.approval is not None
+    assert (rejected.approval.decision, rejected.approval.by) == ("rejected", airflow.ADMIN)
+    assert rejected.approval.comment == "too many false alarms"
+    # The same night again, and nobody to ask: the same model, and still rejected.
+    again = training.run("train", {"partition": f"{NIGHTS[1]}", "approval": "automatic"})
+    assert _task_states(training, again)["model.promote"] == "skipped"
+    assert _newest(training) == before
+    assert _champion_of_mlflow(training) == before.version == "1"
+
+
+def test_what_a_person_approves_becomes_champion(training: Stack, page: Page) -> None:
+    run = _wait_for_a_person(training, NIGHTS[2])
+    said = _answer(page, run, "Approve", "fewer false alarms")
+    assert "make version 3 champion?" in said
+    ended = training.api.wait_for_run(run)
+    assert ended.state == "success", training.story(ended)
+    champion = _newest(training)
+    assert (champion.version, champion.effective_from) == ("3", NIGHTS[2] + timedelta(days=1))
+    assert champion.approval is not None
+    assert (champion.approval.decision, champion.approval.by) == ("approved", airflow.ADMIN)
+    assert champion.approval.comment == "fewer false alarms"
+    assert _champion_of_mlflow(training) == "3"
+    tags = tracking.client(training.uc).get_model_version(training.uc.name, "3").tags
+    assert (tags["state"], tags["approval"]) == ("champion", "approved")
