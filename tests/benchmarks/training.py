@@ -82,8 +82,8 @@ def trees(folder: Path, *, quick: bool) -> Iterator[Comparison]:
             ours=ours,
             other=other,
             check=_alike,
-            note=f"{taken.train.rows:,} rows, {len(kinds)} features, {_TREES['rounds']} rounds. Ours reads and "
-            "checks the snapshot, encodes, trains, calibrates, computes metrics and importance of every "
+            note=f"{taken.train.rows:,} rows, {len(kinds)} features, {_TREES['rounds']} rounds. Ours reads "
+            "and checks the snapshot, encodes, trains, calibrates, computes metrics and importance of every "
             "feature, draws, and logs the model. The bare call builds its matrices and trains.",
         )
 
