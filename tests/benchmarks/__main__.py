@@ -15,12 +15,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from . import imports, inference, night, report
+from . import imports, inference, night, report, training
 from .harness import ROUNDS, Comparison, compare
 
 _COMPARISONS: dict[str, Callable[..., AbstractContextManager[Comparison]]] = {
     "imports": imports.comparison,
     "inference": inference.comparison,
+    "training": training.trees,
+    "network": training.network,
     "night": night.comparison,
 }
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as clock
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +21,9 @@ from nightshift.registry.deployments import promote
 from nightshift.registry.models import load_model
 from nightshift.registry.records import Decision
 from nightshift.usecase import UseCase, load_usecase
+
+if TYPE_CHECKING:
+    from nightshift.training.snapshot import Snapshot
 
 from .harness import Comparison, DifferentResultsError, Timed, environment
 
@@ -82,9 +85,9 @@ def _check(ours: Any, other: Any) -> None:
         raise DifferentResultsError("scored predictions are not those of the bare booster, calibrated")
 
 
-def _champion(uc: UseCase, rows_a_day: int) -> str:
+def publish(uc: UseCase, rows_a_day: int) -> Snapshot:
+    """Publish made-up features and labels with something to learn, and freeze them as a snapshot."""
     from nightshift.training.snapshot import snapshot
-    from nightshift.training.train import train
 
     for day in days(_FIRST, _TRAINED - timedelta(days=1)):
         features = _features(uc, day, rows_a_day)
@@ -101,7 +104,13 @@ def _champion(uc: UseCase, rows_a_day: int) -> str:
             }
         )
         tables.replace_partition(uc, "labels", day, labels, [uc.entity])
-    candidate = train(uc, snapshot(uc, _TRAINED), "xgboost")
+    return snapshot(uc, _TRAINED)
+
+
+def _champion(uc: UseCase, rows_a_day: int) -> str:
+    from nightshift.training.train import train
+
+    candidate = train(uc, publish(uc, rows_a_day), "xgboost")
     decision = Decision(promote=True, candidate=candidate, metrics={}, reasons=["made for a benchmark"])
     return promote(uc, decision, effective_from=_TRAINED + timedelta(days=1)).version
 

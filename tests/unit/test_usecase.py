@@ -58,6 +58,9 @@ def table(content: dict[str, Any]) -> dict[str, Any]:
     ("file", "change", "key"),
     [
         ("usecase.yml", lambda c: c.update(ownr="me"), "ownr"),
+        ("usecase.yml", lambda c: c["training"].update(baseline="nobody"), "baseline 'nobody'"),
+        ("usecase.yml", lambda c: c["training"].update(class_weight="half"), "training.class_weight"),
+        ("usecase.yml", lambda c: c["training"].update(class_weight=0), "training.class_weight"),
         ("usecase.yml", lambda c: c["gate"].update(floor={"roc_auc": 0.6}), "gate.floor"),
         ("usecase.yml", lambda c: c.pop("entity"), "entity"),
         ("usecase.yml", lambda c: c["costs"].update(false_negative="dear"), "costs.false_negative"),

@@ -152,9 +152,12 @@ def test_a_run_that_was_killed_while_logging_is_not_taken_for_a_finished_one(tra
     uc, client = trained.uc, tracking.client(trained.uc)
     client.update_run(trained.trees.run_id, status="RUNNING")
     again = train(uc, trained.first, "trees")
-    assert again.run_id != trained.trees.run_id
+    # It is logged again, to the end, and in the same run.
+    assert again.model_uri != trained.trees.model_uri
+    assert again.run_id == trained.trees.run_id
     assert again.content_hash == trained.trees.content_hash
-    client.update_run(trained.trees.run_id, status="FINISHED")
+    assert client.get_run(again.run_id).info.status == "FINISHED"
+    client.set_tag(again.run_id, "model_uri", trained.trees.model_uri)
 
 
 def test_the_model_can_be_read_by_mlflow_alone(trained: Trained) -> None:

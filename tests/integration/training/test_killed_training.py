@@ -19,7 +19,12 @@ from nightshift.lake.checkpoints import Checkpoints
 from nightshift.lake.store import open_store
 from nightshift.training.trainer import Fit
 
-preload("nightshift.lake.s3", "nightshift.training.xgboost_trainer", "nightshift.training.torch_trainer")
+preload(
+    "nightshift.lake.s3",
+    "nightshift.training.xgboost_trainer",
+    "nightshift.training.torch_trainer",
+    "torch._dynamo",
+)
 
 storage = on_both_storages
 

@@ -69,7 +69,14 @@ def test_what_was_learned_by_heart_is_not_kept(kind: Kind) -> None:
     trainer, _ = TRAINERS[kind]
     eager: dict[Kind, dict[str, Any]] = {
         "xgboost": {"rounds": 60, "early_stopping_rounds": 20, "learning_rate": 0.5, "min_child_weight": 1},
-        "torch": {"hidden": [64, 64], "epochs": 20, "patience": 6, "batch_rows": 64, "learning_rate": 0.02},
+        "torch": {
+            "hidden": [64, 64],
+            "epochs": 20,
+            "patience": 6,
+            "batch_rows": 64,
+            "learning_rate": 0.03,
+            "dropout": 0,
+        },
     }
     few = Examples(TRAIN.features.slice(0, 300), TRAIN.label[:300])
     fit = trainer.fit(few, VALIDATION, ENCODER, eager[kind], 1, watch=Unwatched())

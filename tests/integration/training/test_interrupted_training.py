@@ -1,0 +1,98 @@
+"""The whole of a training, killed on its way: one run, one model, and nothing left over."""
+
+from __future__ import annotations
+
+import os
+import signal
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests import synthetic
+from tests.forked import preload, start
+
+from nightshift.lake.store import open_store
+from nightshift.registry import mlflow as tracking
+from nightshift.registry.records import Candidate
+from nightshift.training import progress
+from nightshift.training.snapshot import snapshot
+from nightshift.training.train import train
+from nightshift.usecase import UseCase
+
+NIGHT = date(2020, 2, 3)
+
+preload("mlflow", "mlflow.store.tracking.sqlalchemy_store", "nightshift.training.train")
+
+
+def _usecase(**changes: Any) -> UseCase:
+    training = synthetic.use_case().training.model_dump() | {"checkpoint_seconds": 1e-6} | changes
+    return synthetic.use_case(training=training)
+
+
+def train_and_be_killed(at_step: int) -> None:
+    """Train until the log would tell of a step; checkpoints are written at every opportunity."""
+    report = progress.Watched.report
+    progress._SHARE_OF_CHECKPOINTS = 0
+
+    def deadly(self: progress.Watched, step: int, *others: Any) -> None:
+        report(self, step, *others)
+        if step == at_step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    progress.Watched.report = deadly
+    uc = _usecase()
+    train(uc, snapshot(uc, NIGHT), "trees")
+
+
+def _runs(uc: UseCase) -> list[Any]:
+    return list(tracking.client(uc).search_runs([tracking.setup(uc)]))
+
+
+def test_it_goes_on_in_its_run_and_leaves_nothing_behind(
+    home: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    uc = _usecase()
+    synthetic.publish(uc, synthetic.START, NIGHT)
+    for step in (25, 47):
+        victim = start(train_and_be_killed, step)
+        victim.join()
+        assert victim.exitcode == -signal.SIGKILL
+    assert open_store().list("checkpoints/")
+    [killed] = _runs(uc)
+    with caplog.at_level("INFO"):
+        candidate = train(uc, snapshot(uc, NIGHT), "trees")
+    assert "trees: goes on from a checkpoint" in caplog.text
+    assert "trees: 60 of at most 60 steps" in caplog.text
+    [run] = _runs(uc)
+    assert run.info.run_id == killed.info.run_id == candidate.run_id
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["progress/share"] == 1
+    assert run.data.params["class_weight"] == "none"
+    assert open_store().list("checkpoints/") == []
+    assert candidate.content_hash == _undisturbed(uc).content_hash
+    assert [one.info.run_id for one in _runs(uc)] == [candidate.run_id]
+
+
+def _undisturbed(uc: UseCase) -> Candidate:
+    return train(uc, snapshot(uc, NIGHT), "trees")
+
+
+def test_what_decides_a_training_names_it(home: Path) -> None:
+    uc = _usecase()
+    synthetic.publish(uc, synthetic.START, NIGHT)
+    taken = snapshot(uc, NIGHT)
+    resolved = {"rounds": 60, "device": "cpu"}
+    name = progress.training_hash(uc, taken, "xgboost", resolved)
+    # Neither the night nor how often checkpoints are written changes the outcome.
+    same = _usecase(checkpoint_seconds=30)
+    assert progress.training_hash(same, taken, "xgboost", resolved) == name
+    others = {
+        progress.training_hash(uc, taken, "torch", resolved),
+        progress.training_hash(uc, taken, "xgboost", resolved | {"rounds": 61}),
+        progress.training_hash(uc, taken, "xgboost", resolved | {"device": "cuda"}),
+        progress.training_hash(_usecase(class_weight="balanced"), taken, "xgboost", resolved),
+        progress.training_hash(_usecase(seed=8), taken, "xgboost", resolved),
+        progress.training_hash(uc, snapshot(uc, date(2020, 2, 2)), "xgboost", resolved),
+    }
+    assert len(others | {name}) == 7
