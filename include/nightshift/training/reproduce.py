@@ -201,7 +201,8 @@ def _problems(error: ValidationError) -> str:
 
 
 def _data(uc: UseCase, recorded: Manifest) -> tuple[list[Difference], dict[str, contents.Located]]:
-    found, located = [], {}
+    found: list[Difference] = []
+    located = {}
     for layer, read in recorded.data.tables.items():
         located[layer] = contents.locate(uc, layer, read.partitions, read.table_version)
         published = {day: one.content_hash for day, one in tables.partition_versions(uc, layer).items()}
@@ -306,7 +307,8 @@ def _configuration(recorded: Manifest, uc: UseCase, params: Mapping[str, Any]) -
         if key != "training.seed":
             yield Difference(cause="configuration", what=key, recorded=old, current=new, in_effect=False)
     # The trainer was given what was recorded: what it made of it differs only by its own defaults.
-    for key, old, new in _changes(recorded.configuration.params, params):
+    in_json = json.loads(json.dumps(params))
+    for key, old, new in _changes(recorded.configuration.params, in_json):
         if key not in ("seed", "device"):
             yield Difference(
                 cause="configuration",
