@@ -275,11 +275,15 @@ def _code(recorded: checkout.Code) -> Iterator[Difference]:
         changed = checkout.changed_lines(recorded.diff, difference[0])
     if same:
         return
+    if changed:
+        what = f"{sum(changed.values())} lines differ"
+    else:  # what runs is not the library of this checkout, or git does not know the commit
+        what = "the library's sources differ" if acts else "the library's sources are the same"
     yield Difference(
         cause="code",
         what="checkout",
         recorded=_checkout(recorded),
-        current=_checkout(current) + ("" if changed is None else f"; {sum(changed.values())} lines differ"),
+        current=f"{_checkout(current)}; {what}",
         in_effect=acts,
     )
     for name, lines in (changed or {}).items():
