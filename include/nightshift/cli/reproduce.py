@@ -37,16 +37,18 @@ def run(uc: UseCase, version: str, *, as_json: bool) -> int:
 
 
 def _print_impossible(uc: UseCase, version: str, error: NightshiftError, as_json: bool) -> None:
-    known = isinstance(error, DataError)
-    cure = error.cure if known else "run it again; `nightshift doctor` checks the usual causes"
-    if as_json:
-        told = {"usecase": uc.name, "version": version, "verdict": "impossible"}
-        message = error.message if known else str(error)
-        where = {"rule": error.rule, "where": error.where} if known else {}
-        print(json.dumps({**told, "message": message, **where, "cure": cure}, indent=2))
+    told = {"usecase": uc.name, "version": version, "verdict": "impossible"}
+    if isinstance(error, DataError):
+        told |= {"message": error.message, "rule": error.rule, "where": error.where, "cure": error.cure}
     else:
-        console.print(f"{uc.name}, version {version}: cannot be rebuilt")
-        console.print(str(error) if known else f"{error}\n  cure:  {cure}", markup=False)
+        told |= {"message": str(error), "cure": "run it again; `nightshift doctor` checks the usual causes"}
+    if as_json:
+        print(json.dumps(told, indent=2))
+        return
+    console.print(f"{uc.name}, version {version}: cannot be rebuilt")
+    for key in ("message", "rule", "where", "cure"):
+        if key in told:
+            console.print(f"  {key + ':':<8} {told[key]}", markup=False)
 
 
 def _print(found: Reproduction) -> None:

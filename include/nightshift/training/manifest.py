@@ -153,8 +153,7 @@ def describe(
 
 def keep(manifest: Manifest) -> Manifest:
     """Write a manifest to the lake unless this model on this snapshot has one; return the one that stands."""
-    uc_name, data = manifest.usecase, manifest.data
-    key = _key(uc_name, data.snapshot_hash, manifest.model_hash)
+    key = _key(manifest.usecase, manifest.data.snapshot_hash, manifest.model_hash)
     if open_store().put_new(key, manifest.model_dump_json(indent=1).encode()):
         return manifest
     return Manifest.model_validate_json(open_store().get(key))
@@ -225,10 +224,11 @@ def _data(uc: UseCase, snapshot: Snapshot) -> Data:
         unknown[layer] = sum(not of_day for of_day in builds.values())
         for build in (build for of_day in builds.values() for build in of_day):
             for name, partitions in build.raw.items():
-                for day, version in partitions.items():
+                of_table = behind.setdefault(name, {})
+                for day, object_read in partitions.items():
                     # Several builds may give one content: the newest that is known to do so.
-                    standing = behind.setdefault(name, {}).setdefault(day, version)
-                    behind[name][day] = max(standing, version, key=lambda one: one.rank)
+                    if day not in of_table or object_read.rank > of_table[day].rank:
+                        of_table[day] = object_read
     return Data(
         snapshot=snapshot,
         snapshot_hash=snapshot.content_hash,

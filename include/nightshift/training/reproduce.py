@@ -201,7 +201,8 @@ def _problems(error: ValidationError) -> str:
 
 
 def _data(uc: UseCase, recorded: Manifest) -> tuple[list[Difference], dict[str, contents.Located]]:
-    found, located = [], {}
+    found: list[Difference] = []
+    located = {}
     for layer, read in recorded.data.tables.items():
         located[layer] = contents.locate(uc, layer, read.partitions, read.table_version)
         published = {day: one.content_hash for day, one in tables.partition_versions(uc, layer).items()}
@@ -274,11 +275,15 @@ def _code(recorded: checkout.Code) -> Iterator[Difference]:
         changed = checkout.changed_lines(recorded.diff, difference[0])
     if same:
         return
+    if changed:
+        what = f"{sum(changed.values())} lines differ"
+    else:  # what runs is not the library of this checkout, or git does not know the commit
+        what = "the library's sources differ" if acts else "the library's sources are the same"
     yield Difference(
         cause="code",
         what="checkout",
         recorded=_checkout(recorded),
-        current=_checkout(current) + ("" if changed is None else f"; {sum(changed.values())} lines differ"),
+        current=f"{_checkout(current)}; {what}",
         in_effect=acts,
     )
     for name, lines in (changed or {}).items():
@@ -306,7 +311,8 @@ def _configuration(recorded: Manifest, uc: UseCase, params: Mapping[str, Any]) -
         if key != "training.seed":
             yield Difference(cause="configuration", what=key, recorded=old, current=new, in_effect=False)
     # The trainer was given what was recorded: what it made of it differs only by its own defaults.
-    for key, old, new in _changes(recorded.configuration.params, params):
+    in_json = json.loads(json.dumps(params))
+    for key, old, new in _changes(recorded.configuration.params, in_json):
         if key not in ("seed", "device"):
             yield Difference(
                 cause="configuration",

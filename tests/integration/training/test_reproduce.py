@@ -37,6 +37,7 @@ from nightshift.usecase import UseCase, load_usecase
 NIGHT = date(2020, 2, 1)
 DAY = date(2020, 1, 10)
 TREES, NETWORK = "1", "2"
+_COMMAND = "from nightshift.cli.main import app; app()"
 _CAUSES = ["data", "code", "configuration", "environment", "randomness"]
 
 
@@ -262,7 +263,7 @@ def test_an_edited_trainer_is_named_first(project: Path) -> None:
     trainer.write_text(text.replace('"max_depth": 5,', '"max_depth": 2,'))
     (project / "fresh.txt").write_text("one\ntwo\nthree\n")
     done = subprocess.run(
-        [sys.executable, "-m", "nightshift.cli.main", "reproduce", TREES, "--json"],
+        [sys.executable, "-c", _COMMAND, "reproduce", TREES, "--json"],
         env={**os.environ, "PYTHONPATH": str(project / "include")},
         capture_output=True,
         text=True,
