@@ -322,8 +322,11 @@ def gate(uc: UseCase, evaluation: dict[str, Any]) -> dict[str, Any]:
     """Decide whether the best candidate may become champion, with reasons."""
     from nightshift.evaluation.evaluate import Evaluation
     from nightshift.evaluation.gate import gate as decide
+    from nightshift.evaluation.report import write_report
 
-    decision = decide(uc, Evaluation.model_validate(evaluation))
+    judged = Evaluation.model_validate(evaluation)
+    decision = decide(uc, judged)
+    log.info("report: %s", write_report(uc, judged, decision))
     log.info(
         "gate: %s %s: %s",
         decision.candidate.trainer,
