@@ -1,4 +1,4 @@
-"""A person approves one challenger and rejects another, in Airflow's own UI, as a person does: with a browser."""
+"""A person approves one challenger and rejects another, with a browser, in Airflow's own UI."""
 
 from __future__ import annotations
 
