@@ -1,4 +1,4 @@
-"""A person approves one challenger and rejects another, in Airflow's own UI, as a person does: with a browser."""
+"""A person approves one challenger and rejects another, with a browser, in Airflow's own UI."""
 
 from __future__ import annotations
 
@@ -101,8 +101,8 @@ def page(training: Stack) -> Iterator[Page]:
         tab = browser.new_page()
         tab.set_default_timeout(60_000)
         tab.goto(airflow.address())
-        tab.get_by_label("Username").fill(airflow.ADMIN)
-        tab.get_by_label("Password").fill(airflow.admin_password())
+        tab.locator("[name=username]").fill(airflow.ADMIN)
+        tab.locator("[name=password]").fill(airflow.admin_password())
         tab.get_by_role("button", name="Sign in").click()
         tab.wait_for_url(f"{airflow.address()}/")
         yield tab
@@ -127,7 +127,7 @@ def _answer(page: Page, run: DagRun, answer: str, comment: str) -> str:
     page.goto(f"{airflow.address()}/dags/{run.dag_id}/runs/{run.run_id}/tasks/model.approve/required_actions")
     page.get_by_role("button", name=answer, exact=True).wait_for()
     said = page.locator("body").inner_text()
-    page.get_by_label("Comment").or_(page.locator("[name=element_comment]")).first.fill(comment)
+    page.locator("[name=element_comment]").first.fill(comment)
     page.get_by_role("button", name=answer, exact=True).click()
     return said
 

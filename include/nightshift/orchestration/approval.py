@@ -13,6 +13,11 @@ from nightshift.usecase import UseCase, load_usecase
 _NOBODY = "nobody (timed out)"
 
 
+def comment_param() -> dict[str, Param]:
+    """Return the field of the form in which a person says why."""
+    return {"comment": Param("", type="string", title="Comment", description="Kept in the deployment log.")}
+
+
 class ApproveChallenger(ApprovalOperator):
     """Asks whether what passed the gate becomes champion, and records the answer in the deployment log.
 
@@ -29,11 +34,6 @@ class ApproveChallenger(ApprovalOperator):
             defaults=[self.REJECT],
             response_timeout=timedelta(hours=policy.timeout_hours),
             assigned_users=[{"id": name, "name": name} for name in policy.approvers],
-            params={
-                "comment": Param(
-                    "", type="string", title="Comment", description="Kept in the deployment log."
-                )
-            },
             **more,
         )
         self.usecase = usecase.name

@@ -33,7 +33,7 @@ def make_model(usecase: UseCase, outlets: list[Asset]) -> None:
     A person decides about it first where the use case's policy, or the run's form, says so.
     """
     # Imported here: every DAG file that wires a group would pay for the operator, and few use it.
-    from nightshift.orchestration.approval import ApproveChallenger
+    from nightshift.orchestration.approval import ApproveChallenger, comment_param
 
     snapshot: Any = tasks.take_snapshot(usecase.name)
     candidates: list[Any] = [
@@ -44,5 +44,5 @@ def make_model(usecase: UseCase, outlets: list[Asset]) -> None:
     ]
     evaluation: Any = tasks.evaluate(usecase.name, snapshot, candidates)
     decision: Any = tasks.gate(usecase.name, evaluation)
-    approve = ApproveChallenger(task_id="approve", usecase=usecase, decision=decision)
+    approve = ApproveChallenger(task_id="approve", usecase=usecase, decision=decision, params=comment_param())
     approve >> tasks.promote.override(outlets=outlets)(usecase.name, decision)
