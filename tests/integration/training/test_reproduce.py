@@ -62,7 +62,7 @@ def _project(folder: Path) -> None:
     (folder / "notes.txt").write_text("one\ntwo\n")
     (folder / ".gitignore").write_text("__pycache__/\n")
     _git(folder, "init", "--quiet", "--initial-branch", "trunk")
-    _git(folder, "remote", "add", "origin", "https://someone:hidden@code.example/team/project.git")
+    _git(folder, "remote", "add", "origin", "https://someone:pass-word@code.example/team/project.git")
     _git(folder, "add", "--all")
     _git(folder, "commit", "--quiet", "--message", "all")
 
@@ -423,7 +423,7 @@ def test_the_manifest_holds_all_that_made_the_model(project: Path) -> None:
     assert found.code.commit == _git(project, "rev-parse", "HEAD")
     assert (found.code.branch, found.code.diff_hash, found.code.diff) == ("trunk", "clean", "")
     assert found.code.remote == "https://code.example/team/project.git"
-    assert "hidden" not in found.model_dump_json()
+    assert "pass-word" not in found.model_dump_json()
     assert found.configuration.usecase == uc.model_dump(mode="json")
     assert found.configuration.params["hidden"] == [16]
     assert found.configuration.params["patience"] == 3, "a default"
