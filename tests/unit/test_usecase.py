@@ -23,7 +23,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A checkout of its own, with a copy of the use case to break."""
     folder = tmp_path / "include" / "usecases" / NAME
     folder.mkdir(parents=True)
-    for file in ("usecase.yml", "sources.yml"):
+    for file in ("usecase.yml", "sources.yml", "stress.yml"):
         shutil.copy(settings().usecases / NAME / file, folder / file)
     monkeypatch.setenv("NIGHTSHIFT_PROJECT", str(tmp_path))
     settings.cache_clear()
@@ -100,6 +100,42 @@ def test_a_wrong_key_is_named(
     error = refused()
     assert key in error.message
     assert str(project) in error.where
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda case: case.update(kind="unclear"), "kind"),
+        (lambda case: case.update(min_share=2), "min_share"),
+        (lambda case: case.pop("why"), "why"),
+        (lambda case: case.update(change={"distance_miles": {"add": 1, "set": 2}}), "one of set, add"),
+        (
+            lambda case: case.update(change={"distance_miles": {"set": "far"}}),
+            "no feature that can be changed",
+        ),
+        (lambda case: case.update(change={"carrier": {"add": 1}}), "no feature that can be changed"),
+        (lambda case: case.update(change={"mood": {"add": 1}}), "'mood' is no feature"),
+        (lambda case: case.update(only={"distance_miles": ["1"]}), "only: distance_miles"),
+        (lambda case: case.update(name="one_minute_later"), "two cases are called one_minute_later"),
+    ],
+)
+def test_a_stress_case_that_cannot_be_put_is_refused(
+    project: Path, change: Callable[[dict[str, Any]], object], problem: str
+) -> None:
+    edit(project / "stress.yml", lambda content: change(content["stress"][0]))
+    assert problem in refused().message
+
+
+def test_a_use_case_needs_no_stress_set(project: Path) -> None:
+    (project / "stress.yml").unlink()
+    assert load_usecase(NAME).stress == ()
+
+
+def test_bands_and_groups_are_columns_that_fit(project: Path) -> None:
+    edit(project / "usecase.yml", lambda c: c["evaluation"].update(bands={"scheduled_hour": [9, 3]}))
+    assert "evaluation.bands: scheduled_hour" in refused().message
+    edit(project / "usecase.yml", lambda c: c.update(evaluation={"fairness": {"groups": ["distance_miles"]}}))
+    assert "evaluation.fairness.groups: distance_miles" in refused().message
 
 
 def test_all_wrong_keys_are_named_at_once(project: Path) -> None:

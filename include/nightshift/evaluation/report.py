@@ -340,8 +340,8 @@ def _fairness(judged: Judged) -> str:
         parts.append(_table(head, body))
         if eased is not None:
             parts.append(
-                f"<p class='soft'>Thresholds per {escape(parity.column)}, fitted on validation rows for equal "
-                f"false positive rates, would move the cost of a row from {eased.cost_before:.4f} to "
+                f"<p class='soft'>Thresholds per {escape(parity.column)}, fitted on validation rows for "
+                f"equal false positive rates, would move the cost of a row from {eased.cost_before:.4f} to "
                 f"{eased.cost_after:.4f}. They are not applied.</p>"
             )
     return "".join(parts) or "<p>No groups are declared.</p>"
