@@ -81,10 +81,13 @@ def test_no_task_floods_its_log_with_what_it_returns(dagbag: Any) -> None:
     quiet = 0
     for dag in dagbag.dags.values():
         for task in dag.tasks:
+            # Its operator calls no function of ours, and prints nothing that it returns.
+            if local(task.task_id) == "approve":
+                continue
             options = task.partial_kwargs if task.is_mapped else vars(task)
             assert options["show_return_value_in_logs"] is False, task
             quiet += 1
-    assert quiet == TASKS
+    assert quiet == TASKS - 2
 
 
 def test_mapped_tasks_name_their_source(dagbag: Any) -> None:
