@@ -293,7 +293,7 @@ class Change(_Strict):
 
     @model_validator(mode="after")
     def _is_one(self) -> Change:
-        if len(self.model_fields_set) != 1 or getattr(self, next(iter(self.model_fields_set))) is None:
+        if sum(value is not None for value in (self.set, self.add, self.multiply)) != 1:
             raise ValueError("a change is one of set, add and multiply, with a value")
         return self
 
