@@ -10,7 +10,7 @@ Parameter-Efficient Ensembling", ICLR, section 3.3). Their mean is less noisy th
 from __future__ import annotations
 
 import io
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -61,15 +61,16 @@ class TabularNetwork(nn.Module):
         """Return logits (rows, members) of codes (rows, categorical) and numbers (rows, 2 x numeric)."""
         embedded = [embedding(codes[:, i]) for i, embedding in enumerate(self.embeddings)]
         inputs = torch.cat([*embedded, numbers], dim=1)
-        first, *others = self.layers
+        first, *others = (cast(nn.Linear, layer) for layer in self.layers)
         # Scaling the weights of each member instead of the rows: one product, no copy of the rows a member.
         weights = self.scales.unsqueeze(1) * first.weight
-        state = (inputs @ weights.flatten(0, 1).T).unflatten(1, weights.shape[:2]) + first.bias
+        state = (inputs @ weights.flatten(0, 1).T).reshape(len(inputs), *weights.shape[:2]) + first.bias
         state = self.dropout(torch.relu(state))
         for layer in others:
             change = self.dropout(torch.relu(layer(state)))
             state = state + change if change.shape == state.shape else change
-        return (state * self.heads).sum(2) + self.biases
+        logits: torch.Tensor = (state * self.heads).sum(2) + self.biases
+        return logits
 
     def probabilities(self, codes: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
         """Return the mean probability of the members, float64 of shape (rows,)."""

@@ -15,9 +15,11 @@ import io
 import math
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -189,7 +191,9 @@ class _Training:
             model = nn.parallel.DistributedDataParallel(
                 model, device_ids=[device] if device.type == "cuda" else None
             )
-        self._model = torch.compile(model) if device.type == "cuda" and _can_compile() else model
+        if device.type == "cuda" and _can_compile():
+            model.compile()
+        self._model = model
 
     def run(self, watch: Watch) -> tuple[TabularNetwork, dict[str, list[float]]]:
         """Train to the end and return the best network with the losses by epoch."""
@@ -242,7 +246,7 @@ class _Training:
         loss = self._summed_loss(share)
         weight = self._train.weight[rows].sum()
         # Gradients of the processes are averaged: times their number, that is the mean over the whole batch.
-        (loss * options.processes / weight).backward()
+        torch.autograd.backward(loss * options.processes / weight)
         self._optimizer.step()
         self._sums += torch.stack([loss.detach(), self._train.weight[share].sum()])
 
@@ -320,37 +324,38 @@ def _processes(job: _Job) -> Iterator[None]:
     before = os.environ.get("GLOO_SOCKET_IFNAME")
     # They are all on this machine.
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    beside = spawn(_other, (job, store.port), nprocs=others, join=False)
-    assert beside is not None
-    try:
-        with _group(job, store, 0):
-            yield
-        while not beside.join():
-            pass
-    finally:
-        for process in beside.processes:
-            process.kill()
-            process.join()
-        if before is None:
-            del os.environ["GLOO_SOCKET_IFNAME"]
-        else:
-            os.environ["GLOO_SOCKET_IFNAME"] = before
+    with tempfile.TemporaryDirectory() as scratch:
+        meeting = str(Path(scratch) / "processes")
+        beside = spawn(_other, (job, meeting), nprocs=others, join=False)
+        assert beside is not None
+        try:
+            with _group(job, meeting, 0):
+                yield
+            while not beside.join():
+                pass
+        finally:
+            for process in beside.processes:
+                process.kill()
+                process.join()
+            if before is None:
+                del os.environ["GLOO_SOCKET_IFNAME"]
+            else:
+                os.environ["GLOO_SOCKET_IFNAME"] = before
 
 
-def _other(index: int, job: _Job, port: int) -> None:
+def _other(index: int, job: _Job, meeting: str) -> None:
     """Be one of the processes beside the first. Torch ends it when the first is killed."""
-    store = dist.TCPStore("127.0.0.1", port, is_master=False)
-    with _group(job, store, index + 1):
+    with _group(job, meeting, index + 1):
         _train(job, index + 1, Unwatched())
 
 
 @contextmanager
-def _group(job: _Job, store: dist.Store, rank: int) -> Iterator[None]:
+def _group(job: _Job, meeting: str, rank: int) -> Iterator[None]:
+    """Join the processes of a training; ``meeting`` is the file in which they find each other."""
     device = _device(rank)
     dist.init_process_group(
         "nccl" if device.type == "cuda" else "gloo",
-        store=store,
+        init_method=f"file://{meeting}",
         rank=rank,
         world_size=job.options.processes,
         device_id=device if device.type == "cuda" else None,
