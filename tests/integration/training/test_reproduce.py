@@ -23,7 +23,7 @@ from nightshift.cli.main import app
 from nightshift.lake import lineage, raw, tables
 from nightshift.lake.store import open_store
 from nightshift.partition import days
-from nightshift.registry import deployments
+from nightshift.registry import deployments, states
 from nightshift.registry import mlflow as tracking
 from nightshift.registry.models import register
 from nightshift.registry.records import Candidate, Decision
@@ -178,7 +178,7 @@ def _deploy(version: str, model_hash: str, **sections: Any) -> None:
     found = _manifest(TREES)
     manifest.keep(found.model_copy(update={"model_hash": model_hash, **sections}))
     entry = deployments.history(uc)[0].model_copy(update={"version": version, "model_hash": model_hash})
-    deployments.append_log.append(f"deployments/{uc.name}", entry.model_dump(mode="json"))
+    states.write(uc, entry)
 
 
 # Equal ----------------------------------------------------------------------------------------------
