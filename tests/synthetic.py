@@ -51,6 +51,7 @@ def use_case(**changes: Any) -> UseCase:
                 "network": {"kind": "torch", "params": {"hidden": [16], "epochs": 4, "batch_rows": 256}},
             },
         },
+        "evaluation": {"resamples": 200},
         "gate": {"primary": "roc_auc", "floors": {"roc_auc": 0.6}, "ceilings": {"ece": 0.2}},
         "drift": {
             "numeric_threshold": 0.5,

@@ -39,7 +39,7 @@ def small_usecase() -> UseCase:
                 update={"categorical": ("carrier", "origin"), "numeric": ("hour", "delay", "load")}
             ),
             # Those of flight delays name features that are not here.
-            "evaluation": EvaluationRules(),
+            "evaluation": EvaluationRules(resamples=200),
             "stress": (),
             "training": whole.training.model_copy(
                 update={
