@@ -497,13 +497,19 @@ def _train(
     )
     of_trial = _id(study, storage, trial.index)
     _log_trial(uc, trial, storage.get_trial(of_trial).intermediate_values)
-    # Told last: whatever is killed before that is done again, and comes to the same.
-    for name in ("metrics", "run_id", "message"):
-        storage.set_trial_user_attr(of_trial, name, getattr(trial, name))
-    told = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}[state]
-    study.tell(trial.index, trial.log_loss if built else None, told, skip_if_finished=True)
+    # Last: whatever is killed before that is done again, and comes to the same.
+    _tell(study, storage, trial)
     log.info("%s is %s%s", label, state, f", log loss {trial.log_loss:.5f}" if built else f": {message}")
     return trial
+
+
+def _tell(study: optuna.Study, storage: RDBStorage, trial: Trial) -> None:
+    """Keep what became of a trial; with that it has ended."""
+    of_trial = _id(study, storage, trial.index)
+    for name in ("metrics", "run_id", "message"):
+        storage.set_trial_user_attr(of_trial, name, getattr(trial, name))
+    (state,) = (ours for ours, named in _STATES.items() if named == trial.state)
+    study.tell(trial.index, trial.log_loss if trial.metrics else None, state)
 
 
 def _with(uc: UseCase, trainer: str, params: Mapping[str, JsonValue]) -> UseCase:
