@@ -36,6 +36,9 @@ _DEFAULTS: dict[str, Any] = {
 }
 _FIXED = {"objective": "binary:logistic", "eval_metric": "logloss", "tree_method": "hist"}
 
+# What these may be depends on the columns of the rows.
+_OF_COLUMNS = ("monotone_constraints", "interaction_constraints")
+
 # A booster at rest is its trees. The state of its random numbers is not stored, and one part of it, the
 # sampler of columns, goes on through all rounds whatever `seed_per_iteration` says. So chance begins anew
 # every so many rounds, in every training alike, and there one can go on as if it had never stopped.
@@ -103,6 +106,7 @@ def _split(effective: Mapping[str, Any]) -> tuple[dict[str, Any], int, int]:
 def _try(effective: Mapping[str, Any]) -> None:
     """Grow a tree on two rows: XGBoost looks at its parameters no earlier than that."""
     params, _, _ = _split(effective)
+    params = {name: value for name, value in params.items() if name not in _OF_COLUMNS}
     with _explained():
         rows = xgboost.QuantileDMatrix(np.eye(2), label=np.arange(2), max_bin=int(params["max_bin"]))
         booster = xgboost.Booster({**params, "seed": 0}, [rows])
