@@ -415,8 +415,11 @@ def _until(search: Search) -> datetime:
 def _draw(trial: optuna.Trial, name: str, space: Space) -> None:
     if space.choices is not None:
         trial.suggest_categorical(name, [_encoded(space, value) for value in space.choices])
-    elif space.whole:
-        trial.suggest_int(name, space.low, space.high, step=space.step or 1, log=space.log)
+        return
+    assert space.low is not None
+    assert space.high is not None
+    if space.whole:
+        trial.suggest_int(name, int(space.low), int(space.high), step=int(space.step or 1), log=space.log)
     else:
         trial.suggest_float(name, space.low, space.high, step=space.step, log=space.log)
 
@@ -463,9 +466,8 @@ class _Compared(Watched):
         self._storage.set_trial_intermediate_value(self._id, part, loss)
         # What all others are compared with is known to its end.
         if self._trial.index and self._study.pruner.prune(self._study, self._storage.get_trial(self._id)):
-            raise PrunedError(
-                f"worse than the median of the others after {100 * part // _PARTS}% of the steps"
-            )
+            share = part / _PARTS
+            raise PrunedError(f"worse than the median of the others after {share:.0%} of the steps")
 
 
 def _train(

@@ -246,20 +246,24 @@ def test_many_at_once_open_one_search_and_run_its_trials_once_each(taken: Snapsh
 
 
 def test_what_is_worse_than_the_others_is_called_off(taken: Snapshot) -> None:
-    rates = {"learning_rate": {"choices": [0.3, 0.0001]}}
-    uc = use_case(rates, BAD | {"learning_rate": 0.3}, trials=8)
+    rates = {"learning_rate": {"low": 0.0001, "high": 0.3, "log": True}}
+    uc = use_case(rates, BAD | {"learning_rate": 0.3}, trials=7)
     opened = open_search(uc, taken, "trees")
-    trials = [run_trial(uc, opened, index) for index in range(8)]
+    trials = [run_trial(uc, opened, index) for index in range(7)]
     found = conclude(uc, opened)
+    assert [trial.state for trial in trials[:3]] == ["complete"] * 3, "with what would they be compared?"
     pruned = [trial for trial in trials if trial.state == "pruned"]
     assert pruned
     for trial in pruned:
-        assert trial.params == {"learning_rate": 0.0001}
         run = run_of(uc, trial)
         assert (run.info.status, run.data.tags["state"]) == ("KILLED", "pruned")
         assert "median" in run.data.tags["message"]
-        assert 0 < len(curve(uc, trial)) < 12
-    assert trials[found.best].params == {"learning_rate": 0.3}
+        assert "validation_log_loss" not in run.data.metrics
+        losses = curve(uc, trial)
+        assert 0 < len(losses) < 12
+        last = max(losses)
+        assert losses[last] > min(curve(uc, other)[last] for other in trials[:3])
+    assert trials[found.best].state == "complete"
     assert f"{len(pruned)} pruned" in found.proposal
     assert tracking.client(uc).get_run(opened.run_id).data.metrics["trials_pruned"] == len(pruned)
     assert open_store().list("checkpoints/") == []
