@@ -237,6 +237,7 @@ def conclude(uc: UseCase, search: Search) -> Conclusion:
     """
     with _answering(), _study(uc, search, 0) as (study, _), locked(DATABASE, search.name):
         if kept := study.user_attrs.get("conclusion"):
+            log.info("search %s has ended before", search.name)
             return Conclusion.model_validate(kept)
         trials = [_trial(search, trial) for trial in study.get_trials(deepcopy=False)]
         if trials[0].state != "complete":
