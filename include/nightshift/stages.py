@@ -288,6 +288,37 @@ def train_candidate(uc: UseCase, snapshot: dict[str, Any], trainer: str) -> dict
     return train(uc, Snapshot.model_validate(snapshot), trainer).model_dump(mode="json")
 
 
+def open_search(
+    uc: UseCase,
+    snapshot: dict[str, Any],
+    trainer: str,
+    trials: int | None = None,
+    minutes: float | None = None,
+) -> list[dict[str, Any]]:
+    """Begin a search for better parameters: the search and the number of each of its trials."""
+    from nightshift.training import search
+    from nightshift.training.snapshot import Snapshot
+
+    opened = search.open_search(
+        uc, Snapshot.model_validate(snapshot), trainer, trials=trials, minutes=minutes
+    )
+    return [{"search": opened.model_dump(mode="json"), "index": index} for index in range(opened.trials)]
+
+
+def run_trial(uc: UseCase, search: dict[str, Any], index: int) -> dict[str, Any]:
+    """Train with the parameters of one trial of a search, and log it to MLflow."""
+    from nightshift.training import search as searching
+
+    return searching.run_trial(uc, searching.Search.model_validate(search), index).model_dump(mode="json")
+
+
+def conclude_search(uc: UseCase, search: dict[str, Any]) -> dict[str, Any]:
+    """Say which trial of a search did best, and how to take its parameters over."""
+    from nightshift.training import search as searching
+
+    return searching.conclude(uc, searching.Search.model_validate(search)).model_dump(mode="json")
+
+
 def evaluate(
     uc: UseCase,
     snapshot: dict[str, Any],

@@ -16,7 +16,15 @@ from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from nightshift.errors import DataError
 from nightshift.settings import settings
@@ -135,6 +143,62 @@ class Trainer(_Strict):
     params: dict[str, Any] = Field(default_factory=dict)
 
 
+class Space(_Strict):
+    """The values that a search may give to one parameter: a range or a list.
+
+    A range of whole numbers has only whole numbers in it.
+    """
+
+    low: int | float | None = Field(None, description="Smallest value of a range.")
+    high: int | float | None = Field(None, description="Largest value of a range.")
+    log: bool = Field(False, description="Whether each factor of ten is as likely as another.")
+    step: int | float | None = Field(None, gt=0, description="Only every so much, from low on.")
+    choices: tuple[JsonValue, ...] | None = Field(None, min_length=2, description="One of these.")
+
+    @model_validator(mode="after")
+    def _is_a_range_or_a_list(self) -> Space:
+        if self.choices is not None:
+            if (self.low, self.high, self.step, self.log) != (None, None, None, False):
+                raise ValueError("choices stand alone, without low, high, log or step")
+            return self
+        if self.low is None or self.high is None:
+            raise ValueError("give low and high, or choices")
+        if self.low >= self.high:
+            raise ValueError(f"low {self.low} is not below high {self.high}")
+        if self.log and (self.low <= 0 or self.step is not None):
+            raise ValueError("log: low is above zero, and there is no step")
+        if self.step is not None:
+            steps = (self.high - self.low) / self.step
+            if abs(steps - round(steps)) > 1e-9:
+                raise ValueError(f"steps of {self.step} from {self.low} do not reach {self.high}")
+        return self
+
+    @property
+    def whole(self) -> bool:
+        """Whether only whole numbers are in it."""
+        return all(isinstance(edge, int) for edge in (self.low, self.high, self.step or 0))
+
+    def __contains__(self, value: object) -> bool:
+        """Tell whether a search may give this value, steps aside."""
+        if self.choices is not None:
+            return value in self.choices
+        if self.low is None or self.high is None or not isinstance(value, int | float):
+            return False
+        return self.low <= value <= self.high and (not self.whole or value == int(value))
+
+
+class SearchRules(_Strict):
+    """How better parameters are looked for, one search a trainer; a person takes over what is found."""
+
+    trials: int = Field(
+        12, ge=2, le=1000, description="Trainings in a search; the first is with the parameters in force."
+    )
+    minutes: float = Field(60, gt=0, description="So long after a search began, no further trial begins.")
+    spaces: dict[str, Annotated[dict[str, Space], Field(min_length=1)]] = Field(
+        min_length=1, description="trainer: parameter: the values it may have."
+    )
+
+
 class Training(_Strict):
     """How a snapshot is cut and split by time: train, then validation, then holdout at the end."""
 
@@ -152,11 +216,18 @@ class Training(_Strict):
     )
     trainers: dict[str, Trainer] = Field(min_length=1)
     baseline: str | None = Field(None, description="Trainer that every other one has to beat.")
+    search: SearchRules | None = Field(None, description="None: nothing is searched for.")
 
     @model_validator(mode="after")
     def _baseline_is_a_trainer(self) -> Training:
         if self.baseline is not None and self.baseline not in self.trainers:
             raise ValueError(f"baseline {self.baseline!r} is not declared under trainers")
+        return self
+
+    @model_validator(mode="after")
+    def _searched_are_trainers(self) -> Training:
+        if self.search and (unknown := self.search.spaces.keys() - self.trainers.keys()):
+            raise ValueError(f"search.spaces: {', '.join(sorted(unknown))} are not declared under trainers")
         return self
 
     @model_validator(mode="after")

@@ -308,6 +308,20 @@ def test_a_request_older_than_the_champion_is_superseded(nights: dict[str, Any],
     assert set(states.values()) == {"skipped"}
 
 
+def test_a_search_ends_in_lines_for_the_use_case(nights: dict[str, Any], bootstrapped: Stack) -> None:
+    stack = bootstrapped
+    form = {"partition": LOST.isoformat(), "trainer": "xgboost", "trials": 2, "minutes": 30}
+    run = stack.run("search", form)
+    states = [(task.task_id, task.state) for task in stack.api.tasks(run)]
+    assert states.count(("run_trial_xgboost", "success")) == 2
+    assert ("open_tabular_network", "skipped") in states
+    assert ("conclude_tabular_network", "skipped") in states
+    (concluded,) = (task for task in stack.api.tasks(run) if task.task_id == "conclude_xgboost")
+    assert "with those in force" in stack.api.log(concluded, 60) or "Nothing beat" in stack.api.log(
+        concluded, 60
+    )
+
+
 def test_rollback_puts_an_earlier_champion_in_force_again(
     nights: dict[str, Any], bootstrapped: Stack
 ) -> None:

@@ -131,6 +131,37 @@ def test_a_use_case_needs_no_stress_set(project: Path) -> None:
     assert load_usecase(NAME).stress == ()
 
 
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ({"low": 4, "high": 4}, "low 4 is not below high 4"),
+        ({"low": 4}, "give low and high, or choices"),
+        ({"low": 0, "high": 4, "log": True}, "low is above zero"),
+        ({"low": 1, "high": 4, "log": True, "step": 1}, "there is no step"),
+        ({"low": 0.0, "high": 1.0, "step": 0.3}, "do not reach 1.0"),
+        ({"low": 0.0, "high": 1.0, "step": -0.5}, "greater than 0"),
+        ({"choices": [1, 2], "log": True}, "choices stand alone"),
+        ({"choices": [1]}, "at least 2"),
+        ({"low": 1, "hihg": 2}, "hihg"),
+    ],
+)
+def test_a_space_that_cannot_be_searched_is_refused(
+    project: Path, space: dict[str, Any], message: str
+) -> None:
+    spaces = {"xgboost": {"max_depth": space}}
+    edit(project / "usecase.yml", lambda c: c["training"]["search"].update(spaces=spaces))
+    error = refused()
+    assert "training.search.spaces.xgboost.max_depth" in error.message
+    assert message in error.message
+    assert error.where.endswith("usecase.yml")
+
+
+def test_what_is_searched_for_belongs_to_a_trainer(project: Path) -> None:
+    spaces = {"forest": {"max_depth": {"low": 1, "high": 3}}}
+    edit(project / "usecase.yml", lambda c: c["training"]["search"].update(spaces=spaces))
+    assert "forest are not declared under trainers" in refused().message
+
+
 def test_bands_and_groups_are_columns_that_fit(project: Path) -> None:
     edit(project / "usecase.yml", lambda c: c["evaluation"].update(bands={"scheduled_hour": [9, 3]}))
     assert "evaluation.bands: scheduled_hour" in refused().message

@@ -7,7 +7,7 @@ from typing import Any
 from airflow.sdk import Asset, task_group
 
 from nightshift.orchestration import tasks
-from nightshift.usecase import UseCase
+from nightshift.usecase import SearchRules, UseCase
 
 
 @task_group(group_id="features")
@@ -24,6 +24,21 @@ def make_predictions(usecase: UseCase, outlets: list[Asset]) -> None:
     staged: Any = tasks.score(usecase.name)
     accepted: Any = tasks.validate_predictions(usecase.name, staged)
     tasks.publish_predictions.override(outlets=outlets)(usecase.name, accepted)
+
+
+def search_parameters(usecase: UseCase, rules: SearchRules) -> None:
+    """Search for better parameters of each trainer that has a space, all on one snapshot.
+
+    Trials of a trainer that has a pool of its own run there, beside trainings that need the same device.
+    """
+    snapshot: Any = tasks.freeze_rows(usecase.name)
+    for name in rules.spaces:
+        trainer = usecase.training.trainers[name]
+        pool = "search" if trainer.pool == "default_pool" else trainer.pool
+        opened: Any = tasks.open_search.override(task_id=f"open_{name}")(usecase.name, snapshot, name)
+        run = tasks.run_trial.override(task_id=f"run_trial_{name}", pool=pool, queue=trainer.queue)
+        trials = run.partial(usecase=usecase.name).expand_kwargs(opened)
+        trials >> tasks.conclude_search.override(task_id=f"conclude_{name}")(usecase.name, opened)
 
 
 @task_group(group_id="model")

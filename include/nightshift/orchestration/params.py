@@ -10,6 +10,7 @@ from airflow.sdk import Param, get_current_context
 
 from nightshift.errors import DataError
 from nightshift.partition import parse_partition, parse_range
+from nightshift.usecase import SearchRules
 
 STAGES = ("raw", "features", "predictions", "monitoring")
 
@@ -37,6 +38,34 @@ def training_params() -> dict[str, Param]:
             description="A model is judged on a holdout once. A reason given here lets candidates be judged "
             "on it again, and stays on their pages. Usually empty.",
         )
+    }
+
+
+def search_params(rules: SearchRules) -> dict[str, Param]:
+    """Return the parameters of a DAG that searches for better training parameters."""
+    return {
+        "trainer": Param(
+            None,
+            type=["null", "string"],
+            enum=[None, *rules.spaces],
+            title="Trainer",
+            description="Whose parameters are searched for. Empty: of every trainer that has a space.",
+        ),
+        "trials": Param(
+            rules.trials,
+            type="integer",
+            minimum=2,
+            maximum=1000,
+            title="Trials",
+            description="Trainings for each trainer; the first is with the parameters in force.",
+        ),
+        "minutes": Param(
+            rules.minutes,
+            type="number",
+            exclusiveMinimum=0,
+            title="Minutes",
+            description="So long after the search began, no further trial begins.",
+        ),
     }
 
 

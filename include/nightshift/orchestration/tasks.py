@@ -173,6 +173,47 @@ def take_snapshot(usecase: str) -> dict[str, Any]:
 
 
 @task
+def freeze_rows(usecase: str) -> dict[str, Any]:
+    """Freeze the training data for a search, whatever the champion already knows."""
+    from nightshift import stages
+
+    return stages.take_snapshot(load_usecase(usecase), night())
+
+
+@task
+def open_search(usecase: str, snapshot: dict[str, Any], trainer: str) -> list[dict[str, Any]]:
+    """Begin the search for a trainer's parameters, or find it; skipped when the form names another."""
+    from nightshift import stages
+
+    params = get_current_context()["params"]
+    if params["trainer"] not in (None, trainer):
+        raise AirflowSkipException(f"this run searches for {params['trainer']} only")
+    uc = load_usecase(usecase)
+    return stages.open_search(uc, snapshot, trainer, params["trials"], params["minutes"])
+
+
+# A mapped task takes no arguments of its operator from default_args.
+@task(map_index_template="trial {{ task.op_kwargs.index }}", show_return_value_in_logs=False)
+def run_trial(usecase: str, search: dict[str, Any], index: int) -> dict[str, Any]:
+    """Run one trial; skipped when the search's budget is spent."""
+    from nightshift import stages
+
+    trial = stages.run_trial(load_usecase(usecase), search, index)
+    if trial["state"] == "not begun":
+        raise AirflowSkipException("the budget of the search is spent")
+    return trial
+
+
+# Trials that do not begin are skipped; with nothing opened there is nothing to conclude.
+@task(trigger_rule="none_failed_min_one_success")
+def conclude_search(usecase: str, opened: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Compare the trials and propose lines for the configuration."""
+    from nightshift import stages
+
+    return stages.conclude_search(load_usecase(usecase), opened[0]["search"])
+
+
+@task
 def train_candidate(usecase: str, snapshot: dict[str, Any], trainer: str) -> dict[str, Any]:
     """Train one candidate and log it to MLflow."""
     from nightshift import stages

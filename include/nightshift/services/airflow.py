@@ -17,9 +17,9 @@ from pathlib import Path
 import httpx
 import psycopg
 
-from nightshift.databases import WILDCARDS, local_address, url
+from nightshift.databases import WILDCARDS, ensure, local_address, url
 from nightshift.secrets import secret, secrets_folder, write_private
-from nightshift.services import postgres, processes
+from nightshift.services import processes
 from nightshift.settings import settings
 
 ADMIN = "admin"
@@ -164,7 +164,7 @@ def prepare() -> None:
     settings().airflow_home.mkdir(parents=True, exist_ok=True)
     # The file is rewritten, so that a password changed in the secrets folder counts.
     write_private(_passwords_file(), json.dumps({ADMIN: admin_password()}))
-    postgres.ensure_databases([DATABASE])
+    ensure([DATABASE])
     stamp = settings().airflow_home / "migrated"
     installed = version("apache-airflow-core")
     if stamp.exists() and stamp.read_text(encoding="utf-8") == f"{installed} {_revision()}":

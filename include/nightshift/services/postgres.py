@@ -13,12 +13,10 @@ import shutil
 import signal
 import stat
 import subprocess
-from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 import psycopg
-from psycopg import sql
 
 from nightshift.databases import MAINTENANCE_DATABASE, USER, url
 from nightshift.errors import DataError
@@ -65,15 +63,6 @@ def start() -> None:
         (data_folder() / "postmaster.pid").unlink(missing_ok=True)
         processes.start(_service())
     processes.wait_until(_answers, [NAME], 60, "PostgreSQL")
-
-
-def ensure_databases(names: Sequence[str]) -> None:
-    """Create those of ``names`` that do not exist."""
-    with psycopg.connect(url(MAINTENANCE_DATABASE), autocommit=True) as connection:
-        existing = {row[0] for row in connection.execute("select datname from pg_database")}
-        for name in names:
-            if name not in existing:
-                connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
 
 
 def _answers() -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from nightshift.databases import url
+from nightshift.databases import ensure, url
 from nightshift.errors import DataError
 from nightshift.secrets import secrets_folder
 from nightshift.services import airflow, checks, mlflow, postgres, processes
@@ -110,7 +110,7 @@ def _start(say: Callable[[str], None], *, tracking: bool) -> None:
     # MLflow's own database takes seconds of imports and migrations: beside Airflow's, not after it.
     with ThreadPoolExecutor(1) as aside:
         prepared = aside.submit(_prepare_tracking) if tracking and not settings().mlflow_url else None
-        postgres.ensure_databases([_SERVING])
+        ensure([_SERVING])
         say("Airflow's database")
         airflow.prepare()
         say("Airflow")
@@ -152,6 +152,9 @@ def _ensure_pools() -> None:
             "Load and dbt. One slot on DuckDB, whose file one process at a time may open",
         )
         api.ensure_pool("gpu", max(1, devices), "One slot a device; without one, training on the CPU")
+        api.ensure_pool(
+            "search", max(1, slots // 2), "Trials of searches: half of all tasks, so nights go on"
+        )
 
 
 @contextmanager

@@ -61,20 +61,29 @@ def live_run(uc: UseCase, name: str, training: str) -> Iterator[str]:
     The run that an interrupted attempt at the same training left unfinished is taken up again. It stays
     unfinished afterwards: whoever logs the model to it ends it.
     """
-    mlflow = tracking.fluent(uc)
-    experiment = tracking.setup(uc)
     left = tracking.client(uc).search_runs(
-        [experiment],
+        [tracking.setup(uc)],
         filter_string=f"tags.{TRAINING} = '{training}' and attributes.status != 'FINISHED'",
         order_by=["attributes.start_time DESC"],
         max_results=1,
     )
+    with attached(uc, left[0].info.run_id if left else None, name, {TRAINING: training}) as run_id:
+        yield run_id
+
+
+@contextmanager
+def attached(uc: UseCase, run_id: str | None, name: str, tags: Mapping[str, str]) -> Iterator[str]:
+    """Let a training write to an MLflow run, a new one if ``run_id`` is None, and yield the run's id.
+
+    It gets system metrics meanwhile. It stays unfinished afterwards, or is marked as failed by an exception.
+    """
+    mlflow = tracking.fluent(uc)
     mlflow.set_system_metrics_sampling_interval(_SECONDS_BETWEEN_REPORTS)
     run = mlflow.start_run(
-        run_id=left[0].info.run_id if left else None,
-        experiment_id=experiment,
+        run_id=run_id,
+        experiment_id=tracking.setup(uc),
         run_name=name,
-        tags={TRAINING: training},
+        tags=dict(tags),
         log_system_metrics=True,
     )
     status = "FAILED"

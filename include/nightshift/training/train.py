@@ -81,7 +81,7 @@ def train(uc: UseCase, snapshot: Snapshot, trainer_name: str) -> Candidate:
     """
     declared = _declared(uc, trainer_name)
     parts: tuple[Part, ...] = ("train", "validation")
-    training = training_hash(uc, snapshot, declared.kind, _trainer(declared.kind).resolve(declared.params))
+    training = training_hash(uc, snapshot, declared.kind, trainer_of(declared.kind).resolve(declared.params))
     checkpoints = Checkpoints(uc, training)
     finished = _finished(uc, snapshot, trainer_name, training)
     if finished is not None:
@@ -148,7 +148,7 @@ def build(
     rows = weigh(rows, uc.training.class_weight)
     encoder = Encoder.fit(rows["train"].features, uc.features.categorical, uc.features.numeric)
     began = time.monotonic()
-    fit = _trainer(declared.kind).fit(
+    fit = trainer_of(declared.kind).fit(
         rows["train"],
         rows["validation"],
         encoder,
@@ -192,7 +192,7 @@ def _declared(uc: UseCase, trainer_name: str) -> Declared:
     return uc.training.trainers[trainer_name]
 
 
-def _trainer(kind: Kind) -> Trainer:
+def trainer_of(kind: Kind) -> Trainer:
     if kind == "torch":
         from nightshift.training.torch_trainer import TorchTrainer
 

@@ -36,6 +36,9 @@ _DEFAULTS: dict[str, Any] = {
 }
 _FIXED = {"objective": "binary:logistic", "eval_metric": "logloss", "tree_method": "hist"}
 
+# What these may be depends on the columns of the rows.
+_OF_COLUMNS = ("monotone_constraints", "interaction_constraints")
+
 # A booster at rest is its trees. The state of its random numbers is not stored, and one part of it, the
 # sampler of columns, goes on through all rounds whatever `seed_per_iteration` says. So chance begins anew
 # every so many rounds, in every training alike, and there one can go on as if it had never stopped.
@@ -47,7 +50,9 @@ class XGBoostTrainer:
 
     def resolve(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Return what decides a training, as ``Trainer.resolve`` says."""
-        return {**_DEFAULTS, **params, "xgboost": xgboost.__version__}
+        effective = {**_DEFAULTS, **params}
+        _try(effective)
+        return {**effective, "xgboost": xgboost.__version__}
 
     def fit(
         self,
@@ -61,9 +66,7 @@ class XGBoostTrainer:
     ) -> Fit:
         """Train as ``Trainer.fit`` says. The number of threads does not change the result."""
         effective = {**_DEFAULTS, **params, "seed": seed}
-        booster_params = {**effective, **_FIXED}
-        rounds = int(booster_params.pop("rounds"))
-        patience = int(booster_params.pop("early_stopping_rounds"))
+        booster_params, rounds, patience = _split(effective)
         # Built from Arrow columns: no pandas copy, and the categories travel inside the booster.
         matrices = {"train": _matrix(train, encoder, effective)}
         matrices["validation"] = _matrix(validation, encoder, effective, like=matrices["train"])
@@ -88,6 +91,27 @@ class XGBoostTrainer:
         # Only the rounds up to the best one are the model; the rest was patience.
         best = booster[: int(np.argmin(losses)) + 1]
         return Fit(weights=bytes(best.save_raw("ubj")), history=history, params=effective)
+
+
+def _split(effective: Mapping[str, Any]) -> tuple[dict[str, Any], int, int]:
+    """Return XGBoost's own parameters, the most rounds, and the rounds without improvement that end them."""
+    ours = {name: effective[name] for name in ("rounds", "early_stopping_rounds")}
+    for name, value in ours.items():
+        if not isinstance(value, int) or value < 1:
+            raise _refused(f"{name}: {value!r} is no number of rounds")
+    rest = {name: value for name, value in effective.items() if name not in ours}
+    return {**rest, **_FIXED}, ours["rounds"], ours["early_stopping_rounds"]
+
+
+def _try(effective: Mapping[str, Any]) -> None:
+    """Grow a tree on two rows: XGBoost looks at its parameters no earlier than that."""
+    params, _, _ = _split(effective)
+    params = {name: value for name, value in params.items() if name not in _OF_COLUMNS}
+    with _explained():
+        rows = xgboost.QuantileDMatrix(np.eye(2), label=np.arange(2), max_bin=int(params["max_bin"]))
+        booster = xgboost.Booster({**params, "seed": 0}, [rows])
+        _begin_leg(booster, 0)
+        booster.update(rows, 0)
 
 
 def _matrix(

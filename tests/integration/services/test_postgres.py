@@ -23,8 +23,8 @@ def _value(database: str, query: str) -> object:
 
 def test_every_driver_connects_and_data_outlive_a_restart(state: Path) -> None:
     postgres.start()
-    postgres.ensure_databases(["airflow", "serving"])
-    postgres.ensure_databases(["serving"])
+    databases.ensure(["airflow", "serving"])
+    databases.ensure(["serving"])
     with psycopg.connect(databases.url("serving")) as connection:
         connection.execute("create table kept as select 42 as answer")
     processes.stop([postgres.NAME])
@@ -58,7 +58,7 @@ def test_nobody_connects_without_the_password(state: Path) -> None:
 
 def test_a_server_that_was_killed_comes_back(state: Path) -> None:
     postgres.start()
-    postgres.ensure_databases(["serving"])
+    databases.ensure(["serving"])
     running = processes.alive(postgres.NAME)
     assert running is not None
     processes.stop([postgres.NAME], polite=0, grace=0)

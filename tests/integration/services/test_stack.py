@@ -98,7 +98,13 @@ def test_up_runs_tasks_and_down_leaves_nothing(project: Path, state: Path) -> No
     with AirflowApi() as api:
         api.wait_for_dags(["small", "endless"])
         pools = {row["name"]: row["slots"] for row in api._pages("/pools", "pools")}
-        assert pools == {"default_pool": settings().parallelism, "warehouse": 1, "gpu": max(1, pools["gpu"])}
+        slots = settings().parallelism
+        assert pools == {
+            "default_pool": slots,
+            "warehouse": 1,
+            "gpu": max(1, pools["gpu"]),
+            "search": max(1, slots // 2),
+        }
 
         good = api.wait_for_run(api.trigger("small"))
         assert good.state == "success"
