@@ -41,7 +41,7 @@ from nightshift.training.weights import weigh
 from nightshift.usecase import Trainer as Declared
 from nightshift.usecase import UseCase
 
-__all__ = ["Built", "Candidate", "build", "train"]
+__all__ = ["Built", "Candidate", "build", "identity", "train"]
 
 log = logging.getLogger(__name__)
 
@@ -78,10 +78,9 @@ def train(uc: UseCase, snapshot: Snapshot, trainer_name: str) -> Candidate:
         DataError: The use case declares no such trainer, a feature column is missing, or the rows hold only
             one class.
     """
-    declared = _declared(uc, trainer_name)
+    training = identity(uc, snapshot, trainer_name)
     parts: tuple[Part, ...] = ("train", "validation")
     tables = dict(zip(parts, load_parts(snapshot, *parts), strict=True))
-    training = training_hash(uc, snapshot, declared.kind, _trainer(declared.kind).resolve(declared.params))
     checkpoints = Checkpoints(uc, training)
     with tempfile.TemporaryDirectory() as scratch:
         with live_run(uc, f"{trainer_name} {snapshot.night.isoformat()}", training) as live:
@@ -111,6 +110,16 @@ def train(uc: UseCase, snapshot: Snapshot, trainer_name: str) -> Candidate:
         trained_through=origin.trained_through,
         metrics=dict(built.metrics["validation"]),
     )
+
+
+def identity(uc: UseCase, snapshot: Snapshot, trainer_name: str) -> str:
+    """Return what names a training with one of the use case's trainers; see ``training_hash``.
+
+    Raises:
+        DataError: The use case declares no such trainer, or one of its parameters is unknown or impossible.
+    """
+    declared = _declared(uc, trainer_name)
+    return training_hash(uc, snapshot, declared.kind, _trainer(declared.kind).resolve(declared.params))
 
 
 def build(
