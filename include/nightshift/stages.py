@@ -290,9 +290,9 @@ def conclude_backtest(
     names = list(trainers) or list(uc.training.trainers)
     found = conclude(uc, Snapshot.model_validate(plan[0]["snapshot"]), folds, names)
     primary = uc.gate.primary
-    for name, spreads in found.spreads.items():
-        if primary in spreads:
-            spread = spreads[primary]
+    for name in found.trainers:
+        spread = found.spreads[name].get(primary)
+        if spread is not None:
             log.info(
                 "%s: %s %.4f over %d cut-offs, %.4f to %.4f",
                 name,

@@ -72,10 +72,10 @@ def _print(found: Backtest, primary: str) -> None:
         )
     console.print(folds)
     spreads = Table("trainer", *_SHOWN, title="Mean over cut-offs, standard deviation", title_justify="left")
-    for name, of_trainer in found.spreads.items():
+    for name in found.trainers:
         cells = []
         for metric in _SHOWN:
-            spread = of_trainer.get(metric)
+            spread = found.spreads[name].get(metric)
             around = "" if spread is None or spread.deviation is None else f", {spread.deviation:.4f}"
             cells.append("" if spread is None else f"{spread.mean:.4f}{around}")
         spreads.add_row(name, *cells)

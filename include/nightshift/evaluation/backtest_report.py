@@ -187,7 +187,7 @@ def _log(uc: UseCase, backtest: Backtest, page: str, content: str) -> None:
     batch = 1000  # MLflow's limit for one call
     for first in range(0, len(metrics), batch):
         client.log_batch(run_id, metrics=metrics[first : first + batch])
-    for metric in HIGHER_IS_BETTER:
+    for metric in (uc.gate.primary, "log_loss"):
         values = {name: [o.metrics.get(metric) for o in _of(backtest, name)] for name in backtest.trainers}
         cutoffs = [fold.cutoff for fold in backtest.folds]
         picture = backtest_figure(cutoffs, values, metric, f"{uc.title}\nbacktest, {backtest.night}")
