@@ -266,7 +266,7 @@ class LeakAlarm(_Strict):
     max_feature_auc: float = Field(0.9, gt=0.5, le=1, description="ROC AUC of one feature alone.")
     max_validation_auc: float = Field(0.98, gt=0.5, le=1, description="ROC AUC of a model on validation.")
     backtest_deviations: float = Field(
-        4,
+        3,
         gt=0,
         description="A model's ROC AUC lies at most so many standard deviations above the mean of its "
         "trainer's newest backtest.",
