@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from nightshift.cli.main import app
 from nightshift.errors import DataError
-from nightshift.evaluation.backtest import Backtest, backtest, folds_of, recorded
+from nightshift.evaluation.backtest import Backtest, backtest, evaluate_fold, folds_of, recorded
 from nightshift.evaluation.backtest_report import write_backtest
 from nightshift.evaluation.leakage import refuse_beyond_backtest, refuse_implausible
 from nightshift.lake import append_log, tables
@@ -162,6 +162,9 @@ def test_again_it_is_what_was_recorded_and_shared_folds_are_trained_once(
     asked = backtest(dearer, taken, folds=2, trainers=["line"])
     assert asked.identity != first.identity
     assert asked.outcomes[0].metrics["cost"] != first.outcomes[0].metrics["cost"]
+    # Without the rows nothing can be trained.
+    open_store().delete(taken.data.key)
+    assert evaluate_fold(uc, taken, whole.folds[0], "trees") == whole.outcomes[0]
 
 
 def test_mlflow_has_one_run_with_figures_by_fold_and_the_page_tells_them(
