@@ -246,6 +246,66 @@ def decide_retrain(uc: UseCase, night: date) -> list[str]:
 # Training -------------------------------------------------------------------------------------------
 
 
+def plan_backtest(
+    uc: UseCase, night: date | None = None, folds: int | None = None
+) -> list[dict[str, dict[str, Any]]]:
+    """Freeze what is known by ``night``, by default the newest one that labels came with, and cut it.
+
+    Returns:
+        A ``snapshot`` and a ``fold`` for each cut-off, the oldest first.
+    """
+    from nightshift.evaluation.backtest import folds_of, newest_night
+    from nightshift.training.snapshot import Snapshot
+
+    taken = take_snapshot(uc, night or newest_night(uc))
+    cut = folds_of(uc, Snapshot.model_validate(taken), folds)
+    return [{"snapshot": taken, "fold": fold.model_dump(mode="json")} for fold in cut]
+
+
+def evaluate_fold(
+    uc: UseCase, snapshot: dict[str, Any], fold: dict[str, Any], trainer: str
+) -> dict[str, Any]:
+    """Train one trainer at one cut-off, and judge it on the days that follow."""
+    from nightshift.evaluation.backtest import Fold
+    from nightshift.evaluation.backtest import evaluate_fold as evaluate
+    from nightshift.training.snapshot import Snapshot
+
+    frozen, cut = Snapshot.model_validate(snapshot), Fold.model_validate(fold)
+    return evaluate(uc, frozen, cut, trainer).model_dump(mode="json")
+
+
+def conclude_backtest(
+    uc: UseCase, plan: Sequence[dict[str, dict[str, Any]]], trainers: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Record what came of all folds of a plan, and write the page about it.
+
+    Args:
+        trainers: Those that were tested; by default all that the use case declares.
+    """
+    from nightshift.evaluation.backtest import Fold, conclude
+    from nightshift.evaluation.backtest_report import write_backtest
+    from nightshift.training.snapshot import Snapshot
+
+    folds = [Fold.model_validate(item["fold"]) for item in plan]
+    names = list(trainers) or list(uc.training.trainers)
+    found = conclude(uc, Snapshot.model_validate(plan[0]["snapshot"]), folds, names)
+    primary = uc.gate.primary
+    for name in found.trainers:
+        spread = found.spreads[name].get(primary)
+        if spread is not None:
+            log.info(
+                "%s: %s %.4f over %d cut-offs, %.4f to %.4f",
+                name,
+                primary,
+                spread.mean,
+                spread.folds,
+                spread.low,
+                spread.high,
+            )
+    log.info("report: %s", write_backtest(uc, found))
+    return found.model_dump(mode="json")
+
+
 def superseded(uc: UseCase, night: date) -> bool:
     """Return whether the champion already knows all that a training of ``night`` would."""
     from nightshift.registry.deployments import mirror, newest

@@ -336,6 +336,21 @@ class LeakAlarm(_Strict):
 
     max_feature_auc: float = Field(0.9, gt=0.5, le=1, description="ROC AUC of one feature alone.")
     max_validation_auc: float = Field(0.98, gt=0.5, le=1, description="ROC AUC of a model on validation.")
+    backtest_deviations: float = Field(
+        3,
+        gt=0,
+        description="A model's ROC AUC lies at most so many standard deviations above the mean of its "
+        "trainer's newest backtest.",
+    )
+    backtest_min_deviation: float = Field(
+        0.04, gt=0, description="A smaller standard deviation of a backtest counts as this one."
+    )
+
+
+class BacktestRules(_Strict):
+    """How trainers are compared on several cut-offs."""
+
+    folds: int = Field(4, ge=2, description="Cut-offs, training.holdout_days apart.")
 
 
 class EvaluationRules(_Strict):
@@ -353,6 +368,7 @@ class EvaluationRules(_Strict):
     fairness: FairnessGroups = Field(default_factory=FairnessGroups)
     robustness: Disturbances = Field(default_factory=Disturbances)
     leaks: LeakAlarm = Field(default_factory=LeakAlarm)
+    backtest: BacktestRules = Field(default_factory=BacktestRules)
 
 
 class Change(_Strict):

@@ -15,6 +15,7 @@ from nightshift.orchestration import readme
 from nightshift.settings import settings
 
 DAGS = {
+    "backtest",
     "bootstrap",
     "features",
     "ingest",
@@ -28,7 +29,7 @@ DAGS = {
     "train",
     "watch",
 }
-TASKS = 64
+TASKS = 69
 FILES = sorted((settings().project / "dags").glob("*.py"))
 MAY_IMPORT = ("airflow.sdk", "airflow.providers.standard", "pendulum", "datetime", "nightshift.orchestration")
 
@@ -45,7 +46,7 @@ def local(task_id: str) -> str:
 def test_every_dag_is_there_and_none_fails_to_import(dagbag: Any) -> None:
     assert dagbag.import_errors == {}
     assert set(dagbag.dags) == {f"flight_delays.{name}" for name in DAGS}
-    assert sum(len(task.downstream_task_ids) for dag in dagbag.dags.values() for task in dag.tasks) == 60
+    assert sum(len(task.downstream_task_ids) for dag in dagbag.dags.values() for task in dag.tasks) == 67
 
 
 def test_every_dag_says_what_it_does_and_whose_it_is(dagbag: Any) -> None:
@@ -91,12 +92,18 @@ def test_no_task_floods_its_log_with_what_it_returns(dagbag: Any) -> None:
     assert quiet == TASKS - 2
 
 
-def test_mapped_tasks_name_their_source(dagbag: Any) -> None:
+def test_mapped_tasks_name_what_they_are_mapped_over(dagbag: Any) -> None:
     """What the grid shows instead of a number."""
     labels = {
         (dag.dag_id.split(".")[1], task.task_id): jinja2.Template(task.map_index_template).render(
             task=SimpleNamespace(
-                op_kwargs={"source": "upstream", "refresh": "daily", "start": "2013-01-01", "index": 3}
+                op_kwargs={
+                    "source": "upstream",
+                    "refresh": "daily",
+                    "start": "2013-01-01",
+                    "index": 3,
+                    "fold": {"cutoff": "2013-06-02"},
+                }
             )
         )
         for dag in dagbag.dags.values()
@@ -109,6 +116,10 @@ def test_mapped_tasks_name_their_source(dagbag: Any) -> None:
         ("rebuild", "land_month"): "upstream daily 2013-01-01",
         ("search", "run_trial_xgboost"): "trial 3",
         ("search", "run_trial_tabular_network"): "trial 3",
+        **{
+            ("backtest", f"folds.evaluate_{trainer}"): "2013-06-02"
+            for trainer in ("xgboost", "tabular_network", "logistic_regression")
+        },
     }
 
 

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from nightshift import databases
 from nightshift.cli.main import app
+from nightshift.evaluation import backtest
 from nightshift.ingestion.land import judge, land_judged
 from nightshift.lake import lineage, raw, tables
 from nightshift.monitoring.staleness import find_stale
@@ -300,6 +301,20 @@ def test_training_by_hand_ends_in_a_decision(nights: dict[str, Any], bootstrappe
     assert states["model.gate"] == "success"
     promoted = states["model.promote"] == "success"
     assert len(deployments.history(stack.uc)) == champions + promoted
+
+
+def test_a_backtest_in_airflow_is_the_one_that_the_command_shows(
+    nights: dict[str, Any], bootstrapped: Stack
+) -> None:
+    stack, through = bootstrapped, NIGHTS[-1].isoformat()
+    run = stack.run("backtest", {"partition": through, "folds": 2})
+    evaluated = [task for task in stack.api.tasks(run) if task.task_id.startswith("folds.")]
+    assert len(evaluated) == 2 * len(stack.uc.training.trainers)
+    (found,) = backtest.recorded(stack.uc)
+    assert (found.night, len(found.folds)) == (NIGHTS[-1], 2)
+    assert all(outcome.metrics["roc_auc"] > 0.5 for outcome in found.outcomes)
+    shown = invoke("backtest", "--through", through, "--folds", "2", "--json")
+    assert backtest.Backtest.model_validate_json(shown) == found
 
 
 def test_a_request_older_than_the_champion_is_superseded(nights: dict[str, Any], bootstrapped: Stack) -> None:

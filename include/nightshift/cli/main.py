@@ -287,6 +287,34 @@ def restore(
 
 
 @app.command()
+def backtest(
+    usecase: _UseCase = None,
+    through: Annotated[
+        str | None,
+        typer.Option(
+            help="Night whose knowledge is tested on.", show_default="the newest one that labels came with"
+        ),
+    ] = None,
+    folds: Annotated[
+        int | None, typer.Option(min=1, help="How many cut-offs.", show_default="as usecase.yml says")
+    ] = None,
+    trainer: Annotated[
+        list[str] | None, typer.Option(help="As often as needed.", show_default="every declared one")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+) -> None:
+    """Train at several cut-offs of the past, and test on the days that followed each.
+
+    The holdout stays sealed. What was trained before for the same data, configuration and code is not again.
+    """
+    from nightshift.cli import backtest as command
+
+    with _explained():
+        night = parse_partition(through) if through else None
+        command.run(_one(usecase), night, folds, trainer or [], as_json=as_json)
+
+
+@app.command()
 def reproduce(
     version: Annotated[str, typer.Argument(metavar="MODEL_VERSION", help="A registered version.")],
     usecase: _UseCase = None,

@@ -18,7 +18,7 @@ from nightshift.evaluation.calibration import calibration
 from nightshift.evaluation.fairness import Scored, fairness
 from nightshift.evaluation.judging import Compared, Comparison, Judged, Resampled, compare, compared, judge
 from nightshift.evaluation.latency import Latency, measure
-from nightshift.evaluation.leakage import refuse_implausible
+from nightshift.evaluation.leakage import refuse_beyond_backtest, refuse_implausible
 from nightshift.evaluation.plots import calibration_figure, precision_recall_figure, roc_figure
 from nightshift.evaluation.robustness import robustness
 from nightshift.evaluation.stress import stress
@@ -87,8 +87,9 @@ def evaluate(
         override: Why candidates that were judged on this holdout may be judged on it again.
 
     Raises:
-        DataError: There is no candidate, one comes from another snapshot, no day is left to compare on, or
-            a candidate was judged on this holdout before and ``override`` is empty.
+        DataError: There is no candidate, one comes from another snapshot, no day is left to compare on, one
+            is too good to be true (``leakage``), or a candidate was judged on this holdout before and
+            ``override`` is empty.
     """
     _check(uc, snapshot, candidates)
     champion = deployments.rival(uc, {candidate.content_hash for candidate in candidates})
@@ -135,6 +136,12 @@ def evaluate(
     reigning = None
     if champion is not None and incumbent is not None and theirs is not None:
         reigning = examine(incumbent, theirs, _latency(uc, champion.run_id, incumbent, validation))
+    reached = {
+        item.trainer: examined[item.run_id][0].metrics["roc_auc"]
+        for item in candidates
+        if "roc_auc" in examined[item.run_id][0].metrics
+    }
+    refuse_beyond_backtest(uc, candidates, "holdout", reached, rows, label)
     baseline = next((item for item in candidates if item.trainer == uc.training.baseline), None)
     evaluation = Evaluation(
         usecase=uc.name,

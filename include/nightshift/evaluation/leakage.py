@@ -8,8 +8,9 @@ whatever the shape of the relation; and a category of a single row tells nothing
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nightshift.errors import DataError
+from nightshift.evaluation.backtest import recorded
 from nightshift.registry.records import Candidate
 from nightshift.training.snapshot import labels_of
 from nightshift.usecase import UseCase
@@ -28,6 +30,8 @@ _ROWS = 40_000
 # A bin's rate is drawn towards the overall one by so many rows, so that rare values do not claim certainty.
 _PRIOR_ROWS = 5
 _NAMED = 5
+# Of one or two cut-offs nobody can tell how much cut-offs differ.
+_MIN_FOLDS = 3
 
 
 def feature_aucs(uc: UseCase, rows: pa.Table, label: npt.NDArray[np.float32]) -> dict[str, float]:
@@ -77,25 +81,96 @@ def refuse_implausible(
     """Check what ``candidates`` reached on validation, whose ``rows`` and ``label`` are given.
 
     Raises:
-        DataError: One reaches more than ``evaluation.leaks.max_validation_auc``; the features that say most
-            alone are named.
+        DataError: One reaches more than ``evaluation.leaks.max_validation_auc``, or more than its trainer's
+            backtest makes plausible; the features that say most alone are named.
     """
     limit = uc.evaluation.leaks.max_validation_auc
-    high = {item.trainer: item.metrics.get("roc_auc", 0.0) for item in candidates}
-    high = {name: value for name, value in high.items() if value > limit}
+    reached = {item.trainer: item.metrics.get("roc_auc", 0.0) for item in candidates}
+    high = {name: value for name, value in reached.items() if value > limit}
     if high:
-        strongest = list(feature_aucs(uc, rows, label).items())[:_NAMED]
         raise DataError(
             "too good to be true: "
             + ", ".join(
                 f"{name} reaches a ROC AUC of {value:.4f} on validation" for name, value in high.items()
             )
-            + f"; most is said by {', '.join(f'{name} ({value:.3f} alone)' for name, value in strongest)}",
+            + f"; {_said_by(uc, rows, label)}",
             rule=f"evaluation.leaks.max_validation_auc: {limit:g}",
             where=f"{uc.name}, snapshot {candidates[0].snapshot_hash[:12]}",
             cure="look for what these features know of the outcome; if the task is that easy in truth, raise "
             "the limit in usecase.yml",
         )
+    refuse_beyond_backtest(uc, candidates, "validation", reached, rows, label)
+
+
+def refuse_beyond_backtest(
+    uc: UseCase,
+    candidates: Sequence[Candidate],
+    part: Literal["validation", "holdout"],
+    reached: Mapping[str, float],
+    rows: pa.Table,
+    label: npt.NDArray[np.float32],
+) -> None:
+    """Compare ROC AUCs with what backtests of the same trainers gave on days after their training.
+
+    A trainer's limit is the mean over the cut-offs of its newest backtest plus
+    ``evaluation.leaks.backtest_deviations`` standard deviations, the deviation being taken as
+    ``backtest_min_deviation`` at least: a few cut-offs tell little about how much seasons differ. Backtests
+    of later nights than the candidates', and of fewer than three cut-offs, are left aside. Without one there
+    is no limit.
+
+    Args:
+        uc: The use case.
+        candidates: Who is compared.
+        part: Where they reached it.
+        reached: ROC AUC by trainer.
+        rows: The rows of that part.
+        label: Their labels.
+
+    Raises:
+        DataError: One lies above its limit; it is named, with the features that say most alone, and those
+            that the backtest did not have.
+    """
+    rules, known = uc.evaluation.leaks, recorded(uc)
+    told, new = [], set()
+    for item in candidates:
+        backtest = next(
+            (
+                found
+                for found in reversed(known)
+                if found.night <= item.trained_night
+                and (spread := found.spreads.get(item.trainer, {}).get("roc_auc")) is not None
+                and spread.folds >= _MIN_FOLDS
+            ),
+            None,
+        )
+        if backtest is None or item.trainer not in reached:
+            continue
+        spread = backtest.spreads[item.trainer]["roc_auc"]
+        deviation = max(spread.deviation or 0.0, rules.backtest_min_deviation)
+        limit = spread.mean + rules.backtest_deviations * deviation
+        if reached[item.trainer] <= limit:
+            continue
+        told.append(
+            f"{item.trainer} reaches a ROC AUC of {reached[item.trainer]:.4f} on {part}, where its backtest "
+            f"of {backtest.night} gave {spread.mean:.4f} (deviation {spread.deviation or 0.0:.4f}, highest "
+            f"{spread.high:.4f}, {spread.folds} cut-offs) and makes {limit:.4f} plausible"
+        )
+        new |= set(uc.features.columns) - set(backtest.features)
+    if told:
+        since = f"; new since the backtest: {', '.join(sorted(new))}" if new else ""
+        raise DataError(
+            f"too good to be true: {'; '.join(told)}; {_said_by(uc, rows, label)}{since}",
+            rule=f"evaluation.leaks.backtest_deviations: {rules.backtest_deviations:g} of at least "
+            f"{rules.backtest_min_deviation:g} (backtest_min_deviation) above the mean of the backtest",
+            where=f"{uc.name}, snapshot {candidates[0].snapshot_hash[:12]}",
+            cure="look for what these features know of the outcome; if the gain is honest, run `nightshift "
+            "backtest`: from then on its figures are the measure",
+        )
+
+
+def _said_by(uc: UseCase, rows: pa.Table, label: npt.NDArray[np.float32]) -> str:
+    strongest = list(feature_aucs(uc, rows, label).items())[:_NAMED]
+    return f"most is said by {', '.join(f'{name} ({value:.3f} alone)' for name, value in strongest)}"
 
 
 def _binned(column: pa.ChunkedArray, *, is_number: bool) -> npt.NDArray[np.int64]:

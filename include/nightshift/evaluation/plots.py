@@ -1,8 +1,9 @@
-"""Candidates and champion in one picture each: ROC, precision and recall, calibration."""
+"""Models in one picture each: ROC, precision and recall, calibration, and how trainers did over time."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import date
 from typing import Literal
 
 import numpy as np
@@ -58,7 +59,23 @@ def calibration_figure(label: npt.NDArray[np.float32], scores: Scores, title: st
     return figure
 
 
-def _finish(axes: Axes, x: str, y: str, legend: Literal["lower right", "upper right", "upper left"]) -> None:
+def backtest_figure(
+    cutoffs: Sequence[date], values: Mapping[str, Sequence[float | None]], metric: str, title: str
+) -> Figure:
+    """Draw ``metric`` over cut-offs, a line for each trainer; None where the rows did not define it."""
+    figure, axes = new_figure(title, height=4)
+    place = range(len(cutoffs))
+    for (name, of_trainer), colour in zip(values.items(), PALETTE, strict=False):
+        drawn = [np.nan if value is None else value for value in of_trainer]
+        axes.plot(place, drawn, marker="o", markersize=5, color=colour, linewidth=1.8, label=name)
+    axes.set_xticks(place, [cutoff.isoformat() for cutoff in cutoffs])
+    _finish(axes, "cut-off", metric.replace("_", " "), "best")
+    return figure
+
+
+def _finish(
+    axes: Axes, x: str, y: str, legend: Literal["lower right", "upper right", "upper left", "best"]
+) -> None:
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.legend(frameon=False, fontsize=9, loc=legend)

@@ -1,14 +1,9 @@
-"""The evaluation as one page: the verdict on top, then all that it rests on.
-
-One HTML file without scripts or outside files, light and dark, for a phone too. Figures are drawn as SVG and
-take the page's colours.
-"""
+"""The evaluation as one page: the verdict on top, then all that it rests on."""
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
@@ -17,47 +12,13 @@ from nightshift.evaluation.evaluate import Challenge, Evaluation
 from nightshift.evaluation.fairness import RATES
 from nightshift.evaluation.intervals import Interval
 from nightshift.evaluation.judging import Judged
+from nightshift.evaluation.page import NONE, SERIES, document, figure, html_table, legend, write_files
 from nightshift.registry import mlflow as tracking
 from nightshift.registry.records import Decision
 from nightshift.settings import settings
 from nightshift.usecase import UseCase
 
 _METRICS = ("roc_auc", "pr_auc", "log_loss", "brier", "ece", "precision", "recall", "cost", "base_rate")
-_SERIES = 5
-_NONE = "&ndash;"
-
-_STYLE = """
-:root { color-scheme: light dark; --ink: #16202c; --soft: #5b6675; --line: #dbe0e6; --paper: #fff;
-  --good: #0b7a4b; --bad: #b42318;
-  --s0: #0072b2; --s1: #d55e00; --s2: #009e73; --s3: #cc79a7; --s4: #e69f00 }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e8edf2; --soft: #9aa7b5; --line: #33404d; --paper: #121920;
-    --good: #4cc38a; --bad: #ff8f85;
-    --s0: #56b4e9; --s1: #f0894d; --s2: #35c9a0; --s3: #e3a5cb; --s4: #f2c14e } }
-* { box-sizing: border-box }
-body { margin: 0 auto; max-width: 64rem; padding: 1rem; background: var(--paper); color: var(--ink);
-  font: 15px/1.5 system-ui, sans-serif }
-h1 { font-size: 1.5rem; margin: .5rem 0 }
-h2 { font-size: 1.15rem; margin: 2rem 0 .5rem }
-p, li { max-width: 46rem }
-.soft { color: var(--soft) }
-.good { color: var(--good) }
-.bad { color: var(--bad) }
-.verdict { border-left: .35rem solid; padding: .3rem .9rem; margin: 1rem 0 }
-.verdict strong { font-size: 1.15rem }
-.wide { overflow-x: auto }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; min-width: 100% }
-th, td { text-align: right; padding: .25rem .6rem; border-bottom: 1px solid var(--line); white-space: nowrap }
-th:first-child, td:first-child { text-align: left }
-thead th { color: var(--soft); font-weight: 600 }
-td small { color: var(--soft); display: block }
-td.text { white-space: normal; text-align: left; min-width: 14rem }
-svg { max-width: 100%; height: auto; display: block }
-svg text { fill: var(--soft); font: 11px system-ui, sans-serif }
-.legend span { margin-right: 1rem; white-space: nowrap }
-.legend i { display: inline-block; width: .8rem; height: .8rem; border-radius: .2rem; margin-right: .3rem;
-  vertical-align: -.1rem }
-"""
 
 
 def write_report(uc: UseCase, evaluation: Evaluation, decision: Decision) -> Path:
@@ -69,11 +30,7 @@ def write_report(uc: UseCase, evaluation: Evaluation, decision: Decision) -> Pat
     whole = {"decision": decision.model_dump(mode="json"), "evaluation": evaluation.model_dump(mode="json")}
     content = json.dumps(whole, indent=2)
     file = settings().home / "reports" / uc.name / "evaluation" / f"{decision.candidate.trained_night}.html"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    for path, text in ((file, page), (file.with_suffix(".json"), content)):
-        scratch = path.with_name(f".{path.name}.{os.getpid()}")
-        scratch.write_text(text, encoding="utf-8")
-        scratch.replace(path)
+    write_files({file: page, file.with_suffix(".json"): content})
     client = tracking.client(uc)
     for challenge in evaluation.challenges:
         client.log_text(challenge.candidate.run_id, page, "evaluation_report.html")
@@ -91,7 +48,7 @@ def report(uc: UseCase, evaluation: Evaluation, decision: Decision) -> str:
         f"<p class='soft'>Evaluation of snapshot {evaluation.snapshot_hash[:12]} on {rows} rows of "
         f"{evaluation.start} to {evaluation.end}, which no compared model was trained on.</p>",
         _verdict(evaluation, decision),
-        _legend(models),
+        legend(models),
         "<h2>Metrics</h2>",
         f"<p class='soft'>Below each figure its {uc.gate.confidence:.0%} interval, by bootstrap of days.</p>",
         _metrics(models),
@@ -109,12 +66,7 @@ def report(uc: UseCase, evaluation: Evaluation, decision: Decision) -> str:
         "<h2>Latency</h2>",
         _latency(models),
     ]
-    return (
-        "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
-        "<meta name='viewport' content='width=device-width, initial-scale=1'>"
-        f"<title>{escape(uc.title)}: evaluation</title><style>{_STYLE}</style></head>"
-        f"<body>{''.join(parts)}</body></html>"
-    )
+    return document(f"{uc.title}: evaluation", parts)
 
 
 def _models(evaluation: Evaluation, chosen: Challenge) -> dict[str, Judged]:
@@ -138,42 +90,14 @@ def _verdict(evaluation: Evaluation, decision: Decision) -> str:
     return f"<div class='verdict {mood}'><strong>{name} {word}</strong></div>{note}<ul>{reasons}</ul>"
 
 
-def _legend(models: Mapping[str, Judged]) -> str:
-    marks = "".join(
-        f"<span><i style='background:var(--s{number % _SERIES})'></i>{escape(name)}</span>"
-        for number, name in enumerate(models)
-    )
-    return f"<p class='legend'>{marks}</p>"
-
-
-def _table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
-    """Return a table; cells are HTML already."""
-    top = "".join(f"<th>{cell}</th>" for cell in head)
-    rows = "".join(
-        "<tr>" + "".join(cell if cell.startswith("<td") else f"<td>{cell}</td>" for cell in row) + "</tr>"
-        for row in body
-    )
-    return f"<div class='wide'><table><thead><tr>{top}</tr></thead><tbody>{rows}</tbody></table></div>"
-
-
-def _figure(value: float | None, found: Interval | None = None, sign: str = "") -> str:
-    if value is None:
-        return _NONE
-    below = f"<small>{found.low:{sign}.4f} to {found.high:{sign}.4f}</small>" if found else ""
-    return f"{value:{sign}.4f}{below}"
-
-
 def _metrics(models: Mapping[str, Judged]) -> str:
     names = [name for name in _METRICS if any(name in judged.metrics for judged in models.values())]
-    return _table(
+    return html_table(
         ["", *(escape(name) for name in models)],
         [
             [
                 name.replace("_", " "),
-                *(
-                    _figure(judged.metrics.get(name), judged.intervals.get(name))
-                    for judged in models.values()
-                ),
+                *(figure(judged.metrics.get(name), judged.intervals.get(name)) for judged in models.values()),
             ]
             for name in names
         ],
@@ -188,13 +112,13 @@ def _differences(uc: UseCase, evaluation: Evaluation, chosen: Challenge) -> str:
         pairs.append((f"baseline, {evaluation.baseline}", chosen.versus_baseline.metrics))
     if not pairs:
         return ""
-    table = _table(
+    table = html_table(
         [f"{escape(chosen.candidate.trainer)} less", *(escape(name) for name, _ in pairs)],
         [
             [
                 name.replace("_", " "),
                 *(
-                    _figure(found[name].value, found[name], "+") if name in found else _NONE
+                    figure(found[name].value, found[name], "+") if name in found else NONE
                     for _, found in pairs
                 ),
             ]
@@ -216,7 +140,7 @@ def _slices(uc: UseCase, models: Mapping[str, Judged], chosen: Challenge) -> str
         body = []
         for value, found in values.items():
             cells = [
-                _figure(
+                figure(
                     judged.slices.get(column, {}).get(value, {}).get(primary),
                     judged.slice_intervals.get(column, {}).get(value, {}).get(primary),
                 )
@@ -224,7 +148,7 @@ def _slices(uc: UseCase, models: Mapping[str, Judged], chosen: Challenge) -> str
             ]
             body.append([escape(value), f"{found['rows']:,.0f}", *cells])
         head = [f"{escape(column)}: {primary}", "rows", *(escape(name) for name in models)]
-        parts.append(_table(head, body))
+        parts.append(html_table(head, body))
         if chosen.versus_champion is not None:
             less = chosen.versus_champion.slices.get(column, {})
             parts.append(
@@ -258,7 +182,7 @@ def _ranges(items: Sequence[tuple[str, Interval, int]], title: str) -> str:
         drawn.append(f"<text x='{left + width}' y='{height}' text-anchor='end'>{high:+.3f}</text>")
     for number, (name, found, series) in enumerate(items):
         y = 28 + step * number
-        colour = f"var(--s{series % _SERIES})"
+        colour = f"var(--s{series % SERIES})"
         drawn.append(
             f"<text x='{left - 8}' y='{y + 4}' text-anchor='end'>{escape(name)}</text>"
             f"<line x1='{x(found.low):.1f}' x2='{x(found.high):.1f}' y1='{y}' y2='{y}' stroke='{colour}' "
@@ -272,12 +196,12 @@ def _calibration(models: Mapping[str, Judged]) -> str:
     if not found:
         return "<p>Not examined.</p>"
     names = ("ece", "log_loss", "brier", "mean_score")
-    table = _table(
+    table = html_table(
         ["recalibration, fitted on validation rows", *(f"{name.replace('_', ' ')}" for name in names)],
         [
             [
                 f"{escape(model)}, {when}",
-                *(_figure(figures.get(name)) for name in names),
+                *(figure(figures.get(name)) for name in names),
             ]
             for model, item in found.items()
             for when, figures in (("before", item.before), ("after", item.after))
@@ -307,7 +231,7 @@ def _reliability(curves: Mapping[str, Sequence[Bin]]) -> str:
         f"<text x='{left + 6}' y='20'>observed rate</text>",
     ]
     for number, curve in enumerate(curves.values()):
-        colour = f"var(--s{number % _SERIES})"
+        colour = f"var(--s{number % SERIES})"
         points = " ".join(f"{x(item.score):.1f},{y(item.rate):.1f}" for item in curve)
         drawn.append(f"<polyline points='{points}' fill='none' stroke='{colour}' stroke-width='1.6'/>")
         drawn += [
@@ -324,20 +248,18 @@ def _fairness(judged: Judged) -> str:
             [
                 escape(value) + ("" if group.rows >= parity.min_rows else " (too few)"),
                 f"{group.rows:,}",
-                _figure(group.base_rate),
-                *(_figure(group.rates.get(name)) for name in RATES),
+                figure(group.base_rate),
+                *(figure(group.rates.get(name)) for name in RATES),
             ]
             for value, group in parity.groups.items()
         ]
-        body.append(
-            ["largest difference", "", "", *(_figure(parity.differences.get(name)) for name in RATES)]
-        )
+        body.append(["largest difference", "", "", *(figure(parity.differences.get(name)) for name in RATES)])
         eased = parity.mitigation
         if eased is not None:
-            after = (_figure(eased.differences.get(name)) for name in RATES)
+            after = (figure(eased.differences.get(name)) for name in RATES)
             body.append(["with thresholds per group", "", "", *after])
         head = [escape(parity.column), "rows", "base rate", *(name.replace("_", " ") for name in RATES)]
-        parts.append(_table(head, body))
+        parts.append(html_table(head, body))
         if eased is not None:
             parts.append(
                 f"<p class='soft'>Thresholds per {escape(parity.column)}, fitted on validation rows for "
@@ -351,12 +273,12 @@ def _robustness(models: Mapping[str, Judged]) -> str:
     body = []
     for name, judged in models.items():
         for item in judged.robustness:
-            figures = [_figure(item.roc_auc_loss, sign="+"), _figure(item.log_loss_rise, sign="+")]
-            flipped = _NONE if item.flipped is None else f"{item.flipped:.1%}"
+            figures = [figure(item.roc_auc_loss, sign="+"), figure(item.log_loss_rise, sign="+")]
+            flipped = NONE if item.flipped is None else f"{item.flipped:.1%}"
             failure = f"<td class='text bad'>{escape(item.failure)}</td>"
             body.append([escape(name), item.scenario, *figures, flipped, failure])
     head = ["model", "rows are", "fall of ROC AUC", "rise of log loss", "decisions flipped", "failure"]
-    return _table(head, body) if body else "<p>Not examined.</p>"
+    return html_table(head, body) if body else "<p>Not examined.</p>"
 
 
 def _stress(models: Mapping[str, Judged]) -> str:
@@ -366,12 +288,12 @@ def _stress(models: Mapping[str, Judged]) -> str:
             verdict = "<td class='good'>holds</td>"
             if not item.passed:
                 verdict = f"<td class='bad'>{'stops' if item.case.severity == 'stop' else 'warns'}</td>"
-            share = _NONE if item.share is None else f"{item.share:.1%} of {item.rows:,}"
+            share = NONE if item.share is None else f"{item.share:.1%} of {item.rows:,}"
             why = f"<td class='text'>{escape(item.note or item.case.why.strip())}</td>"
             least = f"{item.case.min_share:.0%}"
             body.append([escape(name), item.case.name, verdict, share, least, f"{item.worst:.3f}", why])
     head = ["model", "case", "", "rows that behave", "must", "worst", "why"]
-    return _table(head, body) if body else "<p>The use case has no stress.yml.</p>"
+    return html_table(head, body) if body else "<p>The use case has no stress.yml.</p>"
 
 
 def _latency(models: Mapping[str, Judged]) -> str:
@@ -386,4 +308,4 @@ def _latency(models: Mapping[str, Judged]) -> str:
         if (found := judged.latency) is not None
     ]
     head = ["model", "P50 ms a row", "P95 ms", "P99 ms", "rows/s in batches", "MB on disk"]
-    return _table(head, body) if body else "<p>Not measured.</p>"
+    return html_table(head, body) if body else "<p>Not measured.</p>"

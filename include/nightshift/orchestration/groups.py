@@ -61,3 +61,12 @@ def make_model(usecase: UseCase, outlets: list[Asset]) -> None:
     decision: Any = tasks.gate(usecase.name, evaluation)
     approve = ApproveChallenger(task_id="approve", usecase=usecase, decision=decision, params=comment_param())
     approve >> tasks.promote.override(outlets=outlets)(usecase.name, decision)
+
+
+@task_group(group_id="folds")
+def evaluate_folds(usecase: UseCase, plan: Any) -> None:
+    """Train and test every trainer at every cut-off of a backtest, each trainer where it trains."""
+    for name, trainer in usecase.training.trainers.items():
+        tasks.evaluate_fold.override(
+            task_id=f"evaluate_{name}", pool=trainer.pool, queue=trainer.queue
+        ).partial(usecase=usecase.name, trainer=name).expand_kwargs(plan)

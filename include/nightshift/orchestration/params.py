@@ -69,6 +69,26 @@ def search_params(rules: SearchRules) -> dict[str, Param]:
     }
 
 
+def backtest_params() -> dict[str, Param]:
+    """Return the parameters of ``backtest``."""
+    return {
+        "partition": Param(
+            None,
+            type=["null", "string"],
+            format="date",
+            title="Partition",
+            description="The night whose knowledge is tested on; empty: the newest one with labels.",
+        ),
+        "folds": Param(
+            None,
+            type=["null", "integer"],
+            minimum=1,
+            title="Folds",
+            description="How many cut-offs; empty: as many as the use case says.",
+        ),
+    }
+
+
 def range_params() -> dict[str, Param]:
     """Return the parameters of a DAG that works on a range of days, both ends included."""
     return {

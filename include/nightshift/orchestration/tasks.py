@@ -222,6 +222,34 @@ def train_candidate(usecase: str, snapshot: dict[str, Any], trainer: str) -> dic
 
 
 @task
+def plan_backtest(usecase: str) -> list[dict[str, dict[str, Any]]]:
+    """Freeze the data of a backtest and cut them into folds."""
+    from nightshift import stages
+
+    params = get_current_context()["params"]
+    through = parse_partition(params["partition"]) if params["partition"] else None
+    return stages.plan_backtest(load_usecase(usecase), through, params["folds"])
+
+
+@task(map_index_template="{{ task.op_kwargs.fold.cutoff }}", show_return_value_in_logs=False)
+def evaluate_fold(
+    usecase: str, trainer: str, snapshot: dict[str, Any], fold: dict[str, Any]
+) -> dict[str, Any]:
+    """Train one trainer at one cut-off, and judge it on the days that follow."""
+    from nightshift import stages
+
+    return stages.evaluate_fold(load_usecase(usecase), snapshot, fold, trainer)
+
+
+@task
+def conclude_backtest(usecase: str, plan: list[dict[str, dict[str, Any]]]) -> str:
+    """Put the folds together, record the result and write the page about it: the result's identity."""
+    from nightshift import stages
+
+    return str(stages.conclude_backtest(load_usecase(usecase), plan)["identity"])
+
+
+@task
 def evaluate(usecase: str, snapshot: dict[str, Any], candidates: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Judge candidates and champion on the same holdout rows."""
     from nightshift import stages

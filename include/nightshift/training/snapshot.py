@@ -162,9 +162,18 @@ def load(snapshot: Snapshot, part: Part) -> pa.Table:
 
 def load_parts(snapshot: Snapshot, *parts: Part) -> tuple[pa.Table, ...]:
     """Return the rows of several parts, read and checked once, each as ``load`` returns it."""
-    rows = frozen.thaw(snapshot.data)
     windows: list[Window] = [getattr(snapshot, part) for part in parts]
-    return tuple(_between(rows, window.start, window.end) for window in windows)
+    return load_days(snapshot, *((window.start, window.end) for window in windows))
+
+
+def load_days(snapshot: Snapshot, *stretches: tuple[date, date]) -> tuple[pa.Table, ...]:
+    """Return train and validation rows of each stretch of days, both ends included, read and checked once.
+
+    Raises:
+        DataError: The stored rows were changed or damaged.
+    """
+    rows = frozen.thaw(snapshot.data)
+    return tuple(_between(rows, first, last) for first, last in stretches)
 
 
 def labels_of(uc: UseCase, table: pa.Table) -> pa.Array:

@@ -42,7 +42,7 @@ from nightshift.training.weights import weigh
 from nightshift.usecase import Trainer as Declared
 from nightshift.usecase import UseCase
 
-__all__ = ["Built", "Candidate", "build", "train"]
+__all__ = ["Built", "Candidate", "build", "identity", "train"]
 
 log = logging.getLogger(__name__)
 
@@ -79,9 +79,8 @@ def train(uc: UseCase, snapshot: Snapshot, trainer_name: str) -> Candidate:
         DataError: The use case declares no such trainer, a feature column is missing, or the rows hold only
             one class.
     """
-    declared = _declared(uc, trainer_name)
+    training = identity(uc, snapshot, trainer_name)
     parts: tuple[Part, ...] = ("train", "validation")
-    training = training_hash(uc, snapshot, declared.kind, trainer_of(declared.kind).resolve(declared.params))
     checkpoints = Checkpoints(uc, training)
     finished = _finished(uc, snapshot, trainer_name, training)
     if finished is not None:
@@ -119,6 +118,16 @@ def train(uc: UseCase, snapshot: Snapshot, trainer_name: str) -> Candidate:
         trained_through=origin.trained_through,
         metrics=dict(built.metrics["validation"]),
     )
+
+
+def identity(uc: UseCase, snapshot: Snapshot, trainer_name: str) -> str:
+    """Return what names a training with one of the use case's trainers; see ``training_hash``.
+
+    Raises:
+        DataError: The use case declares no such trainer, or one of its parameters is unknown or impossible.
+    """
+    declared = _declared(uc, trainer_name)
+    return training_hash(uc, snapshot, declared.kind, trainer_of(declared.kind).resolve(declared.params))
 
 
 def build(
