@@ -24,6 +24,7 @@ from nightshift.usecase import UseCase
 
 _METRICS = ("roc_auc", "pr_auc", "log_loss", "brier", "ece", "precision", "recall", "cost", "base_rate")
 _SERIES = 5
+_FEATURES = 15
 _NONE = "&ndash;"
 
 _STYLE = """
@@ -106,6 +107,8 @@ def report(uc: UseCase, evaluation: Evaluation, decision: Decision) -> str:
         _robustness(models),
         "<h2>Stress set</h2>",
         _stress(models),
+        "<h2>Explanation</h2>",
+        _explanation(models),
         "<h2>Latency</h2>",
         _latency(models),
     ]
@@ -372,6 +375,19 @@ def _stress(models: Mapping[str, Judged]) -> str:
             body.append([escape(name), item.case.name, verdict, share, least, f"{item.worst:.3f}", why])
     head = ["model", "case", "", "rows that behave", "must", "worst", "why"]
     return _table(head, body) if body else "<p>The use case has no stress.yml.</p>"
+
+
+def _explanation(models: Mapping[str, Judged]) -> str:
+    """Return what moves the scores most: the features of the model put forward, and what others make of them."""
+    strongest = next((judged.importance for judged in models.values() if judged.importance), {})
+    table = _table(
+        ["mean absolute SHAP value, log-odds before calibration", *(escape(name) for name in models)],
+        [
+            [escape(feature), *(_figure(judged.importance.get(feature)) for judged in models.values())]
+            for feature in list(strongest)[:_FEATURES]
+        ],
+    )
+    return table if strongest else "<p>Not examined.</p>"
 
 
 def _latency(models: Mapping[str, Judged]) -> str:
