@@ -497,8 +497,8 @@ class UseCase(_Strict):
                 if moved not in self.features.numeric or moved in self.explanation.allowed
             ]:
                 raise ValueError(
-                    f"explanation.allowed: {name} moves {', '.join(unknown)}: what follows from a feature is a "
-                    "column under features.numeric, and not allowed itself"
+                    f"explanation.allowed: {name} moves {', '.join(unknown)}: what follows from a feature is "
+                    "a column under features.numeric, and not allowed itself"
                 )
         return self
 

@@ -10,7 +10,6 @@ from rich.text import Text
 
 from nightshift.cli.output import console
 from nightshift.errors import DataError
-from nightshift.inference.counterfactual import Counterfactual
 from nightshift.inference.explain import Explained, explain, find_prediction, not_found
 from nightshift.usecase import UseCase
 
@@ -106,15 +105,12 @@ def _smallest_change(found: Explained) -> str:
         return (
             f"No change of {', '.join(found.allowed)} within what usecase.yml allows would flip the decision."
         )
-    made = ", ".join(
-        f"{item.feature} {item.before} → {item.after}{' (follows)' if item.follows else ''}"
+    kind = "Smallest" if change.exhaustive else "A small"
+    made = "\n".join(
+        f"  {item.feature} {item.before} → {item.after}{' (follows)' if item.follows else ''}"
         for item in change.changes
     )
-    smallest = (
-        "Smallest allowed change that flips" if change.exhaustive else "A small allowed change that flips"
+    return (
+        f"{kind} allowed change that flips the decision, to a score of {change.score:.4f}:\n{made}\n"
+        "This is what the model would say, not what would happen."
     )
-    return f"{smallest} the decision: {made}; the score would be {change.score:.4f}. {_caution(change)}"
-
-
-def _caution(change: Counterfactual) -> str:
-    return f"(Distance {change.distance:.2f}. It says what the model would say, not what would happen.)"

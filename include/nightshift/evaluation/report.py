@@ -378,7 +378,7 @@ def _stress(models: Mapping[str, Judged]) -> str:
 
 
 def _explanation(models: Mapping[str, Judged]) -> str:
-    """Return what moves the scores most: the features of the model put forward, and what others make of them."""
+    """Return what moves the scores of the model put forward most, and how far it moves those of others."""
     strongest = next((judged.importance for judged in models.values() if judged.importance), {})
     table = _table(
         ["mean absolute SHAP value, log-odds before calibration", *(escape(name) for name in models)],

@@ -1,9 +1,9 @@
 """What would have to be otherwise for the decision to be: the smallest change within the allowed features.
 
-Smallest is, first, the fewest features, at most three; then the least distance: numbers count in median absolute
-deviations of the training reference (as in Wachter, Mittelstadt and Russell 2017, "Counterfactual Explanations
-Without Opening the Black Box", section III), another category counts 1. No number leaves the range that training
-saw, and what is missing stays missing. It is a statement about the model, not about the world: nothing says that
+Smallest is, first, the fewest features, at most three; then the least distance: numbers count in median
+absolute deviations of the training reference (as in Wachter, Mittelstadt and Russell 2017, "Counterfactual
+Explanations Without Opening the Black Box"), another category counts 1. No number leaves the range that
+training saw, and what is missing stays missing. This is about the model, not about the world: nothing says that
 the change would have this effect.
 """
 
@@ -46,7 +46,7 @@ class Counterfactual(BaseModel):
         changes: What is otherwise.
         score: The score with it.
         distance: Sum over the changed features, in the units above; what follows adds nothing.
-        exhaustive: Whether every smaller combination was tried, so that none flips the decision.
+        exhaustive: Whether every combination of so many features, and of fewer, was tried.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

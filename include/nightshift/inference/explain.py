@@ -1,4 +1,4 @@
-"""Why a prediction says what it says: from the model and the features that made it, whatever is newer by now."""
+"""Why a prediction says what it says: by the model and the features that made it, whatever came after."""
 
 from __future__ import annotations
 
@@ -102,7 +102,8 @@ def not_found(uc: UseCase, entity: str, partition: date | None = None) -> DataEr
             f"{uc.name} has no predictions of {partition}",
             rule=rule,
             where=where,
-            cure=f"name a night from {days[0]} to {days[-1]}; `nightshift partitions --layer {LAYER}` lists them",
+            cure=f"name a night from {days[0]} to {days[-1]}; `nightshift partitions --layer {LAYER}` lists "
+            "them",
         )
     day = partition or days[-1]
     known = tables.read_partitions(uc, LAYER, day, day, columns=[uc.entity])[uc.entity].to_pylist()
@@ -161,7 +162,8 @@ def _model(uc: UseCase, prediction: dict[str, Any]) -> Model:
     model = load_model(uc, version)
     if model.content_hash != content:
         raise DataError(
-            f"version {version} is model {model.content_hash[:12]}; the prediction was made by {content[:12]}",
+            f"version {version} is model {model.content_hash[:12]}, the prediction was made by "
+            f"{content[:12]}",
             rule="a prediction is explained by the model that made it",
             where=f"registered model {uc.name}, version {version}",
             cure=_score_again(prediction),

@@ -1,7 +1,7 @@
 """The reasons of a prediction: the features that moved its score most, stored with it as JSON text.
 
-JSON and not a nested column: the lake hashes and sorts flat columns only, PostgreSQL makes ``jsonb`` of it, and
-every engine can read text.
+JSON and not a nested column: the lake hashes and sorts flat columns only, PostgreSQL makes ``jsonb`` of it,
+and every engine can read text.
 """
 
 from __future__ import annotations

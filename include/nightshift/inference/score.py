@@ -26,7 +26,7 @@ LAYER = "predictions"
 def schema(uc: UseCase) -> pa.Schema:
     """Return the columns of predictions; ``run_id`` and ``model_version`` are no part of the content hash.
 
-    ``reasons`` is JSON text, as ``inference.reasons`` writes it; null in what was scored before there were any.
+    ``reasons`` is JSON text, as ``inference.reasons`` writes it; null in what was scored before it existed.
     """
     return pa.schema(
         [

@@ -138,8 +138,8 @@ class Model:
     def contributions(self, data: pa.RecordBatch | pa.Table) -> Contributions:
         """Return SHAP values: what each feature adds to the log-odds of each row, before calibration.
 
-        ``base`` and the values of a row sum to the log-odds of its uncalibrated probability. Calibration comes
-        after and never changes the order of rows. A row's values do not depend on the batch it comes in.
+        ``base`` and the values of a row sum to the log-odds of its uncalibrated probability; calibration
+        comes after and never changes the order of rows. A row's values do not depend on its batch.
 
         Raises:
             DataError: As ``predict_proba``.

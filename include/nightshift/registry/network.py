@@ -25,8 +25,8 @@ from nightshift.registry.encoder import Encoder
 # Matrix products and sigmoids round differently for different numbers of rows. Scoring in blocks of one
 # fixed size gives a row the same score in whatever batch it arrives.
 _BLOCK = 256
-# For explanations: rows that stand for the training, and ways to such rows along which gradients are taken. With
-# 32 ways the values correlate with exact ones (of 128 permutations and as many rows) by 0.998.
+# For explanations: rows that stand for the training, and ways to such rows along which gradients are taken.
+# With 32 ways the values correlate with exact ones (128 permutations each, and as many rows) by 0.998.
 _BACKGROUND = 1000
 _WAYS = 32
 _GOLDEN = (5**0.5 - 1) / 2
@@ -163,18 +163,18 @@ class NetworkScorer:
         return scores
 
     def contributions(self, data: pa.RecordBatch | pa.Table, reference: pa.Table, /) -> Contributions:
-        """Return SHAP values against a thousand rows of ``reference``, as expected gradients approximate them.
+        """Return SHAP values against rows of ``reference``, as expected gradients approximate them.
 
         A feature's value is the mean, over rows of the background, of its distance to such a row times the
         gradient of the log-odds somewhere on the way there: Erion et al. 2021, "Improving performance of deep
-        learning models with axiomatic attribution priors and expected gradients", section 2. Here the ways are
-        a fixed few, their distances are taken to the mean of the whole background (a control variate: the
-        noise of having drawn so few rows goes), and what a sum is off in the end is shared out by size.
+        learning models with axiomatic attribution priors and expected gradients". Here the ways are a fixed
+        few, their distances are taken to the mean of the whole background (a control variate: the noise of
+        having drawn so few rows goes), and what a sum is off in the end is shared out by size.
         """
         spaced = np.linspace(0, reference.num_rows - 1, min(_BACKGROUND, reference.num_rows)).astype(np.int64)
         background = self._inputs(reference.take(pa.array(spaced)))
         ways = background[torch.linspace(0, len(background) - 1, _WAYS).long()]
-        # A sequence that fills 0 to 1 evenly, however few of it are taken, in an order unlike that of the rows.
+        # A sequence that fills 0 to 1 evenly, in an order unlike that of the rows.
         places = ((0.5 + torch.arange(_WAYS) * _GOLDEN) % 1).reshape(1, _WAYS, 1).float()
         base = float(self._log_odds(background).mean())
         mean, off = background.mean(0), ways - ways.mean(0)

@@ -60,8 +60,8 @@ def permutation_importance(
 def shap_importance(model: Model, table: pa.Table, seed: int) -> dict[str, float]:
     """Return the mean absolute SHAP value of each feature, largest first, in log-odds before calibration.
 
-    On at most 1000 rows of ``table``; the same rows, model and seed give the same. Lundberg et al. 2020, "From
-    local explanations to global understanding with explainable AI for trees", section "Model summarization".
+    On at most 1000 rows of ``table``; the same rows, model and seed give the same. Lundberg et al. 2020,
+    "From local explanations to global understanding with explainable AI for trees".
     """
     rows = np.sort(np.random.default_rng(seed).permutation(table.num_rows)[:_EXPLAINED_ROWS])
     values = np.abs(model.contributions(table.take(pa.array(rows)).combine_chunks()).values).mean(axis=0)
