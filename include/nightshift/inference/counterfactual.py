@@ -3,8 +3,8 @@
 Smallest is, first, the fewest features, at most three; then the least distance: numbers count in median
 absolute deviations of the training reference (as in Wachter, Mittelstadt and Russell 2017, "Counterfactual
 Explanations Without Opening the Black Box"), another category counts 1. No number leaves the range that
-training saw, and what is missing stays missing. This is about the model, not about the world: nothing says that
-the change would have this effect.
+training saw, and what is missing stays missing. This is about the model, not about the world: nothing says
+that the change would have this effect.
 """
 
 from __future__ import annotations
