@@ -100,7 +100,7 @@ def _contributions(found: Explained) -> Table:
 def _smallest_change(found: Explained) -> str:
     change = found.counterfactual
     if not found.allowed:
-        return "No feature may be changed (explanation.allowed in usecase.yml), so no change is looked for."
+        return "explanation.allowed in usecase.yml names no feature of the model, so no change is looked for."
     if change is None:
         return (
             f"No change of {', '.join(found.allowed)} within what usecase.yml allows would flip the decision."
