@@ -93,7 +93,7 @@ def _contributions(found: Explained) -> Table:
             Text("█" * width, style="red" if up else "blue"),
         )
     if rest := len(found.contributions) - len(shown):
-        table.add_row(f"{rest} others", "", "0.0000", "")
+        table.add_row(f"{rest} more", "", "0.0000", "")
     return table
 
 
