@@ -16,7 +16,16 @@ from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from nightshift.errors import DataError
 from nightshift.settings import settings
@@ -353,13 +362,23 @@ class Steps(_Strict):
         return tuple(self.low + self.step * number for number in range(count))
 
 
+def _kind_of_choice(value: Any) -> str:
+    return "steps" if isinstance(value, dict | Steps) else "categories"
+
+
+_Choice = Annotated[
+    Annotated[Steps, Tag("steps")] | Annotated[tuple[str, ...], Tag("categories")],
+    Discriminator(_kind_of_choice),
+]
+
+
 class Explanations(_Strict):
     """What is told about single predictions."""
 
     top_reasons: int = Field(
         3, ge=0, description="So many reasons are stored with each prediction; 0 saves their computation."
     )
-    allowed: dict[str, Steps | tuple[str, ...]] = Field(
+    allowed: dict[str, _Choice] = Field(
         default_factory=dict,
         description="feature: what a counterfactual may make of it; steps of a number, or categories.",
     )
