@@ -43,6 +43,7 @@ def small_usecase() -> UseCase:
                     "validation_days": 3,
                     "holdout_days": 3,
                     "trainers": {"xgboost": Trainer(kind="xgboost", params={"rounds": 40, "max_depth": 3})},
+                    "baseline": None,
                 }
             ),
         }
