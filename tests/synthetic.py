@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -49,6 +51,7 @@ def use_case(**changes: Any) -> UseCase:
                 "network": {"kind": "torch", "params": {"hidden": [16], "epochs": 4, "batch_rows": 256}},
             },
         },
+        "evaluation": {"resamples": 200},
         "gate": {"primary": "roc_auc", "floors": {"roc_auc": 0.6}, "ceilings": {"ece": 0.2}},
         "drift": {
             "numeric_threshold": 0.5,
@@ -124,3 +127,17 @@ def publish(uc: UseCase, start: date, end: date, rows: int = 80) -> None:
     for layer, of_day in (("features", features_of), ("labels", labels_of)):
         contents = {day: of_day(day, rows) for day in days(start, end)}
         tables.replace_partitions(uc, layer, contents, [uc.entity])
+
+
+def write_suites(project: Path) -> None:
+    """Put suites into a checkout that let the snapshots of the use case pass."""
+    folder = project / "expectations" / "synthetic"
+    folder.mkdir(parents=True)
+    rule = {
+        "type": "expect_column_values_to_not_be_null",
+        "kwargs": {"column": "part"},
+        "meta": {"rule": "part_not_null", "severity": "stop", "reason": "Every row lies in a part."},
+    }
+    for name in ("snapshot", "snapshot_profile"):
+        suite = {"name": name, "expectations": [rule], "meta": {"quarantine_at_most": 0.0}}
+        (folder / f"{name}.json").write_text(json.dumps(suite), encoding="utf-8")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -49,6 +50,7 @@ class Comparison:
         other: Runs the other side.
         check: Raises ``DifferentResultsError`` unless both results are the same, in its sense.
         note: How it is measured, for the page.
+        memory: Measures the peak memory of our side and of the other, in MB; None: not measured.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Comparison:
     other: Callable[[int], Timed]
     check: Callable[[Any, Any], None]
     note: str
+    memory: Callable[[], tuple[float, float]] | None = None
 
 
 def compare(comparison: Comparison, rounds: int) -> dict[str, Any]:
@@ -74,7 +77,10 @@ def compare(comparison: Comparison, rounds: int) -> dict[str, Any]:
         comparison.check(ours.result, other.result)
         if number:
             pairs.append((ours.seconds, other.seconds))
-    return row(comparison, pairs) | {"measured_at": datetime.now(UTC).isoformat(), "machine": machine(load)}
+    taken: dict[str, Any] = {"measured_at": datetime.now(UTC).isoformat(), "machine": machine(load)}
+    if comparison.memory is not None:
+        taken["peak_mb"] = dict(zip(("ours", "other"), comparison.memory(), strict=True))
+    return row(comparison, pairs) | taken
 
 
 def row(comparison: Comparison, pairs: Sequence[tuple[float, float]]) -> dict[str, Any]:
@@ -109,6 +115,17 @@ def machine(load: float) -> dict[str, Any]:
         "python": platform.python_version(),
         "load_before": round(load, 1),
     }
+
+
+def start_of_peak() -> None:
+    """Let Linux keep the peak memory of this process anew, from here on."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def peak_mb() -> float:
+    """Return the most memory that this process held since the peak was last kept anew, in MB."""
+    (line,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
+    return int(line) * 1024 / 1e6
 
 
 @contextmanager

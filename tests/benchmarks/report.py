@@ -79,8 +79,14 @@ def _line(row: dict[str, Any]) -> str:
 
 def _note(row: dict[str, Any]) -> str:
     machine = row["machine"]
+    peak = (
+        "Peak memory, in processes of their own, beside what the libraries take: "
+        "ours {ours:.0f} MB, other {other:.0f} MB. ".format(**row["peak_mb"])
+        if "peak_mb" in row
+        else ""
+    )
     return (
-        f"\n**{row['name']}.** {row['note']} {row['rounds']} rounds on {row['measured_at'][:10]}, "
+        f"\n**{row['name']}.** {row['note']} {peak}{row['rounds']} rounds on {row['measured_at'][:10]}, "
         f"{machine['cores']} cores ({machine['architecture']}), Python {machine['python']}; load average "
         f"before it began: {machine['load_before']}.\n"
     )

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import subprocess
 import sys
 import tempfile
@@ -27,7 +26,7 @@ from nightshift.quality.validate import validate
 from nightshift.sources.registry import open_connector
 from nightshift.usecase import load_usecase
 
-from .harness import environment
+from .harness import environment, peak_mb, start_of_peak
 
 FIRST = date(2013, 1, 1)
 ONE_PARTITION = {"half a million rows": 545, "a million rows": 1090}
@@ -65,9 +64,9 @@ def _measure(count: int, partitions: str) -> dict[str, float]:
     )
     # Great Expectations takes seconds to import, which a process pays once.
     _validated(rows.slice(0, 1000))
-    # Reading the files took memory too: from here on, Linux keeps the peak anew.
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    before = _peak()
+    # Reading the files took memory too.
+    start_of_peak()
+    before = peak_mb()
     start, busy = time.perf_counter(), time.process_time()
     _validated(rows)
     seconds, busy = time.perf_counter() - start, time.process_time() - busy
@@ -76,7 +75,7 @@ def _measure(count: int, partitions: str) -> dict[str, float]:
         "rows_mb": round(rows.nbytes / 1e6),
         "seconds": round(seconds, 2),
         "processor_seconds": round(busy, 2),
-        "memory_mb": round(_peak() - before),
+        "memory_mb": round(peak_mb() - before),
     }
 
 
@@ -89,12 +88,6 @@ def _validated(rows: pa.Table) -> None:
         # Many days in one partition are wrong by these rules, which is said only after all were judged.
         if "volume" not in error.rule and "on_its_day" not in error.rule and "at_most" not in error.rule:
             raise
-
-
-def _peak() -> float:
-    """Return the most memory that this process held since the peak was last kept anew, in MB."""
-    (line,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
-    return int(line) * 1024 / 1e6
 
 
 if __name__ == "__main__":

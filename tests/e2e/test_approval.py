@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -47,15 +46,7 @@ def _write_use_case(project: Path) -> None:
     folder.mkdir()
     (folder / "usecase.yml").write_text(yaml.safe_dump(content))
     (folder / "sources.yml").write_text(yaml.safe_dump(sources))
-    suites = project / "expectations" / uc.name
-    suites.mkdir()
-    for name, column in (("snapshot", "part"), ("snapshot_profile", "part")):
-        rule = {
-            "type": "expect_column_values_to_not_be_null",
-            "kwargs": {"column": column},
-            "meta": {"rule": "part_not_null", "severity": "stop", "reason": "Every row lies in a part."},
-        }
-        (suites / f"{name}.json").write_text(json.dumps({"name": name, "expectations": [rule], "meta": {}}))
+    synthetic.write_suites(project)
 
 
 @pytest.fixture(scope="module")

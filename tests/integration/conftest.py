@@ -20,7 +20,7 @@ from nightshift.registry.records import Decision
 from nightshift.settings import settings
 from nightshift.training.snapshot import snapshot
 from nightshift.training.train import train
-from nightshift.usecase import Trainer, UseCase, load_usecase
+from nightshift.usecase import EvaluationRules, Explanations, Trainer, UseCase, load_usecase
 
 FIRST_DAY = date(2013, 1, 1)
 TRAINED_NIGHT = date(2013, 1, 16)
@@ -38,6 +38,10 @@ def small_usecase() -> UseCase:
             "features": whole.features.model_copy(
                 update={"categorical": ("carrier", "origin"), "numeric": ("hour", "delay", "load")}
             ),
+            # Those of flight delays name features that are not here.
+            "evaluation": EvaluationRules(resamples=200),
+            "explanation": Explanations(),
+            "stress": (),
             "training": whole.training.model_copy(
                 update={
                     "validation_days": 3,

@@ -124,7 +124,7 @@ def evaluate(
     ground = compared(uc, rows, label)
 
     def examine(
-        model: Model, score: npt.NDArray[np.float64], latency: Latency | None
+        model: Model, score: npt.NDArray[np.float64], latency: Latency
     ) -> tuple[Judged, Resampled | None]:
         seen = Scored(validation, validation_label, model.predict_proba(validation))
         return _examine(uc, ground, model, Scored(rows, label, score), seen, latency)
@@ -133,7 +133,9 @@ def evaluate(
         run_id: examine(model, scores[run_id], _latency(uc, run_id, model, validation))
         for run_id, model in models.items()
     }
-    reigning = examine(incumbent, theirs, None) if incumbent is not None and theirs is not None else None
+    reigning = None
+    if champion is not None and incumbent is not None and theirs is not None:
+        reigning = examine(incumbent, theirs, _latency(uc, champion.run_id, incumbent, validation))
     baseline = next((item for item in candidates if item.trainer == uc.training.baseline), None)
     evaluation = Evaluation(
         usecase=uc.name,
@@ -184,7 +186,7 @@ def _nothing_left(uc: UseCase, snapshot: Snapshot, seen: date) -> DataError:
 
 
 def _examine(
-    uc: UseCase, ground: Compared, model: Model, judged: Scored, validation: Scored, latency: Latency | None
+    uc: UseCase, ground: Compared, model: Model, judged: Scored, validation: Scored, latency: Latency
 ) -> tuple[Judged, Resampled | None]:
     """Judge ``model`` on the compared rows, and put it to the test on validation rows."""
     found, resampled = judge(ground, judged.score, model.threshold)

@@ -28,6 +28,8 @@ DIFF_LIMIT = 1_000_000
 """Characters of a difference that a manifest keeps; its hash covers all of it."""
 _FILE_LIMIT = 1_000_000
 _SOURCES = Path(__file__).resolve().parents[1]
+# Of it, what a training runs through; of the others' edits no model becomes another one.
+_ROOMS = ("lake", "registry", "training")
 _FILE = re.compile(r"^diff --git .*$", re.M)
 
 
@@ -42,7 +44,7 @@ class Code(BaseModel):
         diff: Its text, at most ``DIFF_LIMIT`` characters. Of binary files only the hashes.
         diff_characters: How long the whole text is.
         large_files: Untracked files of more than 1 MB, with their SHA-256: not in the text, but in the hash.
-        sources_hash: SHA-256 of the modules of the library that ran.
+        sources_hash: SHA-256 of the modules of the library that a training runs through.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -157,9 +159,17 @@ def _large_files(project: Path) -> dict[str, str]:
     return found
 
 
+def runs_in_training(name: str) -> bool:
+    """Return whether a file of the checkout, named from its top, is one that ``sources_hash`` covers."""
+    room, _, file = name.removeprefix("include/nightshift/").rpartition("/")
+    inside = name.startswith("include/nightshift/") and file.endswith(".py")
+    return inside and (not room or room.partition("/")[0] in _ROOMS)
+
+
 def _sources_hash() -> str:
     digest = hashlib.sha256()
-    for file in sorted(_SOURCES.rglob("*.py")):
+    files = [*_SOURCES.glob("*.py"), *(file for room in _ROOMS for file in (_SOURCES / room).rglob("*.py"))]
+    for file in sorted(files):
         digest.update(f"{file.relative_to(_SOURCES).as_posix()}\0".encode() + file.read_bytes() + b"\0")
     return digest.hexdigest()
 

@@ -127,6 +127,7 @@ def describe(
     model_hash: str,
     params: Mapping[str, Any],
     made_at: datetime,
+    code: checkout.Code,
 ) -> Manifest:
     """Return the manifest of a training that has just ended in this process.
 
@@ -137,6 +138,7 @@ def describe(
         model_hash: Content hash of the model.
         params: The trainer's parameters, defaults included.
         made_at: When it ended.
+        code: The checkout when it began.
     """
     return Manifest(
         usecase=uc.name,
@@ -144,7 +146,7 @@ def describe(
         model_hash=model_hash,
         made_at=made_at,
         data=_data(uc, snapshot),
-        code=checkout.describe(settings().project),
+        code=code,
         configuration=Configuration(usecase=uc.model_dump(mode="json"), params=dict(params)),
         environment=environment(str(params.get("device", "cpu"))),
         randomness=randomness(uc),

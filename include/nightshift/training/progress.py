@@ -22,7 +22,9 @@ from nightshift.usecase import UseCase
 
 log = logging.getLogger(__name__)
 
-_TRAINING = "training_hash"
+TRAINING = "training_hash"
+"""Tag of a run: which training it is of, as ``training_hash`` names it."""
+
 _SECONDS_BETWEEN_REPORTS = 5.0
 # Writing checkpoints may cost one part in so many of a training's time.
 _SHARE_OF_CHECKPOINTS = 100
@@ -32,7 +34,7 @@ def training_hash(uc: UseCase, snapshot: Snapshot, kind: str, resolved: Mapping[
     """Return the name of a training: a hash of everything that decides its outcome.
 
     Args:
-        uc: Columns, label, seed and class weight are read from it.
+        uc: Columns, label, seed, class weight and costs are read from it.
         snapshot: Its rows and how they are split count, the night it was taken on does not.
         kind: Kind of trainer.
         resolved: What ``Trainer.resolve`` returned.
@@ -45,6 +47,8 @@ def training_hash(uc: UseCase, snapshot: Snapshot, kind: str, resolved: Mapping[
         "params": resolved,
         "seed": uc.training.seed,
         "class_weight": uc.training.class_weight,
+        "costs": uc.costs.model_dump(mode="json"),
+        "reference_rows": uc.drift.reference_rows,
         "code": _code(),
     }
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
@@ -61,7 +65,7 @@ def live_run(uc: UseCase, name: str, training: str) -> Iterator[str]:
     experiment = tracking.setup(uc)
     left = tracking.client(uc).search_runs(
         [experiment],
-        filter_string=f"tags.{_TRAINING} = '{training}' and attributes.status != 'FINISHED'",
+        filter_string=f"tags.{TRAINING} = '{training}' and attributes.status != 'FINISHED'",
         order_by=["attributes.start_time DESC"],
         max_results=1,
     )
@@ -70,7 +74,7 @@ def live_run(uc: UseCase, name: str, training: str) -> Iterator[str]:
         run_id=left[0].info.run_id if left else None,
         experiment_id=experiment,
         run_name=name,
-        tags={_TRAINING: training},
+        tags={TRAINING: training},
         log_system_metrics=True,
     )
     status = "FAILED"

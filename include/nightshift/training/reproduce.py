@@ -12,7 +12,6 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from datetime import date
-from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -29,7 +28,7 @@ from nightshift.settings import settings
 from nightshift.training import checkout, manifest
 from nightshift.training.manifest import Environment, Manifest, Randomness, TableRead
 from nightshift.training.snapshot import Part, assemble, hash_of, load_parts
-from nightshift.training.train import build
+from nightshift.training.train import LIBRARIES, build
 from nightshift.usecase import UseCase
 
 Cause = Literal["data", "code", "configuration", "environment", "randomness"]
@@ -293,7 +292,7 @@ def _code(recorded: checkout.Code) -> Iterator[Difference]:
             recorded=f"as of {recorded.commit[:12]}"
             + ("" if recorded.diff_hash == checkout.CLEAN else ", edited"),
             current=f"{lines} lines differ",
-            in_effect=acts and name.startswith("include/nightshift/"),
+            in_effect=acts and checkout.runs_in_training(name),
         )
 
 
@@ -325,12 +324,17 @@ def _configuration(recorded: Manifest, uc: UseCase, params: Mapping[str, Any]) -
 
 def _environment(recorded: Environment, current: Environment) -> Iterator[Difference]:
     then, now = recorded.model_dump(mode="json"), current.model_dump(mode="json")
-    packages = [
-        (f"package {name}", old, new)
-        for name, old, new in _changes(then.pop("packages"), now.pop("packages"))
-    ]
-    for what, old, new in chain(packages, _changes(then, now)):
-        yield Difference(cause="environment", what=what, recorded=old, current=new, in_effect=True)
+    packages = list(_changes(then.pop("packages"), now.pop("packages")))
+    # What computes comes first; no other package makes a model another one.
+    for computes in (True, False):
+        for name, old, new in packages:
+            if (name in LIBRARIES) is computes:
+                yield Difference(
+                    cause="environment", what=f"package {name}", recorded=old, current=new, in_effect=computes
+                )
+        if computes:
+            for what, old, new in _changes(then, now):
+                yield Difference(cause="environment", what=what, recorded=old, current=new, in_effect=True)
 
 
 def _randomness(recorded: Randomness, current: Randomness) -> Iterator[Difference]:

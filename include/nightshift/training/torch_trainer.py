@@ -202,7 +202,8 @@ class _Training:
         order = self._order(self._step // self._steps)
         while self._step < total and not self._has_waited_enough(losses):
             epoch, place = divmod(self._step, self._steps)
-            if watch.due():
+            # Within an epoch each process holds its own share of the losses; between epochs there are none.
+            if (place == 0 or self._options.processes == 1) and watch.due():
                 watch.keep(self._state(), self._step)
             if place == 0:
                 order = self._order(epoch)
@@ -374,7 +375,9 @@ def _can_compile() -> bool:
 @contextmanager
 def _deterministic(seed: int, threads: int, device: torch.device) -> Iterator[None]:
     """Fix every source of chance, and leave torch's global state as it was."""
-    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    # cuBLAS reads it when it starts; without it, sums of products may come in another order.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before = torch.get_num_threads(), torch.get_deterministic_debug_mode()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         torch.set_num_threads(threads)
@@ -383,4 +386,4 @@ def _deterministic(seed: int, threads: int, device: torch.device) -> Iterator[No
             yield
         finally:
             torch.set_num_threads(before[0])
-            torch.use_deterministic_algorithms(before[1])
+            torch.set_deterministic_debug_mode(before[1])

@@ -30,7 +30,8 @@ from nightshift.registry.encoder import Encoder
 from nightshift.registry.model import Kind, Model, Origin, scorer_of
 from nightshift.registry.models import MODEL_FOLDER
 from nightshift.registry.records import Candidate
-from nightshift.training import manifest
+from nightshift.settings import settings
+from nightshift.training import checkout, manifest
 from nightshift.training.calibration import fit_calibration, threshold_of
 from nightshift.training.plots import (
     history_figure,
@@ -39,7 +40,7 @@ from nightshift.training.plots import (
     shap_figure,
     shap_importance,
 )
-from nightshift.training.progress import Watched, live_run, training_hash
+from nightshift.training.progress import TRAINING, Watched, live_run, training_hash
 from nightshift.training.snapshot import Part, Snapshot, Window, labels_of, load_parts
 from nightshift.training.trainer import Examples, Fit, Trainer
 from nightshift.training.watch import Unwatched, Watch
@@ -51,8 +52,8 @@ __all__ = ["Built", "Candidate", "build", "train"]
 
 log = logging.getLogger(__name__)
 
-# What a stored model needs to be read.
-_LIBRARIES = ("numpy", "pyarrow", "scikit-learn", "scipy", "torch", "xgboost")
+LIBRARIES = ("numpy", "pyarrow", "scikit-learn", "scipy", "torch", "xgboost")
+"""What a model is computed with, and needs to be read again."""
 
 
 @dataclass(frozen=True)
@@ -86,9 +87,16 @@ def train(uc: UseCase, snapshot: Snapshot, trainer_name: str) -> Candidate:
     """
     declared = _declared(uc, trainer_name)
     parts: tuple[Part, ...] = ("train", "validation")
-    tables = dict(zip(parts, load_parts(snapshot, *parts), strict=True))
     training = training_hash(uc, snapshot, declared.kind, _trainer(declared.kind).resolve(declared.params))
     checkpoints = Checkpoints(uc, training)
+    finished = _finished(uc, snapshot, trainer_name, training)
+    if finished is not None:
+        log.info("%s: trained before, in run %s", trainer_name, finished.run_id)
+        checkpoints.clear()
+        return finished
+    # Of now: whoever edits a file while a training lasts does not change what trains.
+    code = checkout.describe(settings().project)
+    tables = dict(zip(parts, load_parts(snapshot, *parts), strict=True))
     with tempfile.TemporaryDirectory() as scratch:
         with live_run(uc, f"{trainer_name} {snapshot.night.isoformat()}", training) as live:
             watch = Watched(uc, trainer_name, checkpoints, live)
@@ -102,7 +110,7 @@ def train(uc: UseCase, snapshot: Snapshot, trainer_name: str) -> Candidate:
             built.seconds,
             {name: round(value, 4) for name, value in built.metrics["validation"].items()},
         )
-        run_id, model_uri = _logged(uc, origin) or _log(uc, snapshot, built, live)
+        run_id, model_uri = _logged(uc, origin) or _log(uc, snapshot, built, live, code)
     if run_id != live:
         tracking.client(uc).delete_run(live)
     checkpoints.clear()
@@ -230,6 +238,32 @@ def _reference(uc: UseCase, table: pa.Table, score: npt.NDArray[np.float64]) -> 
     return table.select(columns).append_column("score", pa.array(score)).take(pa.array(rows))
 
 
+def _finished(uc: UseCase, snapshot: Snapshot, trainer: str, training: str) -> Candidate | None:
+    """Return the candidate that this very training gave before, if its run was logged to the end."""
+    found = tracking.client(uc).search_runs(
+        [tracking.setup(uc)],
+        filter_string=f"tags.{TRAINING} = '{training}' and tags.trainer = '{trainer}' and tags.trained_night "
+        f"= '{snapshot.night.isoformat()}' and attributes.status = 'FINISHED'",
+        order_by=["attributes.start_time ASC"],
+        max_results=1,
+    )
+    if not found or "model_uri" not in found[0].data.tags:
+        return None
+    tags, prefix = found[0].data.tags, "validation_"
+    metrics = found[0].data.metrics.items()
+    return Candidate(
+        usecase=uc.name,
+        trainer=trainer,
+        run_id=found[0].info.run_id,
+        model_uri=tags["model_uri"],
+        content_hash=tags["model_hash"],
+        snapshot_hash=snapshot.content_hash,
+        trained_night=snapshot.night,
+        trained_through=snapshot.validation.end,
+        metrics={key.removeprefix(prefix): value for key, value in metrics if key.startswith(prefix)},
+    )
+
+
 def _logged(uc: UseCase, origin: Origin) -> tuple[str, str] | None:
     """Return run and model URI of the first finished run that logged this very model, if there is one."""
     found = tracking.client(uc).search_runs(
@@ -242,7 +276,7 @@ def _logged(uc: UseCase, origin: Origin) -> tuple[str, str] | None:
     return (found[0].info.run_id, found[0].data.tags["model_uri"]) if found else None
 
 
-def _log(uc: UseCase, snapshot: Snapshot, built: Built, run_id: str) -> tuple[str, str]:
+def _log(uc: UseCase, snapshot: Snapshot, built: Built, run_id: str, code: checkout.Code) -> tuple[str, str]:
     """Log all that made the model to its run and end it; return the run's id and the model's URI."""
     mlflow = tracking.fluent(uc)
     model, fit, validation = built.model, built.fit, built.rows["validation"]
@@ -256,6 +290,7 @@ def _log(uc: UseCase, snapshot: Snapshot, built: Built, run_id: str) -> tuple[st
             model_hash=origin.content_hash,
             params=fit.params,
             made_at=datetime.now(UTC),
+            code=code,
         )
     )
     with mlflow.start_run(run_id=run_id) as run:
@@ -307,7 +342,7 @@ def _log(uc: UseCase, snapshot: Snapshot, built: Built, run_id: str) -> tuple[st
             signature=_signature(model.origin.encoder),
             input_example=_example(model.origin.encoder, validation.features.slice(0, 5)),
             # Given, because MLflow would otherwise load the model once more in a process of its own to guess.
-            pip_requirements=[f"{name}=={made_by.environment.packages[name]}" for name in _LIBRARIES],
+            pip_requirements=[f"{name}=={made_by.environment.packages[name]}" for name in LIBRARIES],
             metadata={"content_hash": origin.content_hash, "snapshot_hash": origin.snapshot_hash},
         )
         mlflow.set_tag("model_uri", logged.model_uri)

@@ -73,8 +73,9 @@ class Trainer(Protocol):
     ) -> Fit:
         """Train on ``train``, stopping when ``validation`` no longer improves.
 
-        The same arguments give the same weights, byte for byte, on the same kind of device, also when the
-        training was interrupted and ``watch`` gives back what an earlier one kept.
+        On the CPU the same arguments give the same weights, byte for byte, also when the training was
+        interrupted and ``watch`` gives back what an earlier one kept. On a GPU they give them as far as its
+        kernels are deterministic.
 
         Raises:
             DataError: A parameter is unknown or has an impossible value.

@@ -217,6 +217,7 @@ def test_of_two_evaluations_at_once_one_is_refused(
     ]
     for racer in racers:
         racer.join()
+    assert [racer.exitcode for racer in racers] == [0, 0]
     assert sorted(theirs.recv() for theirs, _ in pipes) == ["judged", "refused"]
     kept = [
         record

@@ -20,6 +20,7 @@ from nightshift.evaluation.stress import stress
 from nightshift.registry.encoder import Encoder
 from nightshift.registry.model import BetaCalibration, Model, Origin, load, save
 from nightshift.training.trainer import Examples
+from nightshift.training.watch import Unwatched
 from nightshift.training.xgboost_trainer import XGBoostTrainer
 
 DAYS = [synthetic.START + timedelta(days=number) for number in range(40)]
@@ -138,7 +139,9 @@ def test_a_model_that_breaks_or_answers_nonsense_is_told_apart(tmp_path: Path) -
 def test_real_trees_answer_whatever_comes_in(tmp_path: Path) -> None:
     encoder = Encoder.fit(ROWS, synthetic.CATEGORICAL, synthetic.NUMERIC)
     params = {"rounds": 20, "early_stopping_rounds": 5}
-    trees = XGBoostTrainer().fit(Examples(ROWS, LABEL), Examples(ROWS, LABEL), encoder, params, 1)
+    trees = XGBoostTrainer().fit(
+        Examples(ROWS, LABEL), Examples(ROWS, LABEL), encoder, params, 1, watch=Unwatched()
+    )
     origin = model(Formula(), tmp_path / "model").origin
     save(tmp_path / "model", origin, trees.weights, ROWS.select(["partition", *encoder.columns]))
     found = robustness(synthetic.use_case(), load(tmp_path / "model"), ROWS, LABEL)
