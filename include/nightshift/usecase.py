@@ -19,8 +19,10 @@ import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
     JsonValue,
+    Tag,
     ValidationError,
     field_validator,
     model_validator,
@@ -39,6 +41,9 @@ Metric = Literal[
 
 Scenario = Literal["noise", "missing", "unseen", "extreme", "swapped", "shifted"]
 """What ``evaluation.robustness`` does to rows before they are scored again."""
+
+# A counterfactual tries every combination of up to three features.
+_MOST_STEPS = 200
 
 ColumnType = Literal["string", "int64", "float64", "boolean", "date", "timestamp"]
 
@@ -413,6 +418,52 @@ class InvariantCase(_StressCase):
 StressCase = Annotated[MonotonicCase | InvariantCase, Field(discriminator="kind")]
 
 
+class Steps(_Strict):
+    """Values of a number that a counterfactual may try: low, low + step, ..., up to high."""
+
+    low: float
+    high: float
+    step: float = Field(gt=0)
+    relative: bool = Field(False, description="Whether these are changes of the row's value, not values.")
+    moves: tuple[str, ...] = Field(
+        (), description="Numeric features that follow from this one: they change by as much as it does."
+    )
+
+    @model_validator(mode="after")
+    def _is_a_short_grid(self) -> Steps:
+        if not 0 <= (self.high - self.low) / self.step < _MOST_STEPS:
+            raise ValueError(f"from low to high there are one to {_MOST_STEPS} steps")
+        return self
+
+    @property
+    def grid(self) -> tuple[float, ...]:
+        """The values, or changes, ascending."""
+        count = int((self.high - self.low) / self.step + 1e-9) + 1
+        return tuple(self.low + self.step * number for number in range(count))
+
+
+def _kind_of_choice(value: Any) -> str:
+    return "steps" if isinstance(value, dict | Steps) else "categories"
+
+
+_Choice = Annotated[
+    Annotated[Steps, Tag("steps")] | Annotated[tuple[str, ...], Tag("categories")],
+    Discriminator(_kind_of_choice),
+]
+
+
+class Explanations(_Strict):
+    """What is told about single predictions."""
+
+    top_reasons: int = Field(
+        3, ge=0, description="So many reasons are stored with each prediction; 0 saves their computation."
+    )
+    allowed: dict[str, _Choice] = Field(
+        default_factory=dict,
+        description="feature: what a counterfactual may make of it; steps of a number, or categories.",
+    )
+
+
 class Drift(_Strict):
     """Thresholds of the nightly check of features and scores against the training snapshot."""
 
@@ -466,6 +517,7 @@ class UseCase(_Strict):
     evaluation: EvaluationRules = Field(default_factory=EvaluationRules)
     gate: Gate
     stress: tuple[StressCase, ...] = Field((), description="The file stress.yml, where there is one.")
+    explanation: Explanations = Field(default_factory=Explanations)
     drift: Drift
     retrain: Retrain
     retention: Retention
@@ -524,6 +576,28 @@ class UseCase(_Strict):
                 raise ValueError(
                     f"stress case {case.name}: only: {', '.join(unknown)} are no columns under "
                     "features.categorical"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _counterfactuals_fit_the_features(self) -> UseCase:
+        for name, choice in self.explanation.allowed.items():
+            if name not in (
+                self.features.numeric if isinstance(choice, Steps) else self.features.categorical
+            ):
+                raise ValueError(
+                    f"explanation.allowed: {name!r} is no feature that can be changed so; numbers have low, "
+                    "high and step, categories a list"
+                )
+            moves = choice.moves if isinstance(choice, Steps) else ()
+            if unknown := [
+                moved
+                for moved in moves
+                if moved not in self.features.numeric or moved in self.explanation.allowed
+            ]:
+                raise ValueError(
+                    f"explanation.allowed: {name} moves {', '.join(unknown)}: what follows from a feature is "
+                    "a column under features.numeric, and not allowed itself"
                 )
         return self
 

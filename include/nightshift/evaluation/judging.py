@@ -42,6 +42,7 @@ class Judged(BaseModel):
         fairness: One entry a column of groups, on the compared rows.
         robustness: What disturbed validation rows did to it.
         stress: One entry a case of stress.yml, on validation rows.
+        importance: Mean absolute SHAP value by feature, largest first, on validation rows, in log-odds.
         latency: Measured once, when it was judged first.
     """
 
@@ -55,6 +56,7 @@ class Judged(BaseModel):
     fairness: list[Parity] = []
     robustness: list[Disturbed] = []
     stress: list[StressResult] = []
+    importance: dict[str, float] = {}
     latency: Latency | None = None
 
 

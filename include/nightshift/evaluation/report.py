@@ -19,6 +19,7 @@ from nightshift.settings import settings
 from nightshift.usecase import UseCase
 
 _METRICS = ("roc_auc", "pr_auc", "log_loss", "brier", "ece", "precision", "recall", "cost", "base_rate")
+_FEATURES = 15
 
 
 def write_report(uc: UseCase, evaluation: Evaluation, decision: Decision) -> Path:
@@ -63,6 +64,8 @@ def report(uc: UseCase, evaluation: Evaluation, decision: Decision) -> str:
         _robustness(models),
         "<h2>Stress set</h2>",
         _stress(models),
+        "<h2>Explanation</h2>",
+        _explanation(models),
         "<h2>Latency</h2>",
         _latency(models),
     ]
@@ -294,6 +297,19 @@ def _stress(models: Mapping[str, Judged]) -> str:
             body.append([escape(name), item.case.name, verdict, share, least, f"{item.worst:.3f}", why])
     head = ["model", "case", "", "rows that behave", "must", "worst", "why"]
     return html_table(head, body) if body else "<p>The use case has no stress.yml.</p>"
+
+
+def _explanation(models: Mapping[str, Judged]) -> str:
+    """Return what moves the scores of the model put forward most, and how far it moves those of others."""
+    strongest = next((judged.importance for judged in models.values() if judged.importance), {})
+    table = html_table(
+        ["mean absolute SHAP value, log-odds before calibration", *(escape(name) for name in models)],
+        [
+            [escape(feature), *(figure(judged.importance.get(feature)) for judged in models.values())]
+            for feature in list(strongest)[:_FEATURES]
+        ],
+    )
+    return table if strongest else "<p>Not examined.</p>"
 
 
 def _latency(models: Mapping[str, Judged]) -> str:

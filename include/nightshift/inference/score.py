@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from nightshift.errors import DataError, TransientError
+from nightshift.inference.reasons import reasons
 from nightshift.lake import tables
 from nightshift.lake.staging import Staged, stage
 from nightshift.lake.tables import PartitionVersion
@@ -23,7 +24,10 @@ LAYER = "predictions"
 
 
 def schema(uc: UseCase) -> pa.Schema:
-    """Return the columns of predictions; ``run_id`` and ``model_version`` are no part of the content hash."""
+    """Return the columns of predictions; ``run_id`` and ``model_version`` are no part of the content hash.
+
+    ``reasons`` is JSON text, as ``inference.reasons`` writes it; null in what was scored before it existed.
+    """
     return pa.schema(
         [
             pa.field(uc.entity, pa.string(), nullable=False),
@@ -35,6 +39,7 @@ def schema(uc: UseCase) -> pa.Schema:
             pa.field("model_hash", pa.string(), nullable=False),
             pa.field("feature_version", pa.string(), nullable=False),
             pa.field("run_id", pa.string(), nullable=False),
+            pa.field("reasons", pa.string()),
         ]
     )
 
@@ -111,6 +116,7 @@ def _score(
                 pa.array(probability, pa.float64()),
                 pa.array(np.asarray(probability >= model.threshold), pa.bool_()),
                 *(pa.repeat(value, rows) for value in constants),
+                reasons(model, batch, uc.explanation.top_reasons),
             ],
             schema=schema(uc),
         )

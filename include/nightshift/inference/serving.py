@@ -108,7 +108,7 @@ def _replace(connection: psycopg.Connection, uc: UseCase, partition: date) -> in
     )
     copy = sql.SQL("copy incoming ({columns}) from stdin").format(**parts)
     # Only now that nobody else serves: whoever replaces the partition in the lake from here on, serves later.
-    version, batches = tables.scan_version(uc, LAYER, partition, columns=names)
+    version, batches = tables.scan_version(uc, LAYER, partition)
     _copy(connection, copy, batches, names)
     gone = connection.execute(
         sql.SQL(
@@ -121,7 +121,7 @@ def _replace(connection: psycopg.Connection, uc: UseCase, partition: date) -> in
     if gone:
         # Those that are not served yet bring their rows themselves.
         earlier = {day for day in _served(connection, uc) if day < partition}
-        found = tables.newest_rows(uc, LAYER, earlier, uc.entity, [entity for (entity,) in gone], names)
+        found = tables.newest_rows(uc, LAYER, earlier, uc.entity, [entity for (entity,) in gone])
         _copy(connection, copy, (batch for rows in found for batch in rows.to_batches()), names)
     connection.execute(
         sql.SQL(
@@ -172,8 +172,9 @@ def _create(connection: psycopg.Connection, uc: UseCase) -> None:
     found = connection.execute(
         "select to_regclass(%s), to_regclass(%s), to_regclass(%s)", [f"{_SCHEMA}.{name}" for name in names]
     ).fetchone()
+    complete = found is not None and None not in found
     # Asking first keeps a publish from waiting, on the view's lock, for every application that reads it.
-    if found and None not in found:
+    if complete and _has_every_column(connection, uc):
         return
     columns = sql.SQL(", ").join(
         sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(kind)) for name, kind in _types(uc).items()
@@ -182,15 +183,31 @@ def _create(connection: psycopg.Connection, uc: UseCase) -> None:
     for statement in (
         "create schema if not exists {schema}",
         "create table if not exists {table} ({columns}, primary key ({entity}))",
+        # What an earlier release created lacks it. The view has its columns in the order of the table.
+        "alter table {table} add column if not exists reasons jsonb",
         "create index if not exists {index} on {table} (partition)",
         "create or replace view {view} as"
         " select * from {table} where partition = (select max(partition) from {table})",
         # What it says of a table that somebody dropped, or that is older than it, is not to be trusted.
-        "drop table if exists {partitions}",
-        "create table {partitions} (partition date primary key, content_hash text not null)",
-        "insert into {partitions} select distinct partition, '' from {table}",
+        *(
+            ()
+            if complete
+            else (
+                "drop table if exists {partitions}",
+                "create table {partitions} (partition date primary key, content_hash text not null)",
+                "insert into {partitions} select distinct partition, '' from {table}",
+            )
+        ),
     ):
         connection.execute(sql.SQL(statement).format(**_names(uc), columns=columns))
+
+
+def _has_every_column(connection: psycopg.Connection, uc: UseCase) -> bool:
+    found = connection.execute(
+        "select column_name from information_schema.columns where table_schema = %s and table_name = %s",
+        [_SCHEMA, uc.name],
+    ).fetchall()
+    return _types(uc).keys() <= {name for (name,) in found}
 
 
 def _names(uc: UseCase) -> dict[str, sql.Composable]:
@@ -216,8 +233,13 @@ def _types(uc: UseCase) -> dict[str, str]:
         "model_hash": "text not null",
         "feature_version": "text not null",
         "run_id": "text not null",
+        "reasons": "jsonb",
     }
 
 
 def _rows(batch: pa.RecordBatch, names: list[str]) -> Iterator[tuple[object, ...]]:
-    return zip(*(batch.column(name).to_pylist() for name in names), strict=True)
+    # A table that only earlier releases wrote to lacks columns of later ones.
+    there, rows = batch.schema.names, batch.num_rows
+    return zip(
+        *(batch.column(name).to_pylist() if name in there else [None] * rows for name in names), strict=True
+    )

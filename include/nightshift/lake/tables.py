@@ -401,7 +401,6 @@ def newest_rows(
     partitions: Collection[date],
     key_column: str,
     keys: Sequence[str],
-    columns: Sequence[str],
 ) -> Iterator[pa.Table]:
     """Yield the newest row of each of ``keys``, as far as one of ``partitions`` has it.
 
@@ -411,7 +410,6 @@ def newest_rows(
         partitions: The partitions to look in. They are read from the newest on, until every key is found.
         key_column: The column, of strings, that identifies a row within a partition.
         keys: What to look for.
-        columns: Columns to read; ``key_column`` is one of them.
     """
     dataset = _dataset(uc, layer, min(partitions), max(partitions)) if partitions and keys else None
     if dataset is None:
@@ -422,7 +420,9 @@ def newest_rows(
             continue
         with explained(uc, layer):
             found = file.to_table(
-                schema=dataset.schema, columns=list(columns), filter=pc.field(key_column).isin(wanted)
+                schema=dataset.schema,
+                columns=_chosen(dataset, None),
+                filter=pc.field(key_column).isin(wanted),
             )
         if found.num_rows:
             yield found

@@ -7,6 +7,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
+from nightshift.registry.contributions import Contributions
 from nightshift.registry.encoder import Encoder
 
 
@@ -61,3 +62,19 @@ class LogisticScorer:
         for position, values in enumerate(self._categories):
             logit += values[codes[:, position]]
         return np.asarray(1 / (1 + np.exp(-logit)))
+
+    def contributions(self, data: pa.RecordBatch | pa.Table, reference: pa.Table, /) -> Contributions:
+        """Return each feature's term of the sum less its mean over ``reference``.
+
+        These are the exact SHAP values of a linear model whose features are taken to be independent: Lundberg
+        and Lee 2017, "A Unified Approach to Interpreting Model Predictions", corollary 1.
+        """
+        means = self._terms(reference).mean(axis=0)
+        return Contributions(self._terms(data) - means, float(self._intercept + means.sum()))
+
+    def _terms(self, data: pa.RecordBatch | pa.Table) -> npt.NDArray[np.float64]:
+        """Return what each feature adds to the logit, of shape (rows, features)."""
+        codes, numbers = self._encoder.tensors(data)
+        scaled, missing = standardize(numbers, self._means, self._deviations)
+        of_categories = [values[codes[:, position]] for position, values in enumerate(self._categories)]
+        return np.column_stack([*of_categories, scaled * self._numbers + missing * self._missing])

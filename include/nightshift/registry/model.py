@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
 from nightshift.errors import DataError
+from nightshift.registry.contributions import Contributions
 from nightshift.registry.encoder import Encoder
 
 Kind = Literal["xgboost", "torch", "logistic"]
@@ -38,6 +39,9 @@ class Scorer(Protocol):
 
     def probabilities(self, data: pa.RecordBatch | pa.Table) -> npt.NDArray[np.float64]:
         """Return uncalibrated probabilities of shape (rows,)."""
+
+    def contributions(self, data: pa.RecordBatch | pa.Table, reference: pa.Table, /) -> Contributions:
+        """Explain uncalibrated log-odds by what sets each row apart from the rows of ``reference``."""
 
 
 class BetaCalibration(BaseModel):
@@ -130,6 +134,17 @@ class Model:
             DataError: A feature column is missing or of a type that is no number.
         """
         return self.origin.calibration.apply(self.scorer.probabilities(data))
+
+    def contributions(self, data: pa.RecordBatch | pa.Table) -> Contributions:
+        """Return SHAP values: what each feature adds to the log-odds of each row, before calibration.
+
+        ``base`` and the values of a row sum to the log-odds of its uncalibrated probability; calibration
+        comes after and never changes the order of rows. A row's values do not depend on its batch.
+
+        Raises:
+            DataError: As ``predict_proba``.
+        """
+        return self.scorer.contributions(data, self.reference)
 
     def as_version(self, version: str) -> Model:
         """Return the same model, knowing its registered version."""

@@ -33,7 +33,13 @@ from nightshift.registry.records import Candidate
 from nightshift.settings import settings
 from nightshift.training import checkout, manifest
 from nightshift.training.calibration import fit_calibration, threshold_of
-from nightshift.training.plots import history_figure, importance_figure, permutation_importance
+from nightshift.training.plots import (
+    history_figure,
+    importance_figure,
+    permutation_importance,
+    shap_figure,
+    shap_importance,
+)
 from nightshift.training.progress import TRAINING, Watched, live_run, training_hash
 from nightshift.training.snapshot import Part, Snapshot, Window, labels_of, load_parts
 from nightshift.training.trainer import Examples, Fit, Trainer
@@ -334,6 +340,9 @@ def _log(uc: UseCase, snapshot: Snapshot, built: Built, run_id: str, code: check
         mlflow.log_dict(importance, "importance.json")
         title = f"{uc.title}: {origin.trainer}"
         mlflow.log_figure(importance_figure(importance, f"{title}\nimportance"), "plots/importance.png")
+        shap = shap_importance(model, validation.features, uc.training.seed)
+        mlflow.log_dict(shap, "shap.json")
+        mlflow.log_figure(shap_figure(shap, f"{title}\nSHAP"), "plots/shap.png")
         mlflow.log_figure(history_figure(fit.history, f"{title}\nconvergence"), "plots/convergence.png")
         logged = mlflow.pyfunc.log_model(
             name="model",

@@ -69,11 +69,13 @@ def test_candidates_and_champion_are_examined_and_compared_on_the_same_days(
         assert set(model.slices["hour band"]) == {"below -0.5", "-0.5 to below 0.5", "from 0.5"}
         assert sum(band["rows"] for band in model.slices["hour band"].values()) == model.metrics["rows"]
         assert [item.failure for item in model.robustness] == [""] * 6
+        assert model.importance.keys() == set(uc.features.columns)
         assert model.calibration is not None
         assert model.fairness[0].mitigation is not None
     assert deep.versus_champion is not None
     assert deep.versus_baseline is not None
     assert flat.versus_baseline is None
+    assert next(iter(deep.judged.importance)) == "delay"
     gain = deep.versus_baseline.metrics["roc_auc"]
     assert gain.value == pytest.approx(deep.judged.metrics["roc_auc"] - flat.judged.metrics["roc_auc"])
     assert gain.low > 0
@@ -114,6 +116,9 @@ def test_the_page_tells_the_verdict_and_loads_nothing(
     assert all(reason in shown for reason in decision.reasons)
     for part in ("Metrics", "Slices", "Calibration", "Fairness", "Robustness", "Stress set", "Latency"):
         assert part in page.text
+    for feature, value in found.challenges[0].judged.importance.items():
+        assert feature in page.text
+        assert f"{value:.4f}" in page.text
     content = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
     assert Evaluation.model_validate(content["evaluation"]) == found
     logged = tracking.client(uc).list_artifacts(candidates[0].run_id)

@@ -256,6 +256,7 @@ def predicted(uc: UseCase) -> pa.Table:
             name: pa.repeat(name, rows)
             for name in ("model_version", "model_hash", "feature_version", "run_id")
         },
+        "reasons": pa.repeat("[]", rows),
     }
     return pa.table(columns).cast(prediction_schema(uc))
 

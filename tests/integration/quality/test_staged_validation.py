@@ -49,6 +49,7 @@ def predictions(day: date, count: int = COUNT, **changes: Any) -> pa.Table:
         "score": [row / count for row in range(count)],
         "decision": [row > 300 for row in range(count)],
         **{name: ["1"] * count for name in ("model_version", "model_hash", "feature_version", "run_id")},
+        "reasons": ["[]"] * count,
     }
     return pa.table(columns | changes)
 

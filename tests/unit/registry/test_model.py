@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from nightshift.registry import model as stored
 from nightshift.registry.encoder import Encoder
 from nightshift.registry.model import BetaCalibration, Model, Origin
 from nightshift.training.logistic_trainer import LogisticTrainer
+from nightshift.training.plots import shap_importance
 from nightshift.training.torch_trainer import TorchTrainer
 from nightshift.training.trainer import Examples, Fit
 from nightshift.training.watch import Unwatched
@@ -40,7 +43,7 @@ def _examples(days: list[date]) -> Examples:
 @pytest.fixture(scope="module")
 def fits() -> dict[str, Fit]:
     train, validation = _examples(DAYS[:10]), _examples(DAYS[10:])
-    network = {"hidden": [16], "epochs": 2, "batch_rows": 128}
+    network = {"hidden": [16], "epochs": 10, "batch_rows": 128, "learning_rate": 0.02}
     return {
         "xgboost": XGBoostTrainer().fit(train, validation, ENCODER, {"rounds": 20}, 1, watch=Unwatched()),
         "logistic": LogisticTrainer().fit(train, validation, ENCODER, {}, 1, watch=Unwatched()),
@@ -140,3 +143,75 @@ def test_trees_score_as_the_booster_itself(fits: dict[str, Fit]) -> None:
     expected = booster.predict(xgboost.DMatrix(ENCODER.encode(rows), enable_categorical=True))
     scorer = stored.scorer_of("xgboost", fits["xgboost"].weights, ENCODER)
     np.testing.assert_array_equal(scorer.probabilities(rows), expected.astype(np.float64))
+
+
+# Explanations ---------------------------------------------------------------------------------------
+
+TOLERANCE = 1e-5  # XGBoost adds in float32.
+
+
+def test_contributions_and_base_sum_to_the_log_odds(model: Model) -> None:
+    rows = pa.concat_tables(synthetic.features_of(day) for day in DAYS)
+    found = model.contributions(rows)
+    assert found.values.shape == (rows.num_rows, len(model.feature_columns))
+    raw = model.scorer.probabilities(rows)
+    np.testing.assert_allclose(
+        found.base + found.values.sum(axis=1), np.log(raw) - np.log1p(-raw), atol=TOLERANCE
+    )
+
+
+def test_a_row_has_the_same_contributions_in_any_batch(model: Model) -> None:
+    rows = synthetic.features_of(DAYS[0])
+    together = model.contributions(rows)
+    apart = [model.contributions(batch) for batch in rows.combine_chunks().to_batches(max_chunksize=7)]
+    np.testing.assert_array_equal(together.values, np.concatenate([part.values for part in apart]))
+    assert {part.base for part in apart} == {together.base}
+    np.testing.assert_array_equal(model.contributions(rows).values, together.values)
+    none = model.contributions(rows.slice(0, 0))
+    assert none.values.shape == (0, len(model.feature_columns))
+    assert none.base == together.base
+
+
+def test_the_feature_with_the_signal_contributes_most(model: Model) -> None:
+    rows = pa.concat_tables(synthetic.features_of(day) for day in DAYS)
+    found = model.contributions(rows).values
+    demand = model.feature_columns.index("demand")
+    assert np.abs(found).mean(axis=0).argmax() == demand
+    assert np.corrcoef(found[:, demand], rows["demand"].to_numpy())[0, 1] > 0.6
+    assert next(iter(shap_importance(model, rows, seed=1))) == "demand"
+
+
+def test_contributions_are_shapley_values(model: Model) -> None:
+    """Against the definition: every order of the features, and every row of the reference as background."""
+    rows, names = synthetic.features_of(DAYS[-1]).slice(0, 12), model.feature_columns
+    background, count = model.reference, model.reference.num_rows
+    values = {}
+    for chosen in itertools.product([False, True], repeat=len(names)):
+        mixed = pa.table(
+            {
+                name: pa.concat_arrays([pa.repeat(value, count) for value in rows[name]])
+                if inside
+                else pa.concat_arrays([background[name].combine_chunks()] * rows.num_rows)
+                for name, inside in zip(names, chosen, strict=True)
+            }
+        )
+        raw = model.scorer.probabilities(mixed)
+        values[chosen] = (np.log(raw) - np.log1p(-raw)).reshape(rows.num_rows, count).mean(axis=1)
+    exact = np.zeros((rows.num_rows, len(names)))
+    for order in itertools.permutations(range(len(names))):
+        chosen = [False] * len(names)
+        for place in order:
+            before = values[tuple(chosen)]
+            chosen[place] = True
+            exact[:, place] += values[tuple(chosen)] - before
+    exact /= math.factorial(len(names))
+    found = model.contributions(rows)
+    if model.origin.kind == "logistic":
+        np.testing.assert_allclose(found.values, exact, atol=1e-9)
+    else:
+        # Trees take the paths of their training rows as background, the network samples the way there.
+        assert np.corrcoef(found.values.ravel(), exact.ravel())[0, 1] > 0.97
+    # Exact ones begin at the mean over the background; trees at that over all training rows.
+    assert found.base == pytest.approx(
+        values[(False,) * len(names)][0], abs=0.25 if model.origin.kind == "xgboost" else 1e-6
+    )
