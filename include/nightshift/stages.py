@@ -154,9 +154,11 @@ def score(
 ) -> list[dict[str, Any]]:
     """Score each day with the champion in force on it, and stage the predictions for validation."""
     from nightshift.inference.score import score as score_partition
+    from nightshift.registry.deployments import history
 
     nights = _nights(uc, "predictions", start, end, only_stale=only_stale)
-    return [score_partition(uc, day, run_id).model_dump(mode="json") for day in nights]
+    deployed = history(uc)
+    return [score_partition(uc, day, run_id, deployed).model_dump(mode="json") for day in nights]
 
 
 def validate_predictions(uc: UseCase, staged: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -211,9 +213,11 @@ def serve_again(uc: UseCase) -> dict[str, str]:
 def check_drift(uc: UseCase, start: date, end: date, *, only_stale: bool = False) -> dict[str, str]:
     """Compare each day's features and scores with the champion's training data: a verdict a day."""
     from nightshift.monitoring.drift import check
+    from nightshift.registry.deployments import history
 
     nights = _nights(uc, "drift", start, end, only_stale=only_stale)
-    return {day.isoformat(): check(uc, day).verdict for day in nights}
+    deployed = history(uc)
+    return {day.isoformat(): check(uc, day, deployed).verdict for day in nights}
 
 
 def judge(uc: UseCase, start: date, end: date, *, only_stale: bool = False) -> dict[str, Any]:
@@ -446,6 +450,11 @@ def propose(uc: UseCase, decision: dict[str, Any]) -> dict[str, Any]:
     return judged.model_dump(mode="json")
 
 
+def open_question(uc: UseCase, decision: dict[str, Any]) -> bool:
+    """Return whether what the gate let pass is a challenger still, so that a person may decide about it."""
+    return _standing(uc, decision).state == "challenger"
+
+
 def approval_of(uc: UseCase, decision: dict[str, Any]) -> dict[str, Any] | None:
     """Return what was decided about a proposed challenger; None when nobody has decided yet."""
     standing = _standing(uc, decision)
@@ -480,9 +489,10 @@ def promote(
     night: date,
     decision: dict[str, Any],
     *,
-    policy: Literal["automatic", "manual"] | None = None,
+    policy: Literal["manual"] | None = None,
 ) -> dict[str, Any]:
     """Put the gate's choice in force from the day after ``night``, as ``deployments.promote`` does."""
+    from nightshift.registry.deployments import contradicted
     from nightshift.registry.deployments import promote as deploy
     from nightshift.registry.records import Decision
 
@@ -490,6 +500,8 @@ def promote(
         uc, Decision.model_validate(decision), effective_from=night + timedelta(days=1), policy=policy
     )
     log.info("champion from %s on: version %s", deployment.effective_from, deployment.version)
+    for first, last in spans(contradicted(uc, deployment.effective_from)):
+        log.warning("to be rebuilt, for another version scored it: %s", _span(first, last))
     return deployment.model_dump(mode="json")
 
 
@@ -596,24 +608,24 @@ def _stale(uc: UseCase, start: date, end: date) -> list[Stale]:
 
 def _validate(uc: UseCase, staged: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     from nightshift.quality.staged import validate_staged
+    from nightshift.registry.deployments import champion_at, history
+
+    deployed = history(uc)
+
+    def snapshot_behind(day: date) -> str | None:
+        deployment = champion_at(uc, day, deployed)
+        return deployment.snapshot_hash if deployment else None
 
     validated = [
         accepted
         for chunk in _by_layer(staged)
-        for accepted in validate_staged(uc, chunk, snapshot_of=lambda day: _snapshot_behind(uc, day))
+        for accepted in validate_staged(uc, chunk, snapshot_of=snapshot_behind)
     ]
     rows = {(item["layer"], item["partition"]): item["rows"] for item in staged}
     bad = sum(rows[item.layer, item.partition.isoformat()] - item.rows for item in validated)
     _log("accepted", validated)
     log.info("quarantined %d rows", bad)
     return [accepted.model_dump(mode="json") for accepted in validated]
-
-
-def _snapshot_behind(uc: UseCase, day: date) -> str | None:
-    from nightshift.registry.deployments import champion_at
-
-    deployment = champion_at(uc, day)
-    return deployment.snapshot_hash if deployment else None
 
 
 def _by_layer(staged: Sequence[dict[str, Any]]) -> Iterator[list[Staged]]:

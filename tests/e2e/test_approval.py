@@ -148,12 +148,12 @@ def test_what_a_person_rejects_changes_nothing_and_no_rerun_promotes_it(training
     assert ended.state == "success", training.story(ended)
     assert _task_states(training, run)["model.promote"] == "skipped"
     rejected = states.standings(states.read(training.uc))["2"]
-    assert rejected.state == "challenger"
+    assert rejected.state == "archived"
     assert rejected.approval is not None
     assert (rejected.approval.decision, rejected.approval.by) == ("rejected", airflow.ADMIN)
     assert rejected.approval.comment == "too many false alarms"
     # The same night again, and nobody to ask: the same model, and still rejected.
-    again = training.run("train", {"partition": f"{NIGHTS[1]}", "approval": "automatic"})
+    again = training.run("train", {"partition": f"{NIGHTS[1]}"})
     assert _task_states(training, again)["model.promote"] == "skipped"
     assert _newest(training) == before
     assert _champion_of_mlflow(training) == before.version == "1"

@@ -48,6 +48,7 @@ def small_usecase() -> UseCase:
                     "holdout_days": 3,
                     "trainers": {"xgboost": Trainer(kind="xgboost", params={"rounds": 40, "max_depth": 3})},
                     "baseline": None,
+                    "search": None,
                 }
             ),
         }

@@ -445,7 +445,7 @@ def registry_list(usecase: _UseCases = None, as_json: _Json = False) -> None:
         for uc in _each(usecase):
             if as_json:
                 for standing in reversed(states.standings(states.read(uc)).values()):
-                    typer.echo(json.dumps(command.standing_json(standing)))
+                    typer.echo(json.dumps(command.standing_json(uc, standing)))
             else:
                 command.print_list(uc)
 
@@ -473,7 +473,7 @@ def registry_show(
             return
         standing = command.find_version(uc, version)
         if as_json:
-            typer.echo(json.dumps(command.standing_json(standing), indent=2))
+            typer.echo(json.dumps(command.standing_json(uc, standing), indent=2))
         else:
             command.print_version(uc, standing)
 
@@ -510,7 +510,8 @@ def registry_log(usecase: _UseCases = None, as_json: _Json = False) -> None:
 @app.command()
 def rollback(
     version: Annotated[
-        str | None, typer.Argument(help="An earlier champion.", show_default="the one before this")
+        str | None,
+        typer.Argument(help="An earlier champion.", show_default="the one this one replaced"),
     ] = None,
     reason: Annotated[
         str | None, typer.Option(help="Why; kept in the deployment log. Asked for if missing.")
@@ -534,7 +535,7 @@ def rollback(
     with _explained():
         uc = _one(usecase)
         wanted, first = command.rollback_plan(
-            uc, version, parse_partition(effective_from) if effective_from else None
+            uc, version, parse_partition(effective_from) if effective_from else None, reason
         )
         current = deployments.newest(uc)
         if current is not None and current.version == wanted and effective_from is None:

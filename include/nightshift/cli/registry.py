@@ -52,9 +52,15 @@ def find_version(uc: UseCase, version: str) -> Standing:
     return standings[version]
 
 
-def standing_json(standing: Standing) -> dict[str, Any]:
-    """Return where a version stands as JSON-able values, with every entry about it."""
+def standing_json(uc: UseCase, standing: Standing) -> dict[str, Any]:
+    """Return where a version stands as JSON-able values, with every entry about it.
+
+    ``holdout_overrides`` says why and by whom its model was judged again on a holdout that had judged it.
+    """
+    from nightshift.evaluation import ledger
+
     last = standing.entries[-1]
+    overrides = [look for look in ledger.looks(uc, last.model_hash) if look.override]
     facts = (
         "usecase",
         "version",
@@ -74,6 +80,7 @@ def standing_json(standing: Standing) -> dict[str, Any]:
             (entry.evaluation_hash for entry in reversed(standing.entries) if entry.evaluation_hash), ""
         ),
         "metrics": last.metrics,
+        "holdout_overrides": [look.model_dump(mode="json") for look in overrides],
         "log": [entry.model_dump(mode="json") for entry in standing.entries],
     }
 
@@ -132,13 +139,16 @@ def print_list(uc: UseCase) -> None:
 
 def print_version(uc: UseCase, standing: Standing) -> None:
     """Print one version: its state, what made it, and every entry about it."""
-    found = standing_json(standing)
+    found = standing_json(uc, standing)
     console.print(f"{uc.name}, version {standing.version}: {standing.state}", markup=False, style="bold")
     for name in ("trainer", "trained_night", "trained_through", "model_hash", "snapshot_hash", "run_id"):
         console.print(f"  {name:<16} {found[name]}", markup=False)
     console.print(f"  {'evaluation_hash':<16} {found['evaluation_hash'] or 'none'}", markup=False)
     figures = ", ".join(f"{name} {value:.4f}" for name, value in found["metrics"].items())
     console.print(f"  {'metrics':<16} {figures or 'none'}", markup=False)
+    for look in found["holdout_overrides"]:
+        again = f"{look['start']} to {look['end']}, by {look['by']}: {look['override']}"
+        console.print(f"  {'judged again on':<16} {again}", markup=False)
     for step in find_log(uc):
         if step.entry.version == standing.version or standing.version in {c.version for c in step.changes}:
             _print_step(step)
@@ -181,13 +191,16 @@ def print_at(found: dict[str, Any]) -> None:
         )
 
 
-def rollback_plan(uc: UseCase, version: str | None, effective_from: date | None) -> tuple[str, date]:
+def rollback_plan(
+    uc: UseCase, version: str | None, effective_from: date | None, reason: str | None
+) -> tuple[str, date]:
     """Return the version that a rollback would restore, and the first day it would score.
 
     Raises:
-        DataError: There is no champion before this one.
+        DataError: No version is given, and there is no champion before this one, or it is not clear which.
     """
-    return version or deployments.champion_before(uc), effective_from or deployments.next_night(uc)
+    version = version or deployments.champion_before(uc, reason or "")
+    return version, effective_from or deployments.next_night(uc)
 
 
 def print_rollback(uc: UseCase, deployment: Deployment) -> None:

@@ -249,6 +249,8 @@ def _log(
             client.log_metric(run_id, f"holdout_{name}", value)
         for name, figure in figures.items():
             client.log_figure(run_id, figure, f"plots/holdout_{name}.png")
+        # The deployment log names an evaluation by its hash; a later one does not take its place.
+        client.log_text(run_id, content, f"evaluations/{identity}.json")
         client.log_text(run_id, content, "evaluation.json")
         reasons = [
             item.override for item in ledger.looks(uc, challenge.candidate.content_hash) if item.override

@@ -25,10 +25,13 @@ def gate(uc: UseCase, evaluation: Evaluation) -> Decision:
     best = _best(uc, evaluation)
     metrics = best.judged.metrics
     reasons = _choice(uc, evaluation, best)
+    rival = evaluation.champion.version if evaluation.champion else None
     current = deployments.newest(uc)
     if current is not None and current.model_hash == best.candidate.content_hash:
         reasons.append(f"this very model is the champion already, version {current.version}")
-        return Decision(promote=True, candidate=best.candidate, metrics=current.metrics, reasons=reasons)
+        return Decision(
+            promote=True, candidate=best.candidate, metrics=current.metrics, reasons=reasons, rival=rival
+        )
     passed = all(
         [
             _within_limits(uc, metrics, reasons),
@@ -48,7 +51,7 @@ def gate(uc: UseCase, evaluation: Evaluation) -> Decision:
             f"this very model was rolled back on {withdrawn.effective_from} and returns only by hand "
             f"({'; '.join(withdrawn.reasons)})"
         )
-    return Decision(promote=passed, candidate=best.candidate, metrics=metrics, reasons=reasons)
+    return Decision(promote=passed, candidate=best.candidate, metrics=metrics, reasons=reasons, rival=rival)
 
 
 def _best(uc: UseCase, evaluation: Evaluation) -> Challenge:

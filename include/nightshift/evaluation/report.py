@@ -20,23 +20,48 @@ from nightshift.usecase import UseCase
 
 _METRICS = ("roc_auc", "pr_auc", "log_loss", "brier", "ece", "precision", "recall", "cost", "base_rate")
 _FEATURES = 15
+_PAGE, _JSON = "evaluation_report.html", "evaluation_report.json"
 
 
 def write_report(uc: UseCase, evaluation: Evaluation, decision: Decision) -> Path:
     """Write the page and the evaluation behind it as JSON, log both to MLflow, and return the page's path.
 
-    They lie under ``<home>/reports/<use case>/evaluation/``, named by the night.
+    They lie under ``<home>/reports/<use case>/evaluation/``, named by the night. A report by which the same
+    evaluation passed stays as it is: a later run of the gate adds nothing but that its model is champion
+    already, or was one.
     """
     page = report(uc, evaluation, decision)
     whole = {"decision": decision.model_dump(mode="json"), "evaluation": evaluation.model_dump(mode="json")}
     content = json.dumps(whole, indent=2)
     file = settings().home / "reports" / uc.name / "evaluation" / f"{decision.candidate.trained_night}.html"
-    write_files({file: page, file.with_suffix(".json"): content})
-    client = tracking.client(uc)
+    kept = file.with_suffix(".json")
+    if not (file.exists() and kept.exists() and _passed(kept.read_text(encoding="utf-8"), evaluation)):
+        write_files({file: page, kept: content})
     for challenge in evaluation.challenges:
-        client.log_text(challenge.candidate.run_id, page, "evaluation_report.html")
-        client.log_text(challenge.candidate.run_id, content, "evaluation_report.json")
+        _log(uc, challenge.candidate.run_id, evaluation, page, content)
     return file
+
+
+def _log(uc: UseCase, run_id: str, evaluation: Evaluation, page: str, content: str) -> None:
+    client = tracking.client(uc)
+    # The JSON is logged last: where it is, the page is, too.
+    if _JSON in {item.path for item in client.list_artifacts(run_id)}:
+        logged = Path(client.download_artifacts(run_id, _JSON))
+        if _passed(logged.read_text(encoding="utf-8"), evaluation):
+            return
+    client.log_text(run_id, page, _PAGE)
+    client.log_text(run_id, content, _JSON)
+
+
+def _passed(content: str, evaluation: Evaluation) -> bool:
+    """Return whether ``content`` is a whole report by which ``evaluation`` passed the gate."""
+    try:
+        reported = json.loads(content)
+    except ValueError:
+        return False
+    # As text: an undefined metric is equal to nothing, itself included.
+    same = json.dumps(reported["evaluation"]) == json.dumps(evaluation.model_dump(mode="json"))
+    return same and bool(reported["decision"]["promote"])
 
 
 def report(uc: UseCase, evaluation: Evaluation, decision: Decision) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import date
 
 import numpy as np
@@ -16,6 +16,7 @@ from nightshift.lake.staging import Staged, stage
 from nightshift.lake.tables import PartitionVersion
 from nightshift.registry import deployments, models
 from nightshift.registry.model import Model
+from nightshift.registry.records import Deployment
 from nightshift.usecase import UseCase
 
 log = logging.getLogger(__name__)
@@ -44,13 +45,16 @@ def schema(uc: UseCase) -> pa.Schema:
     )
 
 
-def score(uc: UseCase, partition: date, run_id: str = "") -> Staged:
+def score(
+    uc: UseCase, partition: date, run_id: str = "", deployed: Sequence[Deployment] | None = None
+) -> Staged:
     """Score ``partition`` with the champion in force on it and stage the predictions.
 
     Args:
         uc: The use case.
         partition: The day whose features are scored.
         run_id: Names the run in each prediction; never part of the content hash.
+        deployed: ``deployments.history``, for who scores many days; read anew by default.
 
     Returns:
         The staged predictions, one row for each row of features, in the columns of ``schema``.
@@ -59,7 +63,7 @@ def score(uc: UseCase, partition: date, run_id: str = "") -> Staged:
         DataError: No champion is in force on that day, or the features lack a column the model reads.
         TransientError: The features of the day are not published yet, or were replaced while being read.
     """
-    model = _champion(uc, partition)
+    model = _champion(uc, partition, deployed)
     features = _features(uc, partition)
     columns = list(dict.fromkeys((uc.entity, uc.event_time, *model.feature_columns)))
     batches = tables.scan(uc, "features", partition, columns=columns)
@@ -82,8 +86,8 @@ def score(uc: UseCase, partition: date, run_id: str = "") -> Staged:
     return stage(uc, LAYER, partition, predictions, [uc.entity])
 
 
-def _champion(uc: UseCase, partition: date) -> Model:
-    deployment = deployments.champion_at(uc, partition)
+def _champion(uc: UseCase, partition: date, deployed: Sequence[Deployment] | None) -> Model:
+    deployment = deployments.champion_at(uc, partition, deployed)
     if deployment is None:
         raise DataError(
             f"no champion of {uc.name} is in force on {partition}",

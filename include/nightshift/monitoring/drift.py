@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from typing import Literal
@@ -26,6 +27,7 @@ from nightshift.errors import DataError, TransientError
 from nightshift.lake import tables
 from nightshift.monitoring import baseline, reports
 from nightshift.registry import deployments, models
+from nightshift.registry.records import Deployment
 from nightshift.usecase import UseCase
 
 log = logging.getLogger(__name__)
@@ -68,17 +70,20 @@ class DriftResult(BaseModel):
     inputs: str
 
 
-def check(uc: UseCase, partition: date) -> DriftResult:
+def check(uc: UseCase, partition: date, deployed: Sequence[Deployment] | None = None) -> DriftResult:
     """Compare the features and scores of ``partition`` with the reference of the champion in force on it.
 
     Keeps the result in the lake and Evidently's pages under ``reports``. Nothing is computed again while
     features, predictions, model, thresholds and page are those of the kept result.
 
+    Args:
+        deployed: ``deployments.history``, for who checks many days; read anew by default.
+
     Raises:
         DataError: No champion is in force on that day.
         TransientError: Features or predictions of the day are not published yet.
     """
-    deployment = deployments.champion_at(uc, partition)
+    deployment = deployments.champion_at(uc, partition, deployed)
     if deployment is None:
         raise DataError(
             f"no champion of {uc.name} is in force on {partition}, so there is nothing to compare with",

@@ -3,7 +3,8 @@
 A published partition is *stale* when building it again could give something else: a raw partition that it
 read has been corrected since, or a partition that it was made from was published anew, or is stale itself.
 A correction that only adds what arrived later than the partition's night changes nothing for it, and makes
-nothing stale: each night lands such rows.
+nothing stale: each night lands such rows. Predictions are stale, too, when another version made them than is
+in force on their day by the deployment log.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from nightshift.lake.lineage import Build
 from nightshift.lake.raw import RawManifest
 from nightshift.monitoring import drift, truth
 from nightshift.partition import days
+from nightshift.registry import deployments
 from nightshift.usecase import Table, UseCase
 from nightshift.warehouse import dbt
 from nightshift.warehouse.load import partitions_read
@@ -71,7 +73,7 @@ def find_stale(uc: UseCase, start: date = date.min, end: date = date.max) -> lis
         rests_on = [raw for raw in sources if raw.name in read.get(relation, ())]
         found[layer] = dict(_stale_builds(uc, layer, contents[layer], rests_on))
     scored = tables.constants(uc, "predictions", start, end, ["feature_version"])
-    found["predictions"] = _stale_by_input(
+    found["predictions"] = _contradicted(uc, start, end) | _stale_by_input(
         {day: {"features": row["feature_version"]} for day, row in scored.items()}, contents, found
     )
     checked = drift.results(uc, start, end)
@@ -205,6 +207,14 @@ def _compare(table: Table, old: pa.Table | None, new: pa.Table | None) -> dateti
     if only_in_one.null_count:
         return _ALWAYS
     return pc.min(only_in_one).as_py() or _NEVER
+
+
+def _contradicted(uc: UseCase, start: date, end: date) -> dict[date, str]:
+    return {
+        day: f"version {named} scored it, and version {in_force} is in force by the deployment log"
+        for day, (named, in_force) in deployments.contradicted(uc, start, end).items()
+        if in_force
+    }
 
 
 # What was made from published partitions ----------------------------------------------------------------

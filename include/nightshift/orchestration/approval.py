@@ -21,8 +21,9 @@ def comment_param() -> dict[str, Param]:
 class ApproveChallenger(ApprovalOperator):
     """Asks whether what passed the gate becomes champion, and records the answer in the deployment log.
 
-    It asks nobody when the run's ``approval`` parameter, or else the use case's policy, says ``automatic``,
-    and not again when the challenger was decided about before: a rejected one stays so in every rerun.
+    It asks nobody when the use case's policy is automatic and the run's ``approval`` parameter is empty, nor
+    about what is no challenger any more, and not again when the challenger was decided about before: a
+    rejected one stays so in every rerun.
     """
 
     template_fields = (*ApprovalOperator.template_fields, "decision")
@@ -48,9 +49,11 @@ class ApproveChallenger(ApprovalOperator):
         if decided is not None:
             self.log.info("%s by %s before: %s", decided["decision"], decided["by"], decided["comment"])
             return super().execute_complete(context, self._event(decided))
-        policy = context["params"].get("approval") or uc.gate.approval.policy
-        if policy == "automatic":
+        if "manual" not in (context["params"].get("approval"), uc.gate.approval.policy):
             self.log.info("nobody is asked: approval is automatic")
+            return None
+        if not stages.open_question(uc, self.decision):
+            self.log.info("nobody is asked: it is champion already, or another version was promoted since")
             return None
         self.subject, self.body = stages.ask(uc, self.decision)
         return super().execute(context)

@@ -126,15 +126,15 @@ def only_stale_param() -> dict[str, Param]:
 
 
 def approval_param() -> dict[str, Param]:
-    """Return the parameter by which one run of ``train`` asks a person, or nobody, whatever the policy."""
+    """Return the parameter by which one run of ``train`` asks a person, whatever the policy."""
     return {
         "approval": Param(
             None,
             type=["null", "string"],
-            enum=[None, "automatic", "manual"],
+            enum=[None, "manual"],
             title="Approval",
             description="Empty: as the use case's gate says. manual: a person decides about what passes the "
-            "gate. automatic: nobody is asked.",
+            "gate, even where its policy is automatic. A manual policy cannot be switched off here.",
         )
     }
 
@@ -146,7 +146,8 @@ def rollback_params() -> dict[str, Param]:
             None,
             type=["null", "string"],
             title="Version",
-            description="Earlier champion to put in force again; empty: the one before the present champion.",
+            description="Earlier champion to put in force again; empty: the one that the last promotion "
+            "replaced. After a rollback it must be named.",
         ),
         "effective_from": Param(
             None,

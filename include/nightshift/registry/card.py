@@ -1,9 +1,9 @@
 """Model cards, and the summary that a person reads before approving a challenger.
 
-A card is written once, when its version is registered, from what the training and the evaluation left in
-MLflow and from the words of ``include/usecases/<name>/card.yml``: after Mitchell et al. 2019, "Model Cards
-for Model Reporting". It lies beside the model's run as ``card.md`` and ``card.html``. What happens to the
-version later is in the deployment log, not on the card.
+A card is written when its version is registered, and again only when that was evaluated again, from what the
+training and the evaluation left in MLflow and from the words of ``include/usecases/<name>/card.yml``: after
+Mitchell et al. 2019, "Model Cards for Model Reporting". It lies beside the model's run as ``card.md`` and
+``card.html``. What happens to the version later is in the deployment log, not on the card.
 """
 
 from __future__ import annotations
@@ -72,14 +72,15 @@ def words(uc: UseCase) -> Words | None:
 
 
 def keep_card(uc: UseCase, version: str) -> None:
-    """Write the card of a registered version beside its run in MLflow, unless it is there."""
+    """Write the card of a registered version beside its run in MLflow, once for each of its evaluations."""
     client = tracking.client(uc)
     registered = client.get_model_version(uc.name, version)
     run_id = str(registered.run_id)
+    run = client.get_run(run_id)
     present = {item.path for item in client.list_artifacts(run_id)}
-    if {MARKDOWN, HTML} <= present:
+    if {MARKDOWN, HTML} <= present and _evidence(run) in (_artifact(uc, run_id, HTML) or ""):
         return
-    text = _card(uc, registered, client.get_run(run_id), _evaluation(uc, run_id))
+    text = _card(uc, registered, run, _evaluation(uc, run_id))
     client.log_text(run_id, text, MARKDOWN)
     client.log_text(run_id, _page(f"{uc.title}, version {version}", text), HTML)
 
@@ -123,7 +124,7 @@ def summary(uc: UseCase, version: str, decision: Decision, mlflow_address: str) 
     candidate = decision.candidate
     evaluation = _evaluation(uc, candidate.run_id) or {}
     champion: dict[str, Any] = evaluation.get("champion") or {}
-    evidence = tracking.client(uc).get_run(candidate.run_id).data.tags.get("evaluation_hash", "none")
+    tags = tracking.client(uc).get_run(candidate.run_id).data.tags
     judged = {f"version {version}": _challenge(evaluation, candidate.run_id)}
     if evaluation.get("champion_judged"):
         judged[f"champion (version {champion['version']})"] = evaluation["champion_judged"]
@@ -148,11 +149,13 @@ def summary(uc: UseCase, version: str, decision: Decision, mlflow_address: str) 
             "",
             *_metrics(judged, decision.metrics),
             "",
+            *_overrides(tags),
             "**The gate says yes:**",
             "",
             *(f"- {_plain(reason)}" for reason in decision.reasons),
             "",
-            f"**Evidence:** {', '.join([f'[MLflow run]({run})', *pages])}; evaluation `{evidence[:12]}`, "
+            f"**Evidence:** {', '.join([f'[MLflow run]({run})', *pages])}; evaluation "
+            f"`{tags.get('evaluation_hash', 'none')[:12]}`, "
             f"model `{candidate.content_hash[:12]}`, snapshot `{candidate.snapshot_hash[:12]}`.",
             "",
             "Approved, it scores from the next partition on. Rejected, or not decided in time, it is never "
@@ -201,7 +204,12 @@ def _card(uc: UseCase, registered: Any, run: Any, evaluation: Mapping[str, Any] 
         "",
     ]
     if evaluation and judged:
-        lines += [f"On {evaluation['start']} to {evaluation['end']}, days that it was not trained on:", ""]
+        lines += [
+            f"On {evaluation['start']} to {evaluation['end']}, days that it was not trained on "
+            f"({_evidence(run)}):",
+            "",
+            *_overrides(run.data.tags),
+        ]
         compared = {"this version": judged}
         if evaluation.get("champion_judged"):
             compared[f"champion (version {evaluation['champion']['version']})"] = evaluation[
@@ -258,11 +266,23 @@ def _slices(judged: Mapping[str, Any]) -> Iterator[str]:
 def _value(metric: str, value: float | None, judged: Mapping[str, Any]) -> str:
     if value is None:
         return "undefined"
-    if metric in ("rows", "cost"):
+    if metric == "rows":
         return f"{value:,.0f}"
     interval = (judged.get("intervals") or {}).get(metric)
-    between = f" ({interval[0]:.4f} to {interval[1]:.4f})" if isinstance(interval, Sequence) else ""
+    between = f" ({interval['low']:.4f} to {interval['high']:.4f})" if interval else ""
     return f"{value:.4f}{between}"
+
+
+def _evidence(run: Any) -> str:
+    """Return the words that name the evaluation of a run; empty before it was evaluated."""
+    identity = run.data.tags.get("evaluation_hash", "")
+    return f"evaluation {identity[:12]}" if identity else ""
+
+
+def _overrides(tags: Mapping[str, str]) -> list[str]:
+    if "holdout_override" not in tags:
+        return []
+    return [f"Judged on this holdout more than once: {_plain(tags['holdout_override'])}", ""]
 
 
 def _challenge(evaluation: Mapping[str, Any], run_id: str) -> Mapping[str, Any]:

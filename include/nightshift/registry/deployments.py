@@ -11,7 +11,7 @@ This module reads the log without importing MLflow: scoring asks it every night.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Literal
 
@@ -36,9 +36,14 @@ def newest(uc: UseCase) -> Deployment | None:
     return entries[-1] if entries else None
 
 
-def champion_at(uc: UseCase, day: date) -> Deployment | None:
-    """Return the deployment in force on ``day``; None before the first one took effect."""
-    return _in_force(history(uc), day)
+def champion_at(uc: UseCase, day: date, entries: Sequence[Deployment] | None = None) -> Deployment | None:
+    """Return the deployment in force on ``day``; None before the first one took effect.
+
+    Args:
+        entries: The ``history``, for who asks about many days; read anew by default.
+    """
+    entries = history(uc) if entries is None else entries
+    return next((entry for entry in reversed(entries) if entry.effective_from <= day), None)
 
 
 def rival(uc: UseCase, model_hashes: Collection[str]) -> Deployment | None:
@@ -67,7 +72,7 @@ def contradicted(uc: UseCase, start: date = date.min, end: date = date.max) -> d
     named = tables.constants(uc, "predictions", start, end, ["model_version"])
     found = {}
     for day, row in sorted(named.items()):
-        deployment = _in_force(entries, day)
+        deployment = champion_at(uc, day, entries)
         in_force = deployment.version if deployment else ""
         if row["model_version"] != in_force:
             found[day] = (row["model_version"], in_force)
@@ -77,7 +82,8 @@ def contradicted(uc: UseCase, start: date = date.min, end: date = date.max) -> d
 def propose(uc: UseCase, decision: Decision, *, by: str = "gate") -> Standing:
     """Register what the gate judged: a candidate when it was refused, a challenger when it passed.
 
-    Called again, it changes nothing; a candidate that passes at a later attempt becomes a challenger.
+    Called again, it changes nothing; a candidate that passes at a later attempt becomes a challenger. So does
+    one that was overtaken, once it was held against the champion of now.
 
     Returns:
         Where its version stands.
@@ -107,7 +113,11 @@ def propose(uc: UseCase, decision: Decision, *, by: str = "gate") -> Standing:
     standing = states.standings(states.read(uc)).get(version)
     if standing is None:
         record("register")
-    if decision.promote and (standing is None or standing.state == "candidate"):
+    if standing is None or standing.state == "candidate":
+        challenges = decision.promote
+    else:
+        challenges = decision.promote and standing.overtaken and _still_rival(newest(uc), decision)
+    if challenges:
         record("challenge")
     mirror(uc)
     return states.standings(states.read(uc))[version]
@@ -138,7 +148,7 @@ def decide(uc: UseCase, version: str, approval: Approval) -> Standing:
         DataError: ``version`` is no challenger, or the opposite was decided before.
     """
     standing = states.standings(states.read(uc)).get(version)
-    if standing is None or standing.state not in ("challenger", "champion"):
+    if standing is None or (standing.approval is None and standing.state != "challenger"):
         raise DataError(
             f"version {version!r} is {standing.state if standing else 'not registered'}, not a challenger",
             rule="people decide about challengers, which passed the gate",
@@ -147,7 +157,7 @@ def decide(uc: UseCase, version: str, approval: Approval) -> Standing:
         )
     if standing.approval is None:
         action: Literal["approve", "reject"] = "approve" if approval.decision == "approved" else "reject"
-        facts = standing.entries[-1].model_dump(exclude={"action", "previous_version", "effective_from"})
+        facts = standing.entries[-1].model_dump(exclude={"action"})
         reasons = [approval.comment or approval.decision]
         changed = {"approval": approval, "reasons": reasons, "by": approval.by, "recorded_at": approval.at}
         states.write(uc, Transition.model_validate({**facts, "action": action, **changed}))
@@ -163,19 +173,21 @@ def promote(
     *,
     effective_from: date,
     by: str = "gate",
-    policy: Literal["automatic", "manual"] | None = None,
+    policy: Literal["manual"] | None = None,
 ) -> Deployment:
     """Register the decided candidate and make it champion from ``effective_from`` on.
 
-    Called again for the model that is champion already, it returns the existing entry and only makes sure
-    that MLflow follows.
+    Days that are scored already stay as they are: it takes effect on the first day after them. A version is
+    promoted once. Called again for it, this returns the entry it has and only makes sure that MLflow follows,
+    whatever came later: what was rolled back returns by ``rollback`` alone.
 
     Args:
-        policy: Whether a person must have approved it; by default as the use case's gate says.
+        effective_from: First day that it may score.
+        policy: ``manual``: a person must have approved it; by default as the use case's gate says.
 
     Raises:
-        DataError: The gate said no, a person rejected it or has not decided yet, or the newest entry takes
-            effect later than ``effective_from``.
+        DataError: The gate said no, a person rejected it or has not decided yet, the champion is not the one
+            that it was held against, or the newest entry takes effect later than this one would.
     """
     candidate = decision.candidate
     if not decision.promote:
@@ -187,9 +199,16 @@ def promote(
         )
     standing = propose(uc, decision)
     version, approval = standing.version, standing.approval
-    current = newest(uc)
-    if current is not None and current.version == version:
-        return current
+    entries = history(uc)
+    for entry in entries:
+        if entry.action == "promote" and entry.version == version:
+            return entry
+    if approval is not None and standing.rejected:
+        raise _decided(uc, version, approval)
+    current = entries[-1] if entries else None
+    if not _still_rival(current, decision):
+        raise _overtaken(uc, version, decision.rival, current)
+    effective_from = max(effective_from, _unscored(uc) or effective_from)
     if current is not None and effective_from < current.effective_from:
         raise DataError(
             f"version {version} would take effect on {effective_from}, before version {current.version} "
@@ -198,8 +217,6 @@ def promote(
             where=f"deployment log of {uc.name}",
             cure=f"train for {current.effective_from} or later, or roll back by hand",
         )
-    if approval is not None and standing.rejected:
-        raise _decided(uc, version, approval)
     if approval is None and (policy or uc.gate.approval.policy) == "manual":
         raise DataError(
             f"nobody has approved version {version} yet",
@@ -238,19 +255,19 @@ def rollback(
     ``contradicted`` names them. Called again with the same arguments, it changes nothing.
 
     Args:
-        version: The earlier champion; by default the one that the last promotion replaced.
+        version: The earlier champion; by default as ``champion_before`` says.
         effective_from: First day it scores; by default the first that nothing has scored yet.
 
     Raises:
-        DataError: ``version`` was never a champion, or there is no champion before this one.
+        DataError: ``version`` was never a champion, or would score days that it was trained on; or none is
+            given and it is not clear which was the one before.
     """
     entries = history(uc)
-    version = version or champion_before(uc)
+    version = version or champion_before(uc, reason)
     earlier = next((entry for entry in reversed(entries) if entry.version == version), None)
     if earlier is None:
-        known = ", ".join(dict.fromkeys(entry.version for entry in entries)) or "none"
         raise DataError(
-            f"version {version!r} was never champion of {uc.name}; champions so far: {known}",
+            f"version {version!r} was never champion of {uc.name}; champions so far: {_versions(entries)}",
             rule="rollback returns to an earlier champion",
             where=f"deployment log of {uc.name}",
             cure="name one of those versions",
@@ -259,13 +276,22 @@ def rollback(
     if current.version == version and effective_from in (None, current.effective_from):
         mirror(uc)
         return current
+    effective_from = effective_from or next_night(uc)
+    if effective_from <= earlier.trained_night:
+        raise DataError(
+            f"version {version} would score {effective_from}, and was trained on what was known on "
+            f"{earlier.trained_night}",
+            rule="a model scores days after the night that it was trained in",
+            where=f"deployment log of {uc.name}",
+            cure=f"let it begin on {earlier.trained_night + _NIGHT} or later, or name an older champion",
+        )
     return _record(
         uc,
         earlier.model_copy(
             update={
                 "action": "rollback",
                 "previous_version": current.version,
-                "effective_from": effective_from or next_night(uc),
+                "effective_from": effective_from,
                 "reasons": [reason],
                 "by": by,
                 "recorded_at": datetime.now(UTC),
@@ -274,33 +300,44 @@ def rollback(
     )
 
 
-def champion_before(uc: UseCase) -> str:
-    """Return the version that the last promotion replaced: asked for again after a rollback, the same one.
+def champion_before(uc: UseCase, reason: str) -> str:
+    """Return the version that a rollback for ``reason`` restores when it names none.
+
+    It is the one that the newest entry, a promotion, replaced. After a rollback nobody can tell which was the
+    one before, and a version must be named. But asked with the reason of that rollback, which went back by
+    this rule itself, it is the same call again (a task killed and retried), and the answer is the same.
 
     Raises:
-        DataError: There was no champion, or none before it.
+        DataError: There was no champion or none before it, or the newest entry is another rollback.
     """
-    promotions = [entry for entry in history(uc) if entry.action == "promote"]
-    if not promotions or promotions[-1].previous_version is None:
-        last = (
-            f"version {promotions[-1].version} is the first champion"
-            if promotions
-            else "there is no champion"
-        )
+    entries = history(uc)
+    last = entries[-1] if entries else None
+    if last is not None and last.action == "rollback":
+        before = entries[-2]
+        again = before.action == "promote" and before.previous_version == last.version
+        if again and last.reasons == [reason]:
+            return last.version
         raise DataError(
-            f"{uc.name} has no champion to return to: {last}",
+            f"version {last.version} is champion by a rollback already ({'; '.join(last.reasons)})",
+            rule="after a rollback, the next one names its version",
+            where=f"deployment log of {uc.name}",
+            cure=f"name one of the champions so far: {_versions(entries)}",
+        )
+    if last is None or last.previous_version is None:
+        found = f"version {last.version} is the first champion" if last else "there is no champion"
+        raise DataError(
+            f"{uc.name} has no champion to return to: {found}",
             rule="rollback returns to an earlier champion",
             where=f"deployment log of {uc.name}",
             cure=f"train a new model: {uc.name}.train",
         )
-    return promotions[-1].previous_version
+    return last.previous_version
 
 
 def next_night(uc: UseCase) -> date:
     """Return the first day that nothing has scored yet; before the first night, the champion's first day."""
-    scored = tables.partition_versions(uc, "predictions")
     current = newest(uc)
-    return max(scored) + _NIGHT if scored else current.effective_from if current else uc.history_start
+    return _unscored(uc) or (current.effective_from if current else uc.history_start)
 
 
 def rolled_back(uc: UseCase, model_hash: str) -> Deployment | None:
@@ -321,14 +358,9 @@ def mirror(uc: UseCase) -> None:
 
     entries = states.read(uc)
     standings = states.standings(entries)
-    champion = next((entry.version for entry in reversed(entries) if isinstance(entry, Deployment)), None)
-    # Of challengers the newest, and none once it or a later decision is in production.
-    challenger = None
-    for entry in entries:
-        if isinstance(entry, Deployment):
-            challenger = None
-        elif entry.action == "challenge":
-            challenger = entry.version
+    champion = next((of.version for of in standings.values() if of.state == "champion"), None)
+    open_ones = [of for of in standings.values() if of.state == "challenger"]
+    challenger = max(open_ones, key=lambda of: of.since).version if open_ones else None
     client = tracking.client(uc)
     aliases = {name: str(of) for name, of in client.get_registered_model(uc.name).aliases.items()}
     for alias, version in ((CHAMPION, champion), (CHALLENGER, challenger)):
@@ -344,6 +376,35 @@ def mirror(uc: UseCase) -> None:
         for key, value in _tags(standing).items():
             if standing.version in registered and registered[standing.version].get(key) != value:
                 client.set_model_version_tag(uc.name, standing.version, key, value)
+
+
+def _versions(entries: Sequence[Deployment]) -> str:
+    return ", ".join(dict.fromkeys(entry.version for entry in entries)) or "none"
+
+
+def _unscored(uc: UseCase) -> date | None:
+    """Return the first day after all that was scored; None when nothing was."""
+    scored = tables.partition_versions(uc, "predictions")
+    return max(scored) + _NIGHT if scored else None
+
+
+def _still_rival(current: Deployment | None, decision: Decision) -> bool:
+    """Return whether in production is what the candidate was held against, or the candidate itself."""
+    if current is None:
+        return decision.rival is None
+    return decision.rival == current.version or current.model_hash == decision.candidate.content_hash
+
+
+def _overtaken(uc: UseCase, version: str, rival: str | None, current: Deployment | None) -> DataError:
+    compared = f"held against version {rival}" if rival else "judged when there was no champion"
+    now = f"version {current.version} ({current.action} by {current.by})" if current else "none"
+    return DataError(
+        f"version {version} was {compared}, and the champion is {now} now",
+        rule="a challenger replaces the champion that it was compared with",
+        where=f"deployment log of {uc.name}",
+        cure=f"train for a later night; or trigger {uc.name}.train for this night again with a "
+        "holdout_override: its candidates are then compared with the champion of now",
+    )
 
 
 def _tags(standing: Standing) -> dict[str, str]:
@@ -375,10 +436,6 @@ def _record(uc: UseCase, deployment: Deployment) -> Deployment:
     states.write(uc, deployment)
     mirror(uc)
     return deployment
-
-
-def _in_force(entries: list[Deployment], day: date) -> Deployment | None:
-    return next((entry for entry in reversed(entries) if entry.effective_from <= day), None)
 
 
 def _decided(uc: UseCase, version: str, approval: Approval) -> DataError:

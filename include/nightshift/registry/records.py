@@ -32,13 +32,16 @@ class Candidate(_Record):
 class Decision(_Record):
     """The gate's answer for the candidate put forward, with its reasons in words.
 
-    ``metrics`` are those of the holdout rows; empty for a champion that is merely confirmed.
+    ``metrics`` are those of the holdout rows; empty for a champion that is merely confirmed. ``rival`` is the
+    version of the champion that it was held against: by the time it is promoted, that one must still be in
+    production. None says that there was no champion, so none may have come since.
     """
 
     promote: bool
     candidate: Candidate
     metrics: dict[str, float]
     reasons: list[str]
+    rival: str | None = None
 
     @property
     def run_id(self) -> str:

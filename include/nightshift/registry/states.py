@@ -2,7 +2,8 @@
 
 A version is registered as a *candidate*, becomes a *challenger* when the gate lets it pass, the *champion*
 when it is promoted, and is *archived* when another champion takes its place; a rollback makes it champion
-again. The state is never stored: it follows from the order of the log's entries, each of which is one object.
+again. A challenger is archived when a person rejects it, or when another version becomes champion first.
+The state is never stored: it follows from the order of the log's entries, each of which is one object.
 One entry makes a version champion and archives the one before, so no moment has two champions or none.
 """
 
@@ -19,13 +20,6 @@ from nightshift.usecase import UseCase
 
 State = Literal["candidate", "challenger", "champion", "archived"]
 Entry = Transition | Deployment
-
-_AFTER: dict[str, State] = {
-    "register": "candidate",
-    "challenge": "challenger",
-    "promote": "champion",
-    "rollback": "champion",
-}
 
 
 @dataclass(frozen=True)
@@ -51,6 +45,12 @@ class Standing:
     def rejected(self) -> bool:
         """Whether a person, or nobody in time, rejected it: it is never promoted then."""
         return self.approval is not None and self.approval.decision == "rejected"
+
+    @property
+    def overtaken(self) -> bool:
+        """Whether another version became champion while it was a challenger; it may challenge that one."""
+        deployed = any(isinstance(entry, Deployment) for entry in self.entries)
+        return self.state == "archived" and not deployed and not self.rejected
 
 
 def log_name(uc: UseCase) -> str:
@@ -87,26 +87,42 @@ def _follow(entries: Sequence[Entry]) -> tuple[dict[str, Standing], list[list[Ch
     standing: dict[str, Standing] = {}
     steps: list[list[Change]] = []
 
-    def move(version: str, after: State, at: datetime) -> Change | None:
-        found = standing.setdefault(version, Standing(version, after, at))
-        if found.state == after and found.entries:
-            return None
-        change = Change(version, found.state if found.entries else None, after)
+    def move(found: Standing, after: State, at: datetime) -> Change:
+        change = Change(found.version, found.state if found.entries else None, after)
         found.state, found.since = after, at
         return change
 
     for entry in entries:
-        moved: list[Change | None] = []
-        if entry.action in _AFTER:
-            moved.append(move(entry.version, _AFTER[entry.action], entry.recorded_at))
+        moved = []
+        after = _after(entry, standing.get(entry.version))
+        if after is not None:
+            found = standing.setdefault(entry.version, Standing(entry.version, after, entry.recorded_at))
+            moved.append(move(found, after, entry.recorded_at))
         if isinstance(entry, Deployment):
             moved += [
-                move(other.version, "archived", entry.recorded_at)
+                move(other, "archived", entry.recorded_at)
                 for other in standing.values()
-                if other.state == "champion" and other.version != entry.version
+                if other.state in ("champion", "challenger") and other.version != entry.version
             ]
         if entry.approval is not None:
             standing[entry.version].approval = entry.approval
         standing[entry.version].entries.append(entry)
-        steps.append([change for change in moved if change is not None])
+        steps.append(moved)
     return standing, steps
+
+
+def _after(entry: Entry, found: Standing | None) -> State | None:
+    """Return the state that ``entry`` brings its version to; None when it stays where it is.
+
+    Two processes that propose one version at once may both write: what comes late takes nothing back.
+    """
+    after: State | None = None
+    if isinstance(entry, Deployment):
+        after = "champion"
+    elif entry.action == "register" and found is None:
+        after = "candidate"
+    elif entry.action == "challenge" and (found is None or found.state == "candidate" or found.overtaken):
+        after = "challenger"
+    elif entry.action == "reject" and found is not None and found.state == "challenger":
+        after = "archived"
+    return None if found is not None and found.state == after else after

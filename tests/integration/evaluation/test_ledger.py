@@ -97,7 +97,7 @@ def test_it_is_the_same_evaluation_after_its_winner_was_promoted_and_withdrawn(
     before = deployments.newest(uc)
     assert before is not None
     first = evaluate(uc, taken, [deep])
-    yes = Decision(promote=True, candidate=deep, metrics={}, reasons=[])
+    yes = Decision(promote=True, candidate=deep, metrics={}, reasons=[], rival="1")
     deployments.promote(uc, yes, effective_from=NIGHT + timedelta(days=1))
     assert evaluate(uc, taken, [deep]) == first
     deployments.rollback(uc, before.version, effective_from=NIGHT + timedelta(days=2), reason="by the test")
@@ -139,7 +139,7 @@ def test_a_champion_is_compared_by_the_scores_it_had(
     uc: UseCase, taken: Snapshot, deep: Candidate, flat: Candidate
 ) -> None:
     challenger = evaluate(uc, taken, [deep]).challenges[0]
-    yes = Decision(promote=True, candidate=deep, metrics={}, reasons=[])
+    yes = Decision(promote=True, candidate=deep, metrics={}, reasons=[], rival="1")
     deployments.promote(uc, yes, effective_from=NIGHT + timedelta(days=1))
     evaluation = evaluate(uc, taken, [flat])
     assert evaluation.champion is not None

@@ -11,16 +11,18 @@ import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
+from nightshift import stages
 from nightshift.cli import main
+from nightshift.evaluation.evaluate import evaluate
 from nightshift.inference.publish import publish_predictions
 from nightshift.inference.score import score
-from nightshift.lake import tables
+from nightshift.lake import append_log, tables
 from nightshift.partition import days
-from nightshift.registry import deployments
+from nightshift.registry import deployments, states
 from nightshift.registry.records import Decision
 from nightshift.training.snapshot import snapshot
 from nightshift.training.train import train
-from nightshift.usecase import UseCase
+from nightshift.usecase import Trainer, UseCase
 
 FIRST_SCORED, RETRAINED, LAST = date(2013, 1, 17), date(2013, 1, 20), date(2013, 1, 22)
 SECOND = RETRAINED + timedelta(days=1)
@@ -52,7 +54,9 @@ def production(
             for day in days(date(2013, 1, 16), RETRAINED - timedelta(days=1)):
                 publish_truth(day, day_of_features(day))
             candidate = train(usecase, snapshot(usecase, RETRAINED), "xgboost")
-            decision = Decision(promote=True, candidate=candidate, metrics=candidate.metrics, reasons=["ok"])
+            decision = Decision(
+                promote=True, candidate=candidate, metrics=candidate.metrics, reasons=["ok"], rival="1"
+            )
             deployments.promote(usecase, decision, effective_from=SECOND)
         publish_predictions(usecase, score(usecase, night))
     return usecase
@@ -113,6 +117,46 @@ def test_a_rollback_scores_from_the_next_night_on_and_again_it_changes_nothing(p
         LAST: {"model_version": "2"},
         LAST + timedelta(days=1): {"model_version": "1"},
     }
+
+
+def test_another_rollback_names_its_version(production: UseCase) -> None:
+    call("rollback", "--yes", "--reason", "a drill")
+    before = deployments.history(production)
+    assert "name one of the champions so far: 1, 2" in call(
+        "rollback", "--yes", "--reason", "another", code=1
+    )
+    assert deployments.history(production) == before
+    assert "version 2 is champion from" in call("rollback", "2", "--yes", "--reason", "another")
+
+
+def test_a_stretch_of_nights_reads_the_deployment_log_once(
+    production: UseCase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, asked = append_log.read_log, []
+
+    def counted(log: str) -> list[dict[str, Any]]:
+        asked.append(log)
+        return read(log)
+
+    monkeypatch.setattr(append_log, "read_log", counted)
+    staged = stages.score(production, FIRST_SCORED, LAST)
+    stages.check_drift(production, FIRST_SCORED, LAST)
+    assert len(staged) == 6
+    assert asked.count(states.log_name(production)) == 2
+
+
+def test_what_was_judged_twice_on_one_holdout_says_why(production: UseCase) -> None:
+    judged = snapshot(production, RETRAINED)
+    candidate = train(production, judged, "xgboost")
+    evaluate(production, judged, [candidate])
+    flat = Trainer(kind="xgboost", params={"rounds": 10, "max_depth": 1})
+    training = production.training.model_copy(update={"trainers": {"flat": flat}})
+    other = train(production.model_copy(update={"training": training}), judged, "flat")
+    evaluate(production, judged, [candidate, other], by="ada", override="the first report was wrong")
+    assert "by ada: the first report was wrong" in " ".join(call("registry", "show", "2").split())
+    shown = json.loads(call("registry", "show", "2", "--json"))
+    assert [look["override"] for look in shown["holdout_overrides"]] == ["the first report was wrong"]
+    assert json.loads(call("registry", "show", "1", "--json"))["holdout_overrides"] == []
 
 
 def test_who_says_no_changes_nothing(production: UseCase) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -25,6 +26,7 @@ from nightshift.errors import DataError
 from nightshift.evaluation.evaluate import evaluate
 from nightshift.evaluation.gate import gate
 from nightshift.lake import append_log, tables
+from nightshift.monitoring.staleness import find_stale
 from nightshift.partition import days
 from nightshift.registry import card, deployments, states
 from nightshift.registry import mlflow as tracking
@@ -64,7 +66,14 @@ class Trained:
 
     def decision(self, candidate: Candidate) -> Decision:
         """A gate's yes, whatever the metrics."""
-        return Decision(promote=True, candidate=candidate, metrics={"roc_auc": 0.7}, reasons=["by the test"])
+        rival = deployments.rival(self.uc, {candidate.content_hash})
+        return Decision(
+            promote=True,
+            candidate=candidate,
+            metrics={"roc_auc": 0.7},
+            reasons=["by the test"],
+            rival=rival.version if rival else None,
+        )
 
 
 storage = on_both_storages
@@ -342,6 +351,72 @@ def test_a_promotion_does_not_rewrite_the_past(fresh_log: Trained) -> None:
     assert len(deployments.history(uc)) == 1
 
 
+def test_a_retried_promotion_does_not_undo_a_rollback(fresh_log: Trained) -> None:
+    uc = fresh_log.uc
+    first = deployments.promote(uc, fresh_log.decision(fresh_log.trees), effective_from=FIRST + DAY)
+    decision = fresh_log.decision(fresh_log.later)
+    second = deployments.promote(uc, decision, effective_from=SECOND + DAY)
+    deployments.rollback(uc, effective_from=SECOND + 2 * DAY, reason="too many alarms")
+    before = states.read(uc)
+    for retried, entry in ((decision, second), (fresh_log.decision(fresh_log.trees), first)):
+        assert deployments.promote(uc, retried, effective_from=SECOND + 9 * DAY) == entry
+    assert states.read(uc) == before
+    assert _aliases(uc) == {"champion": first.version}
+
+
+def test_what_was_held_against_another_champion_is_judged_again_first(fresh_log: Trained) -> None:
+    uc = fresh_log.uc
+    none = fresh_log.decision(fresh_log.network)
+    deployments.promote(uc, fresh_log.decision(fresh_log.trees), effective_from=FIRST + DAY)
+    with pytest.raises(DataError, match="judged when there was no champion, and the champion is version 1"):
+        deployments.promote(uc, none, effective_from=SECOND + DAY)
+    waiting = fresh_log.decision(fresh_log.network)
+    version = deployments.propose(uc, waiting).version
+    deployments.decide(uc, version, _approval("approved"))
+    # Hours later, when it is approved, another one is in production.
+    other = deployments.promote(uc, fresh_log.decision(fresh_log.later), effective_from=SECOND + DAY)
+    with pytest.raises(DataError, match=f"held against version 1, and .* version {other.version}") as error:
+        deployments.promote(uc, waiting, effective_from=SECOND + DAY)
+    assert "holdout_override" in error.value.cure
+    assert deployments.newest(uc) == other
+    assert states.standings(states.read(uc))[version].overtaken
+    assert (_aliases(uc), _tags(uc, version)["state"]) == ({"champion": other.version}, "archived")
+    # Held against that one, it is a challenger again.
+    again = fresh_log.decision(fresh_log.network)
+    assert deployments.propose(uc, again).state == "challenger"
+    promoted = deployments.promote(uc, again, effective_from=SECOND + 2 * DAY)
+    assert (promoted.version, deployments.newest(uc)) == (version, promoted)
+
+
+def test_days_that_were_scored_stay_with_the_champion_that_scored_them(fresh_log: Trained) -> None:
+    uc, scored = fresh_log.uc, list(days(FIRST + DAY, SECOND + 3 * DAY))
+    first = deployments.promote(uc, fresh_log.decision(fresh_log.trees), effective_from=FIRST + DAY)
+    rows = pa.table({"order_id": ["a"], "model_version": [first.version], "feature_version": ["f"]})
+    tables.replace_partitions(uc, "predictions", dict.fromkeys(scored, rows), [uc.entity])
+    # Approved three days late.
+    decision = fresh_log.decision(fresh_log.later)
+    for _ in range(2):
+        late = deployments.promote(uc, decision, effective_from=SECOND + DAY)
+        assert late.effective_from == scored[-1] + DAY
+    assert find_stale(uc) == []
+    # What another version scored than is in force is to be built again.
+    deployments.rollback(uc, late.version, effective_from=scored[-1], reason="from the day before on")
+    (stale,) = find_stale(uc)
+    assert (stale.layer, stale.partition) == ("predictions", scored[-1])
+    assert stale.because.startswith(f"version {first.version} scored it, and version {late.version} is in")
+
+
+def test_a_rollback_scores_no_day_that_the_model_was_trained_on(fresh_log: Trained) -> None:
+    uc = fresh_log.uc
+    deployments.promote(uc, fresh_log.decision(fresh_log.trees), effective_from=FIRST + DAY)
+    later = deployments.promote(uc, fresh_log.decision(fresh_log.later), effective_from=SECOND + DAY)
+    deployments.rollback(uc, effective_from=SECOND + 2 * DAY, reason="a drill")
+    with pytest.raises(DataError, match="would score 2020-02-12, and was trained on what was known") as error:
+        deployments.rollback(uc, later.version, effective_from=SECOND, reason="all of it again")
+    assert f"{SECOND + DAY} or later" in error.value.cure
+    deployments.rollback(uc, later.version, effective_from=SECOND + DAY, reason="all of it again")
+
+
 def test_rollback_returns_to_an_earlier_champion(fresh_log: Trained) -> None:
     uc = fresh_log.uc
     first = deployments.promote(uc, fresh_log.decision(fresh_log.trees), effective_from=date(2020, 2, 4))
@@ -435,18 +510,17 @@ def test_what_was_rejected_is_never_promoted_whoever_asks_again(fresh_log: Train
     version = deployments.propose(uc, decision).version
     deployments.decide(uc, version, _approval("rejected", "too many false alarms"))
     again = deployments.propose(uc, decision)
-    assert (again.state, again.rejected) == ("challenger", True)
-    for policy in ("manual", "automatic"):
-        with pytest.raises(DataError, match="was rejected by ada on 2020-02-12: too many false alarms"):
-            deployments.promote(uc, decision, effective_from=FIRST + DAY, policy=policy)
+    assert (again.state, again.rejected) == ("archived", True)
+    with pytest.raises(DataError, match="was rejected by ada on 2020-02-12: too many false alarms"):
+        deployments.promote(uc, decision, effective_from=FIRST + DAY)
     with pytest.raises(DataError, match="was rejected by ada"):
         deployments.decide(uc, version, _approval("approved"))
     refused = stages.propose(uc, decision.model_dump(mode="json"))
     assert not refused["promote"]
     assert refused["reasons"][-1] == f"version {version} was rejected by ada"
     assert deployments.newest(uc) is None
-    assert _tags(uc, version)["approval"] == "rejected"
-    assert _aliases(uc) == {"challenger": version}
+    assert (_tags(uc, version)["approval"], _tags(uc, version)["state"]) == ("rejected", "archived")
+    assert _aliases(uc) == {}
 
 
 def test_nobody_decides_about_what_the_gate_refused(fresh_log: Trained) -> None:
@@ -454,6 +528,20 @@ def test_nobody_decides_about_what_the_gate_refused(fresh_log: Trained) -> None:
     version = deployments.propose(uc, decision.model_copy(update={"promote": False})).version
     with pytest.raises(DataError, match=f"version '{version}' is candidate, not a challenger"):
         deployments.decide(uc, version, _approval("approved"))
+
+
+def test_nobody_decides_about_what_is_champion_already(fresh_log: Trained) -> None:
+    uc, decision = fresh_log.uc, fresh_log.decision(fresh_log.trees)
+    asked = decision.model_dump(mode="json")
+    version = deployments.propose(uc, decision).version
+    assert stages.open_question(uc, asked)
+    deployments.promote(uc, decision, effective_from=FIRST + DAY)
+    # The tasks `gate` and `approve` again, now with a person to ask.
+    stages.propose(uc, asked)
+    assert not stages.open_question(uc, asked)
+    for answer in ("approved", "rejected"):
+        with pytest.raises(DataError, match=f"version '{version}' is champion, not a challenger"):
+            deployments.decide(uc, version, _approval(answer))
 
 
 # Model cards ----------------------------------------------------------------------------------------
@@ -491,6 +579,54 @@ def test_the_card_and_the_question_show_candidate_champion_and_evidence(fresh_lo
     assert f"[card.html](http://mlflow.example/#/experiments/{tracking.setup(uc)}/runs/" in asked
     assert states.read(uc)[-1].evaluation_hash
     assert page.count("<table>") >= 3
+    # A cost is a mean of a row; every figure comes with its interval.
+    cost, interval = metrics["cost"], evaluation.challenges[0].judged.intervals["cost"]
+    assert 0 < cost < 1
+    for shown in (text, asked):
+        assert f"| cost | {cost:.4f} ({interval.low:.4f} to {interval.high:.4f}) |" in shown
+
+
+def test_every_evaluation_is_kept_and_who_was_judged_again_says_so(fresh_log: Trained) -> None:
+    uc, client = fresh_log.uc, tracking.client(fresh_log.uc)
+    run_id = fresh_log.later.run_id
+    deployments.promote(uc, fresh_log.decision(fresh_log.trees), effective_from=FIRST + DAY)
+    evaluate(uc, fresh_log.second, [fresh_log.later])
+    version = deployments.propose(uc, fresh_log.decision(fresh_log.later)).version
+    promoted = deployments.promote(uc, fresh_log.decision(fresh_log.later), effective_from=SECOND + DAY)
+    assert "more than once" not in card.read_card(uc, version)
+    # The same night with another one beside it.
+    other = train(uc, fresh_log.second, "network")
+    evaluate(uc, fresh_log.second, [fresh_log.later, other], override="the first report was wrong")
+    second = client.get_run(run_id).data.tags["evaluation_hash"]
+    assert promoted.evaluation_hash != second
+    for kept, models in ((promoted.evaluation_hash, 1), (second, 2)):
+        content = Path(client.download_artifacts(run_id, f"evaluations/{kept}.json")).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == kept
+        assert len(json.loads(content)["challenges"]) == models
+    decision = fresh_log.decision(fresh_log.later)
+    deployments.propose(uc, decision)
+    for shown in (card.read_card(uc, version), card.summary(uc, version, decision, "http://mlflow.example")):
+        assert "Judged on this holdout more than once: the first report was wrong" in shown
+
+
+def test_the_gate_run_again_after_a_promotion_does_not_touch_its_report(fresh_log: Trained) -> None:
+    uc, client = fresh_log.uc, tracking.client(fresh_log.uc)
+    lenient = uc.model_copy(update={"gate": uc.gate.model_copy(update={"floors": {}, "ceilings": {}})})
+    evaluation = evaluate(lenient, fresh_log.first, [fresh_log.trees]).model_dump(mode="json")
+    decision = stages.gate(lenient, evaluation)
+    assert decision["promote"]
+    folder = settings().home / "reports" / uc.name / "evaluation"
+
+    def reports() -> list[bytes]:
+        names = [f"evaluation_report.{kind}" for kind in ("html", "json")]
+        logged = [Path(client.download_artifacts(fresh_log.trees.run_id, name)) for name in names]
+        return [file.read_bytes() for file in (*sorted(folder.iterdir()), *logged)]
+
+    before = reports()
+    stages.promote(lenient, FIRST, stages.propose(lenient, decision))
+    again = stages.gate(lenient, evaluation)
+    assert "champion already" in again["reasons"][-1]
+    assert reports() == before
 
 
 # Bad luck -------------------------------------------------------------------------------------------
@@ -554,7 +690,7 @@ def test_killed_before_any_write_there_is_one_champion_and_a_rerun_ends_as_if_un
     fresh_log: Trained,
 ) -> None:
     name, first = fresh_log.uc.name, fresh_log.decision(fresh_log.trees)
-    decision = fresh_log.decision(fresh_log.later)
+    decision = fresh_log.decision(fresh_log.later).model_copy(update={"rival": "1"})
     undisturbed: dict[str, Any] = {}
     for write in count():
         uc = synthetic.use_case(name=f"{name}_{write}")

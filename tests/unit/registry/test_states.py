@@ -6,6 +6,9 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from nightshift.errors import DataError
 from nightshift.lake.append_log import append
 from nightshift.registry import deployments, states
 from nightshift.registry.states import Change
@@ -61,9 +64,50 @@ def test_after_every_entry_there_is_one_champion_at_most(home: Path, flight_dela
         assert sum(standing.state == "champion" for standing in standings) == 1
 
 
-def test_the_default_of_a_rollback_does_not_go_back_twice(home: Path, flight_delays: UseCase) -> None:
-    for changed in ({}, SECOND):
-        append(states.log_name(flight_delays), OLD | changed)
-    assert deployments.champion_before(flight_delays) == "1"
-    append(states.log_name(flight_delays), OLD | BACK)
-    assert deployments.champion_before(flight_delays) == "1"
+def test_after_a_rollback_the_next_one_names_its_version(home: Path, flight_delays: UseCase) -> None:
+    log, why = states.log_name(flight_delays), ["too many alarms"]
+    third = SECOND | {"version": "3", "previous_version": "2", "effective_from": "2013-07-09"}
+    for changed in ({}, SECOND, third):
+        append(log, OLD | changed)
+    assert deployments.champion_before(flight_delays, "too many alarms") == "2"
+    append(log, OLD | SECOND | BACK | {"previous_version": "3", "reasons": why})
+    # The same call again, killed after its entry: the same answer.
+    assert deployments.champion_before(flight_delays, "too many alarms") == "2"
+    with pytest.raises(DataError, match="version 2 is champion by a rollback already") as error:
+        deployments.champion_before(flight_delays, "still too many")
+    assert error.value.cure.endswith("1, 2, 3")
+    # A rollback that named its version is not the same call as one that names none.
+    append(log, OLD | BACK | {"previous_version": "2", "reasons": why})
+    with pytest.raises(DataError, match="version 1 is champion by a rollback already"):
+        deployments.champion_before(flight_delays, "too many alarms")
+
+
+def test_an_entry_that_comes_late_takes_nothing_back(home: Path, flight_delays: UseCase) -> None:
+    step = {key: value for key, value in OLD.items() if key not in ("previous_version", "effective_from")}
+    register, challenge = step | {"action": "register"}, step | {"action": "challenge"}
+    # Two processes propose the same version at once.
+    for entry in (register, register, challenge, register, challenge, OLD, challenge, register):
+        append(states.log_name(flight_delays), entry)
+    moved = [[change.after for change in changes] for changes in states.changes(states.read(flight_delays))]
+    assert moved == [["candidate"], [], ["challenger"], [], [], ["champion"], [], []]
+
+
+def test_challengers_do_not_outlast_a_no_or_another_promotion(home: Path, flight_delays: UseCase) -> None:
+    step = {key: value for key, value in OLD.items() if key not in ("previous_version", "effective_from")}
+    no = {"decision": "rejected", "by": "ada", "at": OLD["recorded_at"]}
+    for version in ("1", "2", "3"):
+        for action in ("register", "challenge"):
+            append(states.log_name(flight_delays), step | {"action": action, "version": version})
+    append(states.log_name(flight_delays), step | {"action": "reject", "version": "2", "approval": no})
+    append(states.log_name(flight_delays), OLD)
+    standings = states.standings(states.read(flight_delays))
+    assert {version: of.state for version, of in standings.items()} == {
+        "1": "champion",
+        "2": "archived",
+        "3": "archived",
+    }
+    assert [(of.rejected, of.overtaken) for of in standings.values()] == [
+        (False, False),
+        (True, False),
+        (False, True),
+    ]
