@@ -8,7 +8,7 @@ import sys
 import time
 from datetime import date
 
-from nightshift import stages
+from nightshift import databases, stages
 from nightshift.lake import raw, tables
 from nightshift.lake.hashing import combine_hashes
 from nightshift.services import postgres, processes
@@ -62,7 +62,7 @@ def serve_nights(uc: UseCase) -> None:
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     postgres.start()
-    postgres.ensure_databases(["serving"])
+    databases.ensure(["serving"])
     try:
         for line in sys.stdin:
             night = date.fromisoformat(line.strip())

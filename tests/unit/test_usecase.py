@@ -81,7 +81,7 @@ def table(content: dict[str, Any]) -> dict[str, Any]:
         (
             "usecase.yml",
             lambda c: allowed(c)["turnaround_minutes"].update(step=0),
-            "turnaround_minutes.Steps",
+            "turnaround_minutes.steps.step",
         ),
         ("usecase.yml", lambda c: allowed(c)["turnaround_minutes"].update(high=-90), "one to 200 steps"),
         ("usecase.yml", lambda c: allowed(c)["turnaround_minutes"].update(step=0.1), "one to 200 steps"),
