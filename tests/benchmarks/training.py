@@ -27,6 +27,8 @@ from .inference import publish
 
 _TREES = {"rounds": 300, "early_stopping_rounds": 300}
 _NETWORK = {"epochs": 3, "patience": 3, "dropout": 0.0}
+# About as many rows as the first use case trains on.
+_ROWS_A_DAY = 5000
 _SNAPSHOT, _ARRAYS = "snapshot.json", "arrays.npz"
 
 
@@ -34,7 +36,7 @@ _SNAPSHOT, _ARRAYS = "snapshot.json", "arrays.npz"
 def trees(folder: Path, *, quick: bool) -> Iterator[Comparison]:
     """Train as many rounds on the same rows, with a snapshot before and a logged model after, and without."""
     with environment(folder):
-        taken = _prepare(folder, 100 if quick else 5000)
+        taken = _prepare(folder, 100 if quick else _ROWS_A_DAY)
         inputs = _arrays(taken)
         _keep(folder, inputs)
         yield Comparison(
@@ -59,7 +61,7 @@ def network(folder: Path, *, quick: bool) -> Iterator[Comparison]:
     from nightshift.training.torch_trainer import TorchTrainer
 
     with environment(folder):
-        taken = _prepare(folder, 100 if quick else 5000)
+        taken = _prepare(folder, 100 if quick else _ROWS_A_DAY)
         resolved = TorchTrainer().resolve(_NETWORK)
         yield Comparison(
             name="training of a network",
