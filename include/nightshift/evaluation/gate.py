@@ -16,9 +16,9 @@ def gate(uc: UseCase, evaluation: Evaluation) -> Decision:
     """Put forward the candidate that was best on validation and hold it against the use case's gate.
 
     It passes when its holdout metrics keep every floor and ceiling, when fairness, robustness, latency and
-    stress keep their limits, when it is better than the baseline and the champion beyond noise (the paired
-    interval of the primary metric on the same rows lies above zero, and above ``min_improvement``), and when
-    no slice with enough rows lost more than its limit beyond noise. For a first champion nothing is compared
+    stress keep their limits, when it is better than the baseline, when it is better than the champion beyond
+    noise (the paired interval of the primary metric on the same rows lies above ``min_improvement``), and
+    when no slice with enough rows lost more than its limit beyond noise. For a first champion nothing is compared
     with a champion. A model that is champion already passes, so that a rerun ends as the first run did; one
     that was rolled back does not return by itself.
     """
@@ -182,16 +182,16 @@ def _beats_baseline(uc: UseCase, evaluation: Evaluation, best: Challenge, reason
         for item in evaluation.challenges
         if item.candidate.trainer == evaluation.baseline
     )
-    found = best.versus_baseline.metrics.get(primary) if best.versus_baseline else None
-    if theirs is None or found is None:
-        reasons.append(_untold(primary, f"the baseline {evaluation.baseline}"))
+    ours = best.judged.metrics.get(primary)
+    if ours is None or theirs is None:
+        reasons.append(f"{primary} is not defined, so the baseline {evaluation.baseline} is not beaten")
         return False
-    better = found.low > 0
+    found = best.versus_baseline.metrics.get(primary) if best.versus_baseline else None
     reasons.append(
-        f"{primary} {best.judged.metrics[primary]:.4f} {'beats' if better else 'does not beat'} the "
-        f"baseline's {theirs:.4f} ({evaluation.baseline}) beyond noise: {_difference(uc, found)}"
+        f"{primary} {ours:.4f} {'beats' if ours > theirs else 'does not beat'} the baseline's {theirs:.4f} "
+        f"({evaluation.baseline})" + (f": {_difference(uc, found)}" if found else "")
     )
-    return better
+    return ours > theirs
 
 
 def _keeps_slices(uc: UseCase, best: Challenge, reasons: list[str]) -> bool:
