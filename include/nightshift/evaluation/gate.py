@@ -18,9 +18,9 @@ def gate(uc: UseCase, evaluation: Evaluation) -> Decision:
     It passes when its holdout metrics keep every floor and ceiling, when fairness, robustness, latency and
     stress keep their limits, when it is better than the baseline, when it is better than the champion beyond
     noise (the paired interval of the primary metric on the same rows lies above ``min_improvement``), and
-    when no slice with enough rows lost more than its limit beyond noise. For a first champion nothing is compared
-    with a champion. A model that is champion already passes, so that a rerun ends as the first run did; one
-    that was rolled back does not return by itself.
+    when no slice with enough rows lost more than its limit beyond noise. For a first champion nothing is
+    compared with a champion. A model that is champion already passes, so that a rerun ends as the first run
+    did; one that was rolled back does not return by itself.
     """
     best = _best(uc, evaluation)
     metrics = best.judged.metrics
