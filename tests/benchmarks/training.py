@@ -138,7 +138,8 @@ def _plain_network(taken: Snapshot, number: int) -> Timed:
     from torch import nn
     from torch.utils.data import DataLoader, TensorDataset
 
-    from nightshift.registry.network import QuantileScale, TabularNetwork
+    from nightshift.registry.network import TabularNetwork
+    from nightshift.registry.scaling import NumberScale
     from nightshift.training.torch_trainer import TorchTrainer
 
     train, validation, encoder = _examples(taken)
@@ -146,7 +147,7 @@ def _plain_network(taken: Snapshot, number: int) -> Timed:
     device = torch.device(resolved["device"])
     start = time.perf_counter()
     torch.manual_seed(number)
-    scale = QuantileScale.fit(encoder.tensors(train.features)[1])
+    scale = NumberScale.fit(encoder.tensors(train.features)[1])
     parts = []
     for examples in (train, validation):
         codes, numbers = encoder.tensors(examples.features)

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from nightshift.metrics import forecast_metrics
 from nightshift.registry.model import Model
+from nightshift.registry.scaling import moments
 from nightshift.usecase import Scenario, UseCase
 
 Floats = npt.NDArray[np.float64]
@@ -145,17 +146,8 @@ def _texts(column: pa.ChunkedArray) -> npt.NDArray[np.object_]:
     return np.array(pc.cast(column, pa.string()).to_pylist(), dtype=object)
 
 
-def _moments(values: Floats) -> tuple[Floats, Floats]:
-    """Return mean and standard deviation of each column; zero where a column holds no number."""
-    present = np.isfinite(values)
-    count = np.maximum(present.sum(axis=0), 1)
-    mean = np.where(present, values, 0).sum(axis=0) / count
-    spread = np.sqrt(np.where(present, (values - mean) ** 2, 0).sum(axis=0) / count)
-    return mean, spread
-
-
 def _spread(reference: pa.Table, columns: tuple[str, ...]) -> Floats:
-    return _moments(_matrix(reference, columns))[1]
+    return moments(_matrix(reference, columns))[1]
 
 
 def _extremes(
@@ -165,7 +157,7 @@ def _extremes(
     shape: tuple[int, ...],
     distance: float,
 ) -> Floats:
-    mean, spread = _moments(_matrix(reference, columns))
+    mean, spread = moments(_matrix(reference, columns))
     side = random.choice([-1.0, 1.0], size=shape)
     return np.where(random.random(shape) < _INFINITE, side * np.inf, mean + side * distance * spread)
 
@@ -176,6 +168,6 @@ def _season(reference: pa.Table, columns: tuple[str, ...]) -> Floats:
     first, last = day.min(), day.max()
     span = min(_MONTH, (last - first + np.timedelta64(1, "D")) // 2)
     values = _matrix(reference, columns)
-    before, _ = _moments(values[day < first + span])
-    after, _ = _moments(values[day > last - span])
+    before, _ = moments(values[day < first + span])
+    after, _ = moments(values[day > last - span])
     return np.asarray(after - before)

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from nightshift.registry.contributions import Contributions
 from nightshift.registry.encoder import Encoder
+from nightshift.registry.scaling import standardize
 
 
 class LogisticWeights(BaseModel):
@@ -18,7 +19,7 @@ class LogisticWeights(BaseModel):
         intercept: What all rows have in common.
         categories: Per categorical column one coefficient a code of the encoder; code 0 stands for missing.
         means: Per numeric column, over the training rows.
-        deviations: Per numeric column, the standard deviation over the training rows, never 0.
+        deviations: Per numeric column, the standard deviation over the training rows.
         numbers: Per numeric column, the coefficient of the standardized number.
         missing: Per numeric column, what is added where there is no number.
     """
@@ -31,15 +32,6 @@ class LogisticWeights(BaseModel):
     deviations: list[float]
     numbers: list[float]
     missing: list[float]
-
-
-def standardize(
-    numbers: npt.NDArray[np.float32], means: npt.NDArray[np.float64], deviations: npt.NDArray[np.float64]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
-    """Return ``numbers`` (rows, columns) in deviations from the mean, and what is missing, there 0."""
-    missing = ~np.isfinite(numbers)
-    scaled = (np.where(missing, means, numbers) - means) / deviations
-    return scaled, missing
 
 
 class LogisticScorer:

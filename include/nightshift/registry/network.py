@@ -1,9 +1,8 @@
 """The tabular network and how a stored one scores.
 
-Categories get learned embeddings, numbers are mapped through the quantiles of the training rows (robust
-to the heavy tails of delays; Gorishniy et al. 2021, "Revisiting Deep Learning Models for Tabular Data",
-section 4.2), and a few networks that share almost all their weights read both, each on its own scale
-(TabM-mini; Gorishniy, Kotelnikov and Babenko 2025, "TabM: Advancing Tabular Deep Learning with
+Categories get learned embeddings, numbers their quantile and distance among the training rows
+(``registry/scaling.py``), and a few networks that share almost all their weights read both, each on its own
+scale (TabM-mini; Gorishniy, Kotelnikov and Babenko 2025, "TabM: Advancing Tabular Deep Learning with
 Parameter-Efficient Ensembling", ICLR, section 3.3). Their mean is less noisy than any of them.
 """
 
@@ -11,6 +10,7 @@ from __future__ import annotations
 
 import io
 import itertools
+from dataclasses import asdict
 from typing import Any, cast
 
 import numpy as np
@@ -21,6 +21,7 @@ from torch import nn
 
 from nightshift.registry.contributions import Contributions
 from nightshift.registry.encoder import Encoder
+from nightshift.registry.scaling import INPUTS_PER_NUMBER, NumberScale
 
 # Matrix products and sigmoids round differently for different numbers of rows. Scoring in blocks of one
 # fixed size gives a row the same score in whatever batch it arrives.
@@ -39,7 +40,7 @@ class TabularNetwork(nn.Module):
 
     Args:
         cardinalities: Known categories of each categorical column; code 0 stands for missing.
-        numbers: How many numeric inputs; each also gets an "is missing" input.
+        numbers: How many numeric columns; a ``NumberScale`` makes several inputs of each.
         hidden: Widths of the hidden layers.
         members: Networks in the ensemble; each has its own scales of the inputs, and its own last layer.
         dropout: Share of hidden units dropped in training.
@@ -54,7 +55,7 @@ class TabularNetwork(nn.Module):
         self.embeddings = nn.ModuleList(
             nn.Embedding(size + 1, width) for size, width in zip(cardinalities, widths, strict=True)
         )
-        width = sum(widths) + 2 * numbers
+        width = sum(widths) + INPUTS_PER_NUMBER * numbers
         # Signs at first, so that the members differ from the start (TabM, section 3.3).
         self.scales = nn.Parameter(torch.randint(0, 2, (members, width)) * 2.0 - 1.0)
         self.layers = nn.ModuleList(
@@ -65,7 +66,7 @@ class TabularNetwork(nn.Module):
         self.biases = nn.Parameter(torch.zeros(members))
 
     def forward(self, codes: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
-        """Return logits (rows, members) of codes (rows, categorical) and numbers (rows, 2 x numeric)."""
+        """Return logits (rows, members) of codes (rows, categorical) and numbers (rows, 3 x numeric)."""
         return self.logits(self.inputs(codes, numbers))
 
     def inputs(self, codes: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
@@ -99,48 +100,13 @@ class TabularNetwork(nn.Module):
         return torch.logsumexp(sigmoid(logits), 1) - torch.logsumexp(sigmoid(-logits), 1)
 
 
-class QuantileScale:
-    """Maps each number to its quantile among the training rows, as -1 to 1; missing to 0 and a flag.
-
-    Args:
-        knots: Per column, distinct values (ascending) and the mean quantile of each.
-    """
-
-    def __init__(self, knots: list[tuple[list[float], list[float]]]) -> None:
-        self.knots = knots
-
-    @classmethod
-    def fit(cls, numbers: npt.NDArray[np.float32], points: int = 129) -> QuantileScale:
-        """Learn the quantiles of ``numbers`` (rows, columns), NaN ignored."""
-        knots: list[tuple[list[float], list[float]]] = []
-        levels = np.linspace(0, 1, points)
-        for column in numbers.T:
-            present = column[np.isfinite(column)].astype(np.float64)
-            if present.size == 0:
-                knots.append(([0.0], [0.5]))
-                continue
-            values, group = np.unique(np.quantile(present, levels), return_inverse=True)
-            mean_level = np.bincount(group, weights=levels) / np.bincount(group)
-            knots.append((values.tolist(), mean_level.tolist()))
-        return cls(knots)
-
-    def apply(self, numbers: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Return (rows, 2 x columns): scaled values, then missing flags."""
-        missing = ~np.isfinite(numbers)
-        scaled = np.empty(numbers.shape, dtype=np.float32)
-        for i, (values, levels) in enumerate(self.knots):
-            scaled[:, i] = 2 * np.interp(numbers[:, i], values, levels) - 1
-        scaled[missing] = 0
-        return np.concatenate([scaled, missing.astype(np.float32)], axis=1)
-
-
 class NetworkScorer:
     """A stored network, on the CPU: scores must not depend on which device a night finds."""
 
     def __init__(self, weights: bytes, encoder: Encoder) -> None:
         stored: dict[str, Any] = torch.load(io.BytesIO(weights), weights_only=True)
         self._encoder = encoder
-        self._scale = QuantileScale([(values, levels) for values, levels in stored["knots"]])
+        self._scale = NumberScale(**stored["scale"])
         self._network = TabularNetwork(**stored["shape"])
         self._network.load_state_dict(stored["state"])
         self._network.eval().requires_grad_(False)
@@ -208,17 +174,17 @@ class NetworkScorer:
         return torch.cat(found) if found else torch.empty(0, dtype=torch.float64)
 
     def _by_feature(self, found: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Sum what belongs to one feature: the width of an embedding, or a number and its "is missing"."""
+        """Sum what belongs to one feature: the width of an embedding, or all inputs made of one number."""
         widths = [cast(nn.Embedding, embedding).embedding_dim for embedding in self._network.embeddings]
         ends = np.cumsum([0, *widths])
         categories = [found[:, low:high].sum(axis=1) for low, high in itertools.pairwise(ends)]
-        scaled, missing = np.split(found[:, ends[-1] :], 2, axis=1)
-        return np.column_stack([*categories, scaled + missing])
+        numbers = np.split(found[:, ends[-1] :], INPUTS_PER_NUMBER, axis=1)
+        return np.column_stack([*categories, sum(numbers)])
 
 
-def pack(network: TabularNetwork, shape: dict[str, Any], scale: QuantileScale) -> bytes:
+def pack(network: TabularNetwork, shape: dict[str, Any], scale: NumberScale) -> bytes:
     """Return the stored form that ``NetworkScorer`` reads; equal networks give equal bytes."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     buffer = io.BytesIO()
-    torch.save({"state": state, "shape": shape, "knots": scale.knots}, buffer)
+    torch.save({"state": state, "shape": shape, "scale": asdict(scale)}, buffer)
     return buffer.getvalue()

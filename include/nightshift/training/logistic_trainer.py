@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nightshift.errors import DataError
 from nightshift.registry.encoder import Encoder
-from nightshift.registry.logistic import LogisticScorer, LogisticWeights, standardize
+from nightshift.registry.logistic import LogisticScorer, LogisticWeights
+from nightshift.registry.scaling import moments, standardize
 from nightshift.training.trainer import Examples, Fit
 from nightshift.training.watch import Watch
 
@@ -52,7 +53,7 @@ class LogisticTrainer:
 
         options = _options(params)
         codes, numbers = encoder.tensors(train.features)
-        means, deviations = _moments(numbers)
+        means, deviations = moments(numbers)
         sizes = [len(known) + 1 for known in encoder.categories.values()]
         inputs = _inputs(codes, sizes, *standardize(numbers, means, deviations))
         model = LogisticRegression(C=options.c, max_iter=options.iterations, tol=options.tolerance)
@@ -96,16 +97,6 @@ def _options(params: Mapping[str, Any]) -> _Params:
             where="usecase.yml, training.trainers",
             cure="mend or remove the keys named above",
         ) from error
-
-
-def _moments(numbers: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return mean and standard deviation of each column, missing values left out; 0 and 1 where none are."""
-    present = np.isfinite(numbers)
-    count = np.maximum(present.sum(axis=0), 1)
-    means = np.where(present, numbers, 0).sum(axis=0, dtype=np.float64) / count
-    spread = np.where(present, numbers - means, 0)
-    deviations = np.sqrt((spread**2).sum(axis=0) / count)
-    return means, np.where(deviations > 0, deviations, 1.0)
 
 
 def _inputs(

@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.distributed as dist
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -30,7 +32,8 @@ from torch.multiprocessing.spawn import spawn
 
 from nightshift.errors import DataError
 from nightshift.registry.encoder import Encoder
-from nightshift.registry.network import QuantileScale, TabularNetwork, pack
+from nightshift.registry.network import TabularNetwork, pack
+from nightshift.registry.scaling import NumberScale
 from nightshift.training.trainer import Examples, Fit
 from nightshift.training.watch import Unwatched, Watch
 
@@ -69,7 +72,7 @@ class _Params(BaseModel):
 
 @dataclass(frozen=True)
 class _Rows:
-    """Encoded rows: codes (rows, categorical), numbers (rows, 2 x numeric), label and weight (rows,)."""
+    """Encoded rows: codes (rows, categorical), numbers (rows, 3 x numeric), label and weight (rows,)."""
 
     codes: torch.Tensor
     numbers: torch.Tensor
@@ -77,8 +80,13 @@ class _Rows:
     weight: torch.Tensor
 
     @classmethod
-    def of(cls, examples: Examples, encoder: Encoder, scale: QuantileScale) -> _Rows:
-        codes, numbers = encoder.tensors(examples.features)
+    def of(
+        cls,
+        examples: Examples,
+        codes: npt.NDArray[np.int64],
+        numbers: npt.NDArray[np.float32],
+        scale: NumberScale,
+    ) -> _Rows:
         label = torch.tensor(examples.label)
         weight = torch.ones_like(label) if examples.weight is None else torch.tensor(examples.weight)
         return cls(torch.from_numpy(codes), torch.from_numpy(scale.apply(numbers)), label, weight)
@@ -118,16 +126,16 @@ class TorchTrainer:
     ) -> Fit:
         """Train as ``Trainer.fit`` says."""
         options = _options(params)
-        _, numbers = encoder.tensors(train.features)
-        scale = QuantileScale.fit(numbers)
+        encoded = encoder.tensors(train.features)
+        scale = NumberScale.fit(encoded[1])
         shape = {
             "cardinalities": [len(known) for known in encoder.categories.values()],
             "numbers": len(encoder.numeric),
             **options.model_dump(include={"hidden", "members", "dropout"}),
         }
         job = _Job(
-            _Rows.of(train, encoder, scale),
-            _Rows.of(validation, encoder, scale),
+            _Rows.of(train, *encoded, scale),
+            _Rows.of(validation, *encoder.tensors(validation.features), scale),
             shape,
             options,
             seed,
