@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -59,6 +60,21 @@ def run(program: str, given: str = "", *arguments: str) -> int:
     process.join()
     assert process.exitcode is not None
     return process.exitcode
+
+
+def die_at_step(last: int) -> None:
+    """Let trainings in this process keep a checkpoint at every step, and kill it after step ``last``."""
+    from nightshift.training import progress
+
+    report = progress.Watched.report
+    progress._SHARE_OF_CHECKPOINTS = 0
+
+    def deadly(self: progress.Watched, step: int, *others: Any) -> None:
+        report(self, step, *others)
+        if step == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    progress.Watched.report = deadly
 
 
 def _call(environment: dict[str, str], function: Callable[..., object], arguments: tuple[Any, ...]) -> None:

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 import pytest
 
-from nightshift.settings import settings
+from tests import lakes
 
 ROUNDS = 5
 
@@ -134,12 +134,8 @@ def environment(home: Path, **more: str) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         # Bytecode that is never kept makes each fresh process compile its imports anew.
         patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
-        patch.setenv("NIGHTSHIFT_HOME", str(home))
-        for name, value in more.items():
-            patch.setenv(name, value)
-        settings.cache_clear()
-        yield
-    settings.cache_clear()
+        with lakes.environment(home, **more):
+            yield
 
 
 def _range(values: Sequence[float]) -> list[float]:

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 from nights import FIRST, LAST, PASSWORD, History, land
+from tests.lakes import environment
 
 from nightshift import stages
 from nightshift.databases import MAINTENANCE_DATABASE, url
@@ -32,11 +33,8 @@ def engine_name(request: pytest.FixtureRequest) -> str:
 def landed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A state folder with a lake and nothing else."""
     home = tmp_path_factory.mktemp("landed")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("NIGHTSHIFT_HOME", str(home))
-        settings.cache_clear()
+    with environment(home):
         land(load_usecase("flight_delays"), FIRST, LAST)
-    settings.cache_clear()
     return home
 
 
@@ -92,12 +90,9 @@ def published_lake(history: History, tmp_path_factory: pytest.TempPathFactory) -
     home = tmp_path_factory.mktemp("published")
     shutil.copytree(history.home, home, dirs_exist_ok=True)
     uc = load_usecase("flight_delays")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("NIGHTSHIFT_HOME", str(home))
-        settings.cache_clear()
+    with environment(home):
         stages.publish_features(uc, history.staged)
         assert find_stale(uc) == []
-    settings.cache_clear()
     return home / "lake"
 
 

@@ -11,13 +11,12 @@ import numpy as np
 import psycopg
 import pyarrow as pa
 import pytest
-from tests.lakes import put_lake
+from tests.lakes import environment, put_lake
 
 from nightshift.lake import tables
 from nightshift.partition import days
 from nightshift.registry.deployments import promote
 from nightshift.registry.records import Decision
-from nightshift.settings import settings
 from nightshift.training.snapshot import snapshot
 from nightshift.training.train import train
 from nightshift.usecase import EvaluationRules, Explanations, Trainer, UseCase, load_usecase
@@ -112,9 +111,7 @@ def _labels(day: date, truth: pa.Table, unknown: int | None = None) -> pa.Table:
 def trained_state(small_usecase: UseCase, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A state folder after bootstrap: features to LAST_DAY, labels to the day before training, a champion."""
     state = tmp_path_factory.mktemp("trained")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("NIGHTSHIFT_HOME", str(state))
-        settings.cache_clear()
+    with environment(state):
         whole = {day: _day_of_features(day) for day in days(FIRST_DAY, LAST_DAY)}
         features = {day: table.drop_columns("late") for day, table in whole.items()}
         tables.replace_partitions(small_usecase, "features", features, ["flight_id"])
@@ -128,7 +125,6 @@ def trained_state(small_usecase: UseCase, tmp_path_factory: pytest.TempPathFacto
             ),
             effective_from=TRAINED_NIGHT + timedelta(days=1),
         )
-    settings.cache_clear()
     return state
 
 

@@ -50,7 +50,7 @@ def test_a_value_that_cannot_be_names_the_variable_and_stays_unseen(
         "",
         "postgresql://user:p%40ss@host:5432",
         "postgres://host",
-        "postgresql://postgres:@/postgres?host=/tmp/server",
+        "postgresql://postgres:@/postgres?host=/sockets",
         "postgresql://user@[::1]:5433/?sslmode=require",
     ],
 )

@@ -7,16 +7,9 @@ from collections.abc import Iterator
 from datetime import datetime, time, timedelta
 from typing import Any
 
-# The stub file of airflow.sdk 3.3 does not list the three deadline classes that the package exports.
-from airflow.sdk import (  # type: ignore[attr-defined]
-    AsyncCallback,
-    DeadlineAlert,
-    DeadlineReference,
-    ExceptionRetryPolicy,
-    RetryAction,
-    RetryRule,
-    get_parsing_context,
-)
+from airflow.sdk import ExceptionRetryPolicy, RetryAction, RetryRule, get_parsing_context
+from airflow.sdk.definitions.callback import AsyncCallback
+from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 
 from nightshift.errors import DataError, TransientError
 from nightshift.orchestration.alerts import deadline_missed, run_failed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +21,7 @@ class ProbabilityModel:
     def __init__(self, model: Model) -> None:
         self._model = model
 
-    # MLflow passes `params` to every model; this one has none.
-    def predict(self, frame: pd.DataFrame, params: dict[str, Any] | None = None) -> npt.NDArray[np.float64]:  # noqa: ARG002
+    def predict(self, frame: pd.DataFrame) -> npt.NDArray[np.float64]:
         """Return calibrated probabilities of shape (rows,)."""
         return self._model.predict_proba(pa.Table.from_pandas(frame, preserve_index=False))
 

@@ -20,8 +20,7 @@ def fit_calibration(label: npt.NDArray[Any], raw: npt.NDArray[np.float64]) -> Be
 
     Slopes are bounded from below, so the result is strictly increasing whatever the data.
     """
-    # scipy ships no types.
-    from scipy.optimize import minimize  # type: ignore[import-untyped]
+    from scipy.optimize import minimize
 
     clipped = np.clip(raw, _EPSILON, 1 - _EPSILON)
     low, high = np.log(clipped), -np.log1p(-clipped)

@@ -249,21 +249,16 @@ def _reference(uc: UseCase, table: pa.Table, score: npt.NDArray[np.float64]) -> 
 
 def _finished(uc: UseCase, snapshot: Snapshot, trainer: str, training: str) -> Candidate | None:
     """Return the candidate that this very training gave before, if its run was logged to the end."""
-    found = tracking.client(uc).search_runs(
-        [tracking.setup(uc)],
-        filter_string=f"tags.{TRAINING} = '{training}' and tags.trainer = '{trainer}' and tags.trained_night "
-        f"= '{snapshot.night.isoformat()}' and attributes.status = 'FINISHED'",
-        order_by=["attributes.start_time ASC"],
-        max_results=1,
-    )
-    if not found or "model_uri" not in found[0].data.tags:
+    night = snapshot.night.isoformat()
+    run = _first_finished(uc, {TRAINING: training, "trainer": trainer, "trained_night": night})
+    if run is None or "model_uri" not in run.data.tags:
         return None
-    tags, prefix = found[0].data.tags, "validation_"
-    metrics = found[0].data.metrics.items()
+    tags, prefix = run.data.tags, "validation_"
+    metrics = run.data.metrics.items()
     return Candidate(
         usecase=uc.name,
         trainer=trainer,
-        run_id=found[0].info.run_id,
+        run_id=run.info.run_id,
         model_uri=tags["model_uri"],
         content_hash=tags["model_hash"],
         snapshot_hash=snapshot.content_hash,
@@ -275,14 +270,20 @@ def _finished(uc: UseCase, snapshot: Snapshot, trainer: str, training: str) -> C
 
 def _logged(uc: UseCase, origin: Origin) -> tuple[str, str] | None:
     """Return run and model URI of the first finished run that logged this very model, if there is one."""
+    run = _first_finished(uc, {"model_hash": origin.content_hash, "snapshot_hash": origin.snapshot_hash})
+    return (run.info.run_id, run.data.tags["model_uri"]) if run else None
+
+
+def _first_finished(uc: UseCase, tags: Mapping[str, str]) -> Any:
+    """Return the first of MLflow's runs with these tags that was logged to the end; None if there is none."""
+    conditions = [f"tags.{name} = '{value}'" for name, value in tags.items()]
     found = tracking.client(uc).search_runs(
         [tracking.setup(uc)],
-        filter_string=f"tags.model_hash = '{origin.content_hash}' and tags.snapshot_hash = "
-        f"'{origin.snapshot_hash}' and attributes.status = 'FINISHED'",
+        filter_string=" and ".join([*conditions, "attributes.status = 'FINISHED'"]),
         order_by=["attributes.start_time ASC"],
         max_results=1,
     )
-    return (found[0].info.run_id, found[0].data.tags["model_uri"]) if found else None
+    return found[0] if found else None
 
 
 def _log(uc: UseCase, snapshot: Snapshot, built: Built, run_id: str, code: checkout.Code) -> tuple[str, str]:

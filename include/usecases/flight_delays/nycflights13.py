@@ -23,7 +23,7 @@ from functools import lru_cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -270,19 +270,16 @@ class NycFlights13(Connector):
         return known.take(encoded.indices)
 
     def _file(self, name: str) -> pa.Table:
-        file, stamp = self._find(name)
-        return _parsed(file, name, stamp)
+        return _parsed(self._find(name), name)
 
     def _by_day(self, name: str) -> _ByDay:
-        file, stamp = self._find(name)
-        return _indexed(file, name, stamp)
+        return _indexed(self._find(name), name)
 
-    def _find(self, name: str) -> tuple[Path, tuple[int, int]]:
-        """Return a file and a stamp that changes when it does, so that no stale cache is read."""
-        for file in (self._folder / f"{name}.csv", self._folder / f"{name}.csv.zip"):
-            if file.is_file():
-                status = file.stat()
-                return file, (status.st_mtime_ns, status.st_size)
+    def _find(self, name: str) -> _File:
+        for path in (self._folder / f"{name}.csv", self._folder / f"{name}.csv.zip"):
+            if path.is_file():
+                status = path.stat()
+                return _File(path, status.st_mtime_ns, status.st_size)
         raise self._error(
             f"{name}.csv is missing in {self._origin}",
             "the source has its files",
@@ -302,6 +299,14 @@ class NycFlights13(Connector):
 
     def _error(self, message: str, rule: str, cure: str, table: str = "") -> DataError:
         return DataError(message, rule=rule, where=f"{self._place}/{table}".rstrip("/"), cure=cure)
+
+
+class _File(NamedTuple):
+    """A file as it is now. Once changed it is another, so that no stale cache is read."""
+
+    path: Path
+    changed_ns: int
+    size: int
 
 
 @dataclass(frozen=True)
@@ -335,13 +340,13 @@ class _Calendar:
 
 # One process reads a handful of files over and over; tests read several folders.
 @lru_cache(maxsize=8)
-def _parsed(file: Path, name: str, stamp: tuple[int, int]) -> pa.Table:  # noqa: ARG001 - part of the key
-    return read_csv(file, _FILES[name])
+def _parsed(file: _File, name: str) -> pa.Table:
+    return read_csv(file.path, _FILES[name])
 
 
 @lru_cache(maxsize=4)
-def _indexed(file: Path, name: str, stamp: tuple[int, int]) -> _ByDay:
-    table = _parsed(file, name, stamp)
+def _indexed(file: _File, name: str) -> _ByDay:
+    table = _parsed(file, name)
     year, month, day = (pc.fill_null(table[part], 0).to_numpy() for part in ("year", "month", "day"))
     months = ((year - 1970) * 12 + (month - 1)).astype("datetime64[M]")
     dates = months.astype("datetime64[D]") + (day - 1)
@@ -351,9 +356,9 @@ def _indexed(file: Path, name: str, stamp: tuple[int, int]) -> _ByDay:
     if len(wrong):
         shown = "; ".join(f"line {row + 2}: {year[row]}-{month[row]}-{day[row]}" for row in wrong[:3])
         raise DataError(
-            f"{file.name}: {len(wrong)} rows belong to no partition ({shown})",
+            f"{file.path.name}: {len(wrong)} rows belong to no partition ({shown})",
             rule=f"year, month and day are a day from {FIRST_DAY.isoformat()} to {LAST_DAY.isoformat()}",
-            where=str(file),
+            where=str(file.path),
             cure="correct the days in the file, or take the rows out of it",
         )
     order = np.argsort(dates, kind="stable")

@@ -7,9 +7,9 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+from tests.lakes import environment
 
 from nightshift import stages
-from nightshift.settings import settings
 from nightshift.usecase import UseCase, load_usecase
 
 FIRST, LAST = date(2013, 1, 1), date(2013, 1, 10)
@@ -18,15 +18,12 @@ FIRST, LAST = date(2013, 1, 1), date(2013, 1, 10)
 @pytest.fixture(scope="session")
 def nights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("nights")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("NIGHTSHIFT_HOME", str(home))
-        settings.cache_clear()
+    with environment(home):
         uc = load_usecase("flight_delays")
         for source in uc.sources:
             stages.land(uc, source, FIRST, LAST)
         stages.load(uc, FIRST, LAST)
         stages.publish_features(uc, stages.validate_features(uc, stages.build_features(uc, FIRST, LAST)))
-    settings.cache_clear()
     return home
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from datetime import date
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import pytest
 from tests import synthetic
-from tests.forked import preload, start
+from tests.forked import die_at_step, preload, start
 
 from nightshift.lake.store import open_store
 from nightshift.registry import mlflow as tracking
@@ -31,16 +30,8 @@ def _usecase(**changes: Any) -> UseCase:
 
 
 def train_and_be_killed(at_step: int) -> None:
-    """Train until the log would tell of a step; checkpoints are written at every opportunity."""
-    report = progress.Watched.report
-    progress._SHARE_OF_CHECKPOINTS = 0
-
-    def deadly(self: progress.Watched, step: int, *others: Any) -> None:
-        report(self, step, *others)
-        if step == at_step:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    progress.Watched.report = deadly
+    """Train in this process, which is killed once it has reported a step."""
+    die_at_step(at_step)
     uc = _usecase()
     train(uc, snapshot(uc, NIGHT), "trees")
 

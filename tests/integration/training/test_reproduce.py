@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 from tests import synthetic
+from tests.lakes import environment
 from typer.testing import CliRunner
 
 import nightshift
@@ -94,10 +95,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a checkout and a state: two models, one deployed and one that is only registered."""
     folder = tmp_path_factory.mktemp("made")
     _project(folder / "project")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("NIGHTSHIFT_PROJECT", str(folder / "project"))
-        patch.setenv("NIGHTSHIFT_HOME", str(folder / "state"))
-        settings.cache_clear()
+    with environment(folder / "state", NIGHTSHIFT_PROJECT=str(folder / "project")):
         uc = load_usecase("synthetic")
         _publish(uc)
         taken = snapshot(uc, NIGHT)
@@ -105,7 +103,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         decision = Decision(promote=True, candidate=trees, metrics={}, reasons=["by the test"])
         promoted = deployments.promote(uc, decision, effective_from=NIGHT + timedelta(days=1))
         assert (promoted.version, register(uc, network)) == (TREES, NETWORK)
-    settings.cache_clear()
     return folder
 
 

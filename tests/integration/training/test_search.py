@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 from datetime import UTC, date, datetime, timedelta
@@ -13,15 +12,15 @@ import psycopg
 import pytest
 import yaml
 from tests import synthetic
-from tests.forked import preload, start
-from tests.lakes import put_lake
+from tests.forked import die_at_step, preload, start
+from tests.lakes import environment, put_lake
 
 from nightshift import databases
 from nightshift.errors import DataError, TransientError
 from nightshift.lake.store import open_store
 from nightshift.registry import mlflow as tracking
 from nightshift.settings import settings
-from nightshift.training import progress, search
+from nightshift.training import search
 from nightshift.training.search import Search, Trial, conclude, open_search, run_trial
 from nightshift.training.snapshot import Snapshot, snapshot
 from nightshift.training.train import train
@@ -52,12 +51,9 @@ def use_case(space: dict[str, Any] = SPACE, params: dict[str, Any] = BAD, **rule
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A state folder with published days and an MLflow that is set up."""
     state = tmp_path_factory.mktemp("published")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("NIGHTSHIFT_HOME", str(state))
-        settings.cache_clear()
+    with environment(state):
         synthetic.publish(use_case(), synthetic.START, NIGHT)
         tracking.setup(use_case())
-    settings.cache_clear()
     return state
 
 
@@ -91,15 +87,7 @@ def curve(uc: UseCase, trial: Trial) -> dict[int, float]:
 
 def search_and_be_killed(opened: dict[str, Any], index: int, at_step: int) -> None:
     """Run a trial in this process, which is killed once it has reported a step."""
-    report = progress.Watched.report
-    progress._SHARE_OF_CHECKPOINTS = 0
-
-    def deadly(self: progress.Watched, step: int, *others: Any) -> None:
-        report(self, step, *others)
-        if step == at_step:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    progress.Watched.report = deadly
+    die_at_step(at_step)
     run_trial(use_case(), Search.model_validate(opened), index)
 
 

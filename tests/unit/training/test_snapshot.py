@@ -9,11 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from tests import synthetic
-from tests.lakes import on_both_storages, put_lake, sealed_rows
+from tests.lakes import environment, on_both_storages, put_lake, sealed_rows
 
 from nightshift.errors import DataError, TransientError
 from nightshift.lake import tables
-from nightshift.settings import settings
 from nightshift.training.snapshot import Snapshot, load, load_parts, snapshot
 from nightshift.usecase import UseCase
 
@@ -34,12 +33,9 @@ storage = on_both_storages
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A lake with all that was published before the night."""
     home = tmp_path_factory.mktemp("published")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("NIGHTSHIFT_HOME", str(home))
-        settings.cache_clear()
+    with environment(home):
         usecase = synthetic.use_case(training=TRAINING)
         synthetic.publish(usecase, synthetic.START, NIGHT - timedelta(days=1), rows=40)
-    settings.cache_clear()
     return home / "lake"
 
 
