@@ -20,4 +20,4 @@ for uc in use_cases():
     options = dag_options(uc, "backtest", __doc__, schedule=None, max_active_runs=1, params=backtest_params())
     with DAG(**options):
         plan = tasks.plan_backtest(uc.name)
-        evaluate_folds(uc, plan) >> tasks.conclude_backtest(uc.name, plan)
+        tasks.conclude_backtest(uc.name, plan, evaluate_folds(uc, plan))

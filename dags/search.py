@@ -2,8 +2,8 @@
 ### Search
 
 By hand: look for better parameters of the trainers, within a budget of trials and minutes, on what is
-known by the partition's day. Every trial is a run in MLflow; bad ones are called off early. A search that
-was stopped goes on when it is cleared, or started again with the same form.
+known by the partition's day. Every trial is a run in MLflow; bad ones are called off early. Within its
+minutes a search that was stopped goes on when it is cleared, or started again with the same form.
 
 It configures nothing: each `conclude` task ends with lines for `usecase.yml` in its log and in MLflow, to
 be committed if they convince. The gate judges what is then trained as it judges everything.

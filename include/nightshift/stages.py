@@ -279,20 +279,22 @@ def evaluate_fold(
 
 
 def conclude_backtest(
-    uc: UseCase, plan: Sequence[dict[str, dict[str, Any]]], trainers: Sequence[str] = ()
+    uc: UseCase, plan: Sequence[dict[str, dict[str, Any]]], outcomes: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
     """Record what came of all folds of a plan, and write the page about it.
 
     Args:
-        trainers: Those that were tested; by default all that the use case declares.
+        uc: The use case.
+        plan: What ``plan_backtest`` returned.
+        outcomes: What ``evaluate_fold`` returned for each of its folds, trainer by trainer.
     """
-    from nightshift.evaluation.backtest import Fold, conclude
+    from nightshift.evaluation.backtest import Fold, Outcome, conclude
     from nightshift.evaluation.backtest_report import write_backtest
     from nightshift.training.snapshot import Snapshot
 
     folds = [Fold.model_validate(item["fold"]) for item in plan]
-    names = list(trainers) or list(uc.training.trainers)
-    found = conclude(uc, Snapshot.model_validate(plan[0]["snapshot"]), folds, names)
+    reached = [Outcome.model_validate(outcome) for outcome in outcomes]
+    found = conclude(uc, Snapshot.model_validate(plan[0]["snapshot"]), folds, reached)
     primary = uc.gate.primary
     for name in found.trainers:
         spread = found.spreads[name].get(primary)

@@ -581,6 +581,7 @@ class UseCase(_Strict):
 
     @model_validator(mode="after")
     def _counterfactuals_fit_the_features(self) -> UseCase:
+        movers: dict[str, str] = {}
         for name, choice in self.explanation.allowed.items():
             if name not in (
                 self.features.numeric if isinstance(choice, Steps) else self.features.categorical
@@ -599,6 +600,12 @@ class UseCase(_Strict):
                     f"explanation.allowed: {name} moves {', '.join(unknown)}: what follows from a feature is "
                     "a column under features.numeric, and not allowed itself"
                 )
+            for moved in moves:
+                if movers.setdefault(moved, name) != name:
+                    raise ValueError(
+                        f"explanation.allowed: {movers[moved]} and {name} both move {moved}: what follows "
+                        "from a feature follows from one only"
+                    )
         return self
 
     @cached_property

@@ -88,6 +88,11 @@ def table(content: dict[str, Any]) -> dict[str, Any]:
         ("usecase.yml", lambda c: allowed(c)["turnaround_minutes"].update(moves=["dest"]), "moves dest"),
         (
             "usecase.yml",
+            lambda c: allowed(c)["turnaround_minutes"].update(moves=["scheduled_arrival_minute"]),
+            "both move scheduled_arrival_minute",
+        ),
+        (
+            "usecase.yml",
             lambda c: c["training"]["trainers"]["xgboost"].update(kind="oracle"),
             "trainers.xgboost.kind",
         ),

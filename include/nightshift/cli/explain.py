@@ -103,7 +103,8 @@ def _smallest_change(found: Explained) -> str:
         return "explanation.allowed in usecase.yml names no feature of the model, so no change is looked for."
     if change is None:
         return (
-            f"No change of {', '.join(found.allowed)} within what usecase.yml allows would flip the decision."
+            f"No change of {', '.join(found.allowed)} within what usecase.yml allows flips the decision, "
+            "of those that were tried: up to three features at once."
         )
     kind = "Smallest" if change.exhaustive else "A small"
     made = "\n".join(

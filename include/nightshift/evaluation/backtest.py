@@ -125,7 +125,7 @@ class Backtest(_Record):
     """What came of all folds.
 
     Attributes:
-        identity: Hash of snapshot, folds, trainers, configuration and code.
+        identity: Hash of snapshot, folds and outcomes.
         night: The night whose knowledge the snapshot holds.
         features: The columns that the models read.
         folds: The oldest first.
@@ -267,20 +267,23 @@ def evaluate_fold(uc: UseCase, snapshot: Snapshot, fold: Fold, trainer: str) -> 
     return Outcome.model_validate(append_log.read_log(record)[0])
 
 
-def conclude(uc: UseCase, snapshot: Snapshot, folds: Sequence[Fold], trainers: Sequence[str]) -> Backtest:
+def conclude(uc: UseCase, snapshot: Snapshot, folds: Sequence[Fold], outcomes: Sequence[Outcome]) -> Backtest:
     """Put the outcomes of all folds together, record the result for good, and return it.
 
-    Concluded again, it is what was recorded first. A fold without an outcome is trained and tested now.
+    Concluded again, it is what was recorded first. Outcomes are given, not looked up by what decides them:
+    that holds the device, and whoever concludes may have another one.
 
-    Raises:
-        DataError: As ``evaluate_fold``.
+    Args:
+        uc: The use case.
+        snapshot: What was cut.
+        folds: The oldest first.
+        outcomes: Of every fold, trainer by trainer, the oldest fold first.
     """
-    runs = [(fold, trainer) for trainer in trainers for fold in folds]
-    hashes = [_outcome_hash(uc, snapshot, fold, trainer) for fold, trainer in runs]
-    whole = hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+    decides = [snapshot.content_hash, *(item.model_dump_json() for item in (*folds, *outcomes))]
+    whole = hashlib.sha256("\n".join(decides).encode()).hexdigest()
     record = f"{_folder(uc)}results/{whole}"
     if not append_log.read_log(record):
-        outcomes = tuple(evaluate_fold(uc, snapshot, fold, trainer) for fold, trainer in runs)
+        trainers = list(dict.fromkeys(outcome.trainer for outcome in outcomes))
         concluded = Backtest(
             usecase=uc.name,
             identity=whole,
@@ -289,7 +292,7 @@ def conclude(uc: UseCase, snapshot: Snapshot, folds: Sequence[Fold], trainers: S
             features=uc.features.columns,
             trainers=tuple(trainers),
             folds=tuple(folds),
-            outcomes=outcomes,
+            outcomes=tuple(outcomes),
             spreads={name: _spreads(outcomes, name) for name in trainers},
             versus=tuple(_versus(outcomes, trainers)),
             recorded_at=datetime.now(UTC),
@@ -327,13 +330,15 @@ def backtest(
         set(trainers or declared), key=lambda name: declared.index(name) if name in declared else -1
     )
     cut = folds_of(uc, snapshot, folds)
+    outcomes: dict[str, list[Outcome]] = {name: [] for name in names}
     for fold in cut:
         for name in names:
             began = time.monotonic()
             outcome = evaluate_fold(uc, snapshot, fold, name)
+            outcomes[name].append(outcome)
             if tell is not None:
                 tell(outcome, time.monotonic() - began)
-    return conclude(uc, snapshot, cut, names)
+    return conclude(uc, snapshot, cut, [outcome for found in outcomes.values() for outcome in found])
 
 
 def recorded(uc: UseCase) -> list[Backtest]:

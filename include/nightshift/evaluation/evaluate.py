@@ -98,8 +98,11 @@ def evaluate(
     note = ""
     incumbent: Model | None = None
     if champion is not None:
-        incumbent = load_model(uc, champion.version)
-        missing = sorted(set(incumbent.feature_columns) - set(snapshot.columns))
+        try:
+            incumbent = load_model(uc, champion.version)
+        except DataError as error:
+            note = f"version {champion.version} cannot be read: {error.message}"
+        missing = sorted(set(incumbent.feature_columns) - set(snapshot.columns)) if incumbent else []
         if missing:
             incumbent = None
             note = (

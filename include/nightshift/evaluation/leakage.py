@@ -164,7 +164,7 @@ def refuse_beyond_backtest(
             f"{rules.backtest_min_deviation:g} (backtest_min_deviation) above the mean of the backtest",
             where=f"{uc.name}, snapshot {candidates[0].snapshot_hash[:12]}",
             cure="look for what these features know of the outcome; if the gain is honest, run `nightshift "
-            "backtest`: from then on its figures are the measure",
+            f"backtest --through {candidates[0].trained_night}`: from then on its figures are the measure",
         )
 
 

@@ -169,7 +169,7 @@ def _going_on(options: Mapping[str, list[_Option]], best: _Combination) -> list[
 
 def _scores(model: Model, row: pa.Table, tried: Sequence[_Combination]) -> Any:
     """Return the score of ``row`` with each of the combinations."""
-    values = [_values(combination, row) for combination in tried]
+    values = [_values(combination) for combination in tried]
     changed = {name for one in values for name in one}
     arrays = []
     for name in model.feature_columns:
@@ -185,16 +185,9 @@ def _scores(model: Model, row: pa.Table, tried: Sequence[_Combination]) -> Any:
     return model.predict_proba(pa.table(arrays, names=list(model.feature_columns)))
 
 
-def _values(combination: _Combination, row: pa.Table) -> dict[str, str | float]:
-    """Return what the combination makes of the features; one that two others move is moved by both."""
-    found: dict[str, str | float] = {}
-    for option in combination:
-        for name, value in option.values.items():
-            before = found.get(name)
-            if isinstance(before, float) and isinstance(value, float):
-                value += before - (_number(row, name) or 0.0)
-            found[name] = value
-    return found
+def _values(combination: _Combination) -> dict[str, str | float]:
+    """Return what the combination makes of the features."""
+    return {name: value for option in combination for name, value in option.values.items()}
 
 
 def _distance(combination: _Combination) -> float:
@@ -210,7 +203,7 @@ def _told(row: pa.Table, chosen: _Combination, score: float, exhaustive: bool, u
                 after=str(text(value)),
                 follows=name not in uc.explanation.allowed,
             )
-            for name, value in _values(chosen, row).items()
+            for name, value in _values(chosen).items()
         ],
         score=score,
         distance=_distance(chosen),

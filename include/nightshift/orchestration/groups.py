@@ -64,9 +64,11 @@ def make_model(usecase: UseCase, outlets: list[Asset]) -> None:
 
 
 @task_group(group_id="folds")
-def evaluate_folds(usecase: UseCase, plan: Any) -> None:
+def evaluate_folds(usecase: UseCase, plan: Any) -> Any:
     """Train and test every trainer at every cut-off of a backtest, each trainer where it trains."""
-    for name, trainer in usecase.training.trainers.items():
-        tasks.evaluate_fold.override(
-            task_id=f"evaluate_{name}", pool=trainer.pool, queue=trainer.queue
-        ).partial(usecase=usecase.name, trainer=name).expand_kwargs(plan)
+    return [
+        tasks.evaluate_fold.override(task_id=f"evaluate_{name}", pool=trainer.pool, queue=trainer.queue)
+        .partial(usecase=usecase.name, trainer=name)
+        .expand_kwargs(plan)
+        for name, trainer in usecase.training.trainers.items()
+    ]

@@ -204,8 +204,9 @@ def run_trial(usecase: str, search: dict[str, Any], index: int) -> dict[str, Any
     return trial
 
 
-# Trials that do not begin are skipped; with nothing opened there is nothing to conclude.
-@task(trigger_rule="none_failed_min_one_success")
+# Trials that do not begin are skipped, and one that was killed takes nothing from the others; with nothing
+# opened there is nothing to conclude.
+@task(trigger_rule="all_done_min_one_success")
 def conclude_search(usecase: str, opened: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Compare the trials and propose lines for the configuration."""
     from nightshift import stages
@@ -242,11 +243,14 @@ def evaluate_fold(
 
 
 @task
-def conclude_backtest(usecase: str, plan: list[dict[str, dict[str, Any]]]) -> str:
+def conclude_backtest(
+    usecase: str, plan: list[dict[str, dict[str, Any]]], outcomes: Sequence[Sequence[dict[str, Any]]]
+) -> str:
     """Put the folds together, record the result and write the page about it: the result's identity."""
     from nightshift import stages
 
-    return str(stages.conclude_backtest(load_usecase(usecase), plan)["identity"])
+    whole = [outcome for of_trainer in outcomes for outcome in of_trainer]
+    return str(stages.conclude_backtest(load_usecase(usecase), plan, whole)["identity"])
 
 
 @task

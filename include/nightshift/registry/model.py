@@ -180,7 +180,8 @@ def load(folder: Path) -> Model:
     """Read a model from its folder.
 
     Raises:
-        DataError: A file is missing, or the files do not have the content hash they were stored with.
+        DataError: A file is missing, the files do not have the content hash they were stored with, or another
+            version of Nightshift stored them in another form.
     """
     try:
         origin = Origin.model_validate_json((folder / _ORIGIN).read_bytes())
@@ -192,7 +193,13 @@ def load(folder: Path) -> Model:
         raise _broken(
             folder, f"the stored model has content hash {found[:12]}, not {origin.content_hash[:12]}"
         )
-    return Model(origin, scorer_of(origin.kind, weights, origin.encoder), folder)
+    try:
+        scorer = scorer_of(origin.kind, weights, origin.encoder)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise _broken(
+            folder, f"the stored weights are not as this version of Nightshift reads them: {error!r}"
+        ) from error
+    return Model(origin, scorer, folder)
 
 
 def _broken(folder: Path, message: str) -> DataError:

@@ -98,6 +98,9 @@ def _follow(entries: Sequence[Entry]) -> tuple[dict[str, Standing], list[list[Ch
         if after is not None:
             found = standing.setdefault(entry.version, Standing(entry.version, after, entry.recorded_at))
             moved.append(move(found, after, entry.recorded_at))
+            if after == "challenger":
+                # What was approved is another comparison, with a champion of then.
+                found.approval = None
         if isinstance(entry, Deployment):
             moved += [
                 move(other, "archived", entry.recorded_at)

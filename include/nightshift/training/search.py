@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,7 +37,7 @@ from nightshift.registry import mlflow as tracking
 from nightshift.registry.models import MODEL_FOLDER
 from nightshift.training.progress import Watched, attached, training_hash
 from nightshift.training.snapshot import Part, Snapshot, load_parts
-from nightshift.training.train import Built, build, trainer_of
+from nightshift.training.train import LIBRARIES, Built, build, trainer_of
 from nightshift.training.watch import PrunedError
 from nightshift.usecase import SearchRules, Space, UseCase
 
@@ -209,7 +210,7 @@ def run_trial(uc: UseCase, search: Search, index: int) -> Trial:
         TransientError: PostgreSQL does not answer.
     """
     _refuse_another(uc, search)
-    checkpoints = Checkpoints(uc, hashlib.sha256(f"{search.name} {index}".encode()).hexdigest())
+    checkpoints = _checkpoints(uc, search, index)
     with _answering(), _study(uc, search, index) as (study, storage):
         drawn = _take_up(study, storage, search, index)
         trial = _trial(search, drawn)
@@ -229,13 +230,14 @@ def run_trial(uc: UseCase, search: Search, index: int) -> Trial:
 def conclude(uc: UseCase, search: Search) -> Conclusion:
     """Compare what the trials came to, write it to the search's MLflow run, and close the search.
 
-    Concluded again, it returns what it returned at first. Trials that have not begun never will.
+    Concluded again, it returns what it returned at first. Trials that have not begun never will. One that has
+    not ended counts as failed: its task is over, or it would not be time to conclude.
 
     Raises:
         DataError: The parameters in force were not tried, or the trainer refused them; or as ``run_trial``.
         TransientError: PostgreSQL does not answer.
     """
-    with _answering(), _study(uc, search, 0) as (study, _), locked(DATABASE, search.name):
+    with _answering(), _study(uc, search, 0) as (study, storage), locked(DATABASE, search.name):
         if kept := study.user_attrs.get("conclusion"):
             log.info("search %s has ended before", search.name)
             return Conclusion.model_validate(kept)
@@ -246,8 +248,12 @@ def conclude(uc: UseCase, search: Search) -> Conclusion:
                 f"{trials[0].message or 'there is nothing to compare the others with'}",
                 rule="a search is concluded when the parameters in force were tried",
                 where=f"{search.usecase}: search {search.name}, trial 0",
-                cure="give the search more minutes, or mend training.trainers in usecase.yml",
+                cure="clear its task, give the search more minutes, or mend training.trainers in usecase.yml",
             )
+        trials = [
+            _give_up(uc, search, trial, study, storage) if trial.state == "running" else trial
+            for trial in trials
+        ]
         best = min(
             (trial for trial in trials if trial.state == "complete"),
             key=lambda trial: (trial.log_loss, trial.index),
@@ -306,7 +312,12 @@ def _in_force(uc: UseCase, trainer: str, space: Mapping[str, Space]) -> dict[str
                 where=where,
                 cure=f"widen it, or give {name} a value in it under training.trainers.{trainer}.params",
             )
-    return {name: resolved[name] for name in space}
+    return {name: _as_declared(values, resolved[name]) for name, values in space.items()}
+
+
+def _as_declared(values: Space, value: JsonValue) -> JsonValue:
+    """Return a value as its space writes it: 1 where the trainer makes it 1.0."""
+    return value if values.choices is None else next(one for one in values.choices if one == value)
 
 
 def _name(uc: UseCase, snapshot: Snapshot, trainer: str, trials: int, minutes: float) -> str:
@@ -317,6 +328,8 @@ def _name(uc: UseCase, snapshot: Snapshot, trainer: str, trials: int, minutes: f
             name: space.model_dump(mode="json") for name, space in _rules(uc, trainer).spaces[trainer].items()
         },
         "budget": [trials, minutes],
+        # Not the device, nor the build for it: trials may run on another machine than what opens the search.
+        "libraries": {name: version(name).partition("+")[0] for name in LIBRARIES},
     }
     digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
     return f"{uc.name}.{trainer}.{digest[:16]}"
@@ -523,6 +536,30 @@ def _tell(study: optuna.Study, storage: RDBStorage, trial: Trial) -> None:
     study.tell(trial.index, trial.log_loss if trial.metrics else None, state)
 
 
+def _give_up(uc: UseCase, search: Search, trial: Trial, study: optuna.Study, storage: RDBStorage) -> Trial:
+    """End a trial whose task was killed as often as it was tried, for its memory perhaps."""
+    trial = trial.model_copy(
+        update={
+            "state": "failed",
+            "run_id": _found(uc, "search_trial", _identity(search, trial.index)),
+            "message": "it was begun and did not end: the log of its task says why",
+        }
+    )
+    if trial.run_id is not None:
+        _log_trial(uc, trial, storage.get_trial(_id(study, storage, trial.index)).intermediate_values)
+    _tell(study, storage, trial)
+    _checkpoints(uc, search, trial.index).clear()
+    return trial
+
+
+def _identity(search: Search, index: int) -> str:
+    return f"{search.name} {index}"
+
+
+def _checkpoints(uc: UseCase, search: Search, index: int) -> Checkpoints:
+    return Checkpoints(uc, hashlib.sha256(_identity(search, index).encode()).hexdigest())
+
+
 def _with(uc: UseCase, trainer: str, params: Mapping[str, JsonValue]) -> UseCase:
     declared = uc.training.trainers[trainer]
     changed = declared.model_copy(update={"params": {**declared.params, **params}})
@@ -544,7 +581,7 @@ def _parent_run(uc: UseCase, name: str, snapshot: Snapshot) -> str:
 @contextmanager
 def _trial_run(uc: UseCase, search: Search, trial: Trial, label: str) -> Iterator[str]:
     """Attach to the run of a trial, the one that an earlier attempt made if there was any."""
-    identity = f"{search.name} {trial.index}"
+    identity = _identity(search, trial.index)
     tags = {"search_trial": identity, "mlflow.parentRunId": search.run_id}
     with locked(DATABASE, search.name):
         run_id = _found(uc, "search_trial", identity) or _made(uc, label, tags)

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from nightshift.cli.main import app
 from nightshift.errors import DataError
-from nightshift.evaluation.backtest import Backtest, backtest, evaluate_fold, folds_of, recorded
+from nightshift.evaluation.backtest import Backtest, backtest, conclude, evaluate_fold, folds_of, recorded
 from nightshift.evaluation.backtest_report import write_backtest
 from nightshift.evaluation.leakage import refuse_beyond_backtest, refuse_implausible
 from nightshift.lake import append_log, tables
@@ -28,7 +28,9 @@ from nightshift.partition import days
 from nightshift.registry import mlflow as tracking
 from nightshift.registry.records import Candidate
 from nightshift.settings import settings
+from nightshift.training.logistic_trainer import LogisticTrainer
 from nightshift.training.snapshot import Snapshot, labels_of, load, snapshot
+from nightshift.training.xgboost_trainer import XGBoostTrainer
 from nightshift.usecase import UseCase
 
 preload("nightshift.evaluation.backtest", "nightshift.lake.s3", "xgboost", "sklearn.linear_model")
@@ -232,6 +234,19 @@ def test_killed_between_folds_it_goes_on_and_ends_the_same(
     for key in open_store().list(f"logs/backtests/{uc.name}/"):
         open_store().delete(key)
     assert figures(backtest(uc, taken)) == figures(resumed)
+
+
+def test_whoever_concludes_takes_the_outcomes_as_they_are(
+    uc: UseCase, taken: Snapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Folds may be trained on another machine, on a device that this one has not."""
+    folds = folds_of(uc, taken, 2)
+    outcomes = [evaluate_fold(uc, taken, fold, name) for name in uc.training.trainers for fold in folds]
+    monkeypatch.setattr(LogisticTrainer, "resolve", lambda *_: {"device": "another"})
+    monkeypatch.setattr(XGBoostTrainer, "resolve", lambda *_: {"device": "another"})
+    found = conclude(uc, taken, folds, outcomes)
+    assert list(found.outcomes) == outcomes
+    assert conclude(uc, taken, folds, outcomes) == found
 
 
 def test_too_little_history_says_how_many_folds_are_possible(uc: UseCase, taken: Snapshot) -> None:

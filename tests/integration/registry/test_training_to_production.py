@@ -28,8 +28,9 @@ from nightshift.evaluation.gate import gate
 from nightshift.lake import append_log, tables
 from nightshift.monitoring.staleness import find_stale
 from nightshift.partition import days
-from nightshift.registry import card, deployments, states
+from nightshift.registry import card, deployments, network, states
 from nightshift.registry import mlflow as tracking
+from nightshift.registry.encoder import Encoder
 from nightshift.registry.models import load_candidate, load_model, register
 from nightshift.registry.records import Approval, Candidate, Decision
 from nightshift.settings import settings
@@ -285,6 +286,24 @@ def test_a_champion_whose_columns_are_gone_is_said_to_be_so(fresh_log: Trained) 
     assert evaluation.champion_judged is None
     assert "no longer have: lag" in evaluation.champion_note
     assert gate(fewer, evaluation).promote
+
+
+def test_a_champion_that_cannot_be_read_is_said_to_be_so(
+    fresh_log: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An earlier release may have stored its weights in a form of its own."""
+    uc = fresh_log.uc
+    deployments.promote(uc, fresh_log.decision(fresh_log.network), effective_from=FIRST + DAY)
+
+    class Reformed:
+        def __init__(self, weights: bytes, encoder: Encoder) -> None:
+            raise KeyError("scale")
+
+    monkeypatch.setattr(network, "NetworkScorer", Reformed)
+    evaluation = evaluate(uc, fresh_log.second, [fresh_log.later])
+    assert evaluation.champion_judged is None
+    assert "cannot be read" in evaluation.champion_note
+    assert "scale" in evaluation.champion_note
 
 
 # Registry and promotion -----------------------------------------------------------------------------

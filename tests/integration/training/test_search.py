@@ -273,6 +273,30 @@ def test_what_a_trainer_refuses_only_when_it_trains_fails_alone(taken: Snapshot)
     assert f"{len(failed)} failed" in conclude(uc, opened).proposal
 
 
+def test_a_value_in_force_may_be_written_otherwise_in_its_space(taken: Snapshot) -> None:
+    uc = use_case({"reg_lambda": {"choices": [1, 10, 50]}}, trials=2)
+    opened = open_search(uc, taken, "trees")
+    trial = run_trial(uc, opened, 0)
+    assert (trial.state, trial.params) == ("complete", {"reg_lambda": 10}), "the default is 10.0"
+
+
+def test_a_trial_that_never_ends_takes_nothing_from_the_others(taken: Snapshot) -> None:
+    uc = use_case(trials=3)
+    opened = open_search(uc, taken, "trees")
+    run_trial(uc, opened, 0)
+    killed(opened, 1, 4)
+    best = run_trial(uc, opened, 2)
+    found = conclude(uc, opened)
+    given_up = found.trials[1]
+    assert (given_up.state, found.best) == ("failed", best.index)
+    run = run_of(uc, given_up)
+    assert (run.info.status, run.data.tags["state"]) == ("FAILED", "failed")
+    assert "the log of its task says why" in run.data.tags["message"]
+    assert run_trial(uc, opened, 1) == given_up, "the search is concluded"
+    assert conclude(uc, opened) == found
+    assert open_store().list("checkpoints/") == []
+
+
 def test_no_trial_begins_after_the_minutes_are_over(taken: Snapshot, monkeypatch: pytest.MonkeyPatch) -> None:
     uc = use_case(trials=4, minutes=30)
     opened = open_search(uc, taken, "trees")

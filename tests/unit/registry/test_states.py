@@ -111,3 +111,21 @@ def test_challengers_do_not_outlast_a_no_or_another_promotion(home: Path, flight
         (True, False),
         (False, True),
     ]
+
+
+def test_an_approval_is_of_one_challenge_only(home: Path, flight_delays: UseCase) -> None:
+    """The version that was approved against one champion is asked for anew when it challenges another."""
+    step = {key: value for key, value in SECOND.items() if key not in ("previous_version", "effective_from")}
+    candidate = {key: OLD[key] for key in OLD if key not in ("previous_version", "effective_from")} | step
+    approval = {"decision": "approved", "by": "ada", "at": "2026-11-20T11:00:00Z", "comment": "fine"}
+    log = states.log_name(flight_delays)
+    approved = candidate | {"action": "approve", "approval": approval}
+    for entry in (OLD, candidate | {"action": "register"}, candidate | {"action": "challenge"}, approved):
+        append(log, entry)
+    assert states.standings(states.read(flight_delays))["2"].approval is not None
+    append(log, candidate | {"action": "challenge"})
+    assert states.standings(states.read(flight_delays))["2"].approval is not None, "the same challenge"
+    append(log, OLD | BACK | {"previous_version": "1", "version": "1"})
+    append(log, candidate | {"action": "challenge"})
+    again = states.standings(states.read(flight_delays))["2"]
+    assert (again.state, again.approval) == ("challenger", None)
