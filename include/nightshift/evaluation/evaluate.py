@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -233,7 +235,6 @@ def _log(
     scores: Mapping[str, npt.NDArray[np.float64]],
 ) -> None:
     """Log to every candidate's run, once for each distinct evaluation."""
-    client = tracking.client(uc)
     content = evaluation.model_dump_json(indent=2)
     identity = hashlib.sha256(content.encode()).hexdigest()
     period = f"{evaluation.start} to {evaluation.end}"
@@ -244,20 +245,25 @@ def _log(
         ),
         "calibration": calibration_figure(label, scores, f"{uc.title}\ncalibration, {period}"),
     }
-    for challenge in evaluation.challenges:
-        run_id = challenge.candidate.run_id
-        if client.get_run(run_id).data.tags.get("evaluation_hash") == identity:
-            continue
-        for name, value in challenge.judged.metrics.items():
-            client.log_metric(run_id, f"holdout_{name}", value)
+    with tempfile.TemporaryDirectory() as drawn:
         for name, figure in figures.items():
-            client.log_figure(run_id, figure, f"plots/holdout_{name}.png")
-        # The deployment log names an evaluation by its hash; a later one does not take its place.
-        client.log_text(run_id, content, f"evaluations/{identity}.json")
-        client.log_text(run_id, content, "evaluation.json")
-        reasons = [
-            item.override for item in ledger.looks(uc, challenge.candidate.content_hash) if item.override
-        ]
-        if reasons:
-            client.set_tag(run_id, "holdout_override", "; ".join(reasons))
-        client.set_tag(run_id, "evaluation_hash", identity)
+            figure.savefig(Path(drawn) / f"holdout_{name}.png")
+        for challenge in evaluation.challenges:
+            _log_challenge(uc, challenge, content, identity, drawn)
+
+
+def _log_challenge(uc: UseCase, challenge: Challenge, content: str, identity: str, drawn: str) -> None:
+    """Log one candidate's part of an evaluation; ``drawn`` is the folder of the pictures."""
+    client, run_id = tracking.client(uc), challenge.candidate.run_id
+    if client.get_run(run_id).data.tags.get("evaluation_hash") == identity:
+        return
+    for name, value in challenge.judged.metrics.items():
+        client.log_metric(run_id, f"holdout_{name}", value)
+    client.log_artifacts(run_id, drawn, "plots")
+    # The deployment log names an evaluation by its hash; a later one does not take its place.
+    client.log_text(run_id, content, f"evaluations/{identity}.json")
+    client.log_text(run_id, content, "evaluation.json")
+    reasons = [item.override for item in ledger.looks(uc, challenge.candidate.content_hash) if item.override]
+    if reasons:
+        client.set_tag(run_id, "holdout_override", "; ".join(reasons))
+    client.set_tag(run_id, "evaluation_hash", identity)

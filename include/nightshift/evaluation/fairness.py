@@ -145,47 +145,25 @@ def _groups(
     score: Floats,
     decided: npt.NDArray[np.bool_],
 ) -> dict[str, Group]:
-    from fairlearn.metrics import (
-        MetricFrame,
-        count,
-        false_negative_rate,
-        false_positive_rate,
-        selection_rate,
-    )
+    from fairlearn.metrics import false_negative_rate, false_positive_rate, selection_rate
 
-    known = np.array([value is not None for value in group], dtype=bool)
-    truth = (np.asarray(label) > 0.5).astype(int)[known]
-    if truth.size == 0:
-        return {}
-
-    def base_rate(true: Any, _: Any) -> float:
-        return float(np.mean(true))
-
-    def calibration(true: Any, _: Any, score: Any) -> float:
-        return float(np.mean(score) - np.mean(true))
-
-    frame = MetricFrame(
-        metrics={
-            "rows": count,
-            "base_rate": base_rate,
-            "selection_rate": selection_rate,
-            "false_positive_rate": false_positive_rate,
-            "false_negative_rate": false_negative_rate,
-            "calibration": calibration,
-        },
-        y_true=truth,
-        y_pred=decided[known].astype(int),
-        sensitive_features=group[known].astype(str),
-        sample_params={"calibration": {"score": score[known]}},
-    )
+    late = np.asarray(label) > 0.5
     made = {}
-    for value, row in frame.by_group.iterrows():
-        undefined = {"false_positive_rate"} if row["base_rate"] == 1 else set()
-        undefined |= {"false_negative_rate"} if row["base_rate"] == 0 else set()
+    for value in sorted({item for item in group if item is not None}):
+        inside = group == value
+        truth, chosen = late[inside].astype(int), decided[inside].astype(int)
+        rates = {
+            "selection_rate": selection_rate(truth, chosen),
+            "calibration": np.mean(score[inside]) - np.mean(truth),
+        }
+        if truth.min() == 0:
+            rates["false_positive_rate"] = false_positive_rate(truth, chosen)
+        if truth.max() == 1:
+            rates["false_negative_rate"] = false_negative_rate(truth, chosen)
         made[str(value)] = Group(
-            rows=int(row["rows"]),
-            base_rate=float(row["base_rate"]),
-            rates={name: float(row[name]) for name in RATES if name not in undefined},
+            rows=truth.size,
+            base_rate=float(np.mean(truth)),
+            rates={name: float(rates[name]) for name in RATES if name in rates},
         )
     return made
 

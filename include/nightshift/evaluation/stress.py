@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict
@@ -41,23 +42,23 @@ class StressResult(BaseModel):
 def stress(uc: UseCase, model: Model, rows: pa.Table) -> list[StressResult]:
     """Put ``model`` to every case of the use case, on the rows that each takes."""
     sample = rows.select([name for name in rows.column_names if name in model.feature_columns])
-    return [_put_to(case, model, sample) for case in uc.stress]
+    score = model.predict_proba(sample) if uc.stress else np.empty(0)
+    return [_put_to(case, model, sample, score) for case in uc.stress]
 
 
-def _put_to(case: StressCase, model: Model, rows: pa.Table) -> StressResult:
+def _put_to(case: StressCase, model: Model, rows: pa.Table, score: npt.NDArray[np.float64]) -> StressResult:
     if unread := sorted({*case.change, *case.only} - set(model.feature_columns)):
         return StressResult(case=case, rows=0, note=f"the model does not read {', '.join(unread)}")
     for name, values in case.only.items():
-        rows = rows.filter(
-            pc.is_in(pc.cast(rows[name], pa.string()), value_set=pa.array(values, pa.string()))
-        )
+        inside = pc.is_in(pc.cast(rows[name], pa.string()), value_set=pa.array(values, pa.string()))
+        rows, score = rows.filter(inside), score[inside.to_numpy()]
     if rows.num_rows == 0:
         return StressResult(case=case, rows=0, note="no row is one of those named under `only`")
     changed = rows
     for name, change in case.change.items():
         position = changed.schema.get_field_index(name)
         changed = changed.set_column(position, name, _changed(changed[name], change))
-    moved = model.predict_proba(changed) - model.predict_proba(rows)
+    moved = model.predict_proba(changed) - score
     if isinstance(case, MonotonicCase):
         wrong = np.maximum(-moved if case.score == "up" else moved, 0)
     else:
