@@ -49,7 +49,7 @@ def trees(folder: Path, *, quick: bool) -> Iterator[Comparison]:
             check=_alike,
             note=f"{taken.train.rows:,} rows, {len(inputs['kinds'])} features, {_TREES['rounds']} rounds. "
             "Ours reads and checks the snapshot, encodes, trains, calibrates, computes metrics and "
-            "importance of every feature, draws, and logs the model. The bare call makes its matrices and "
+            "SHAP values, draws, and logs the model. The bare call makes its matrices and "
             "trains.",
             memory=None if quick else lambda: _peaks("trees", folder),
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -17,8 +16,8 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MUTED = "#6b7280"
 # Enough for a stable mean; a network's contributions cost it two dozen scores a row.
 _EXPLAINED_ROWS = 1000
-# Enough rows for a stable difference in ROC AUC, few enough to permute every column in seconds.
-_ROWS = 3000
+# Features in a picture.
+_SHOWN = 25
 
 
 def new_figure(title: str, height: float = 5.2) -> tuple[Figure, Axes]:
@@ -31,30 +30,6 @@ def new_figure(title: str, height: float = 5.2) -> tuple[Figure, Axes]:
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=9, colors=MUTED)
     return figure, axes
-
-
-def permutation_importance(
-    model: Model, table: pa.Table, label: npt.NDArray[np.float32], seed: int
-) -> dict[str, float]:
-    """Return by how much ROC AUC falls when a column is shuffled, per feature, largest first.
-
-    The same measure for every kind of model, on at most 3000 rows of ``table``. Breiman 2001, section 10.
-    """
-    from sklearn.metrics import roc_auc_score
-
-    random = np.random.default_rng(seed)
-    rows = np.sort(random.permutation(table.num_rows)[:_ROWS])
-    sample, truth = table.take(pa.array(rows)).combine_chunks(), label[rows]
-    if truth.min() == truth.max():
-        return {}
-    base = roc_auc_score(truth, model.predict_proba(sample))
-    drop = {}
-    for name in model.feature_columns:
-        position = sample.schema.get_field_index(name)
-        shuffled = sample.column(position).take(pa.array(random.permutation(len(rows))))
-        score = model.predict_proba(sample.set_column(position, name, shuffled))
-        drop[name] = float(base - roc_auc_score(truth, score))
-    return dict(sorted(drop.items(), key=lambda item: -item[1]))
 
 
 def shap_importance(model: Model, table: pa.Table, seed: int) -> dict[str, float]:
@@ -71,20 +46,10 @@ def shap_importance(model: Model, table: pa.Table, seed: int) -> dict[str, float
 
 def shap_figure(importance: Mapping[str, float], title: str) -> Figure:
     """Draw the features of the largest SHAP values as bars."""
-    return _bars(importance, title, "mean absolute SHAP value, in log-odds (validation rows)")
-
-
-def importance_figure(importance: Mapping[str, float], title: str) -> Figure:
-    """Draw the most important features as bars."""
-    return _bars(importance, title, "fall in ROC AUC when the column is shuffled (validation rows)")
-
-
-def _bars(importance: Mapping[str, float], title: str, label: str, shown: int = 25) -> Figure:
-    top = list(importance.items())[:shown][::-1]
+    top = list(importance.items())[:_SHOWN][::-1]
     figure, axes = new_figure(title, height=1.2 + 0.26 * len(top))
     axes.barh([name for name, _ in top], [value for _, value in top], color=PALETTE[0], height=0.7)
-    axes.axvline(0, color=MUTED, linewidth=0.8)
-    axes.set_xlabel(label)
+    axes.set_xlabel("mean absolute SHAP value, in log-odds (validation rows)")
     axes.grid(visible=False, axis="y")
     return figure
 

@@ -35,8 +35,6 @@ from nightshift.training import checkout, manifest
 from nightshift.training.calibration import fit_calibration, threshold_of
 from nightshift.training.plots import (
     history_figure,
-    importance_figure,
-    permutation_importance,
     shap_figure,
     shap_importance,
 )
@@ -337,10 +335,7 @@ def _log(uc: UseCase, snapshot: Snapshot, built: Built, run_id: str, code: check
             }
             | {"fit_seconds": built.seconds}
         )
-        importance = permutation_importance(model, validation.features, validation.label, uc.training.seed)
-        mlflow.log_dict(importance, "importance.json")
         title = f"{uc.title}: {origin.trainer}"
-        mlflow.log_figure(importance_figure(importance, f"{title}\nimportance"), "plots/importance.png")
         shap = shap_importance(model, validation.features, uc.training.seed)
         mlflow.log_dict(shap, "shap.json")
         mlflow.log_figure(shap_figure(shap, f"{title}\nSHAP"), "plots/shap.png")

@@ -131,7 +131,7 @@ def test_the_run_holds_all_that_made_the_model(trained: Trained) -> None:
         "holdout": trained.first.holdout.rows,
     }
     files = {item.path for item in client.list_artifacts(run.info.run_id, "plots")}
-    assert {"plots/importance.png", "plots/convergence.png", "plots/shap.png"} <= files
+    assert {"plots/convergence.png", "plots/shap.png"} <= files
     manifest = json.loads(
         Path(client.download_artifacts(run.info.run_id, "manifest.json")).read_text(encoding="utf-8")
     )
@@ -145,9 +145,8 @@ def test_the_run_holds_all_that_made_the_model(trained: Trained) -> None:
 def test_the_feature_with_the_signal_is_the_most_important(trained: Trained) -> None:
     client = tracking.client(trained.uc)
     for candidate in (trained.trees, trained.later):
-        for name in ("importance.json", "shap.json"):
-            file = client.download_artifacts(candidate.run_id, name)
-            assert next(iter(json.loads(Path(file).read_text(encoding="utf-8")))) == "demand"
+        file = client.download_artifacts(candidate.run_id, "shap.json")
+        assert next(iter(json.loads(Path(file).read_text(encoding="utf-8")))) == "demand"
 
 
 @pytest.mark.parametrize("name", ["trees", "network"])
