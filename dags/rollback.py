@@ -1,9 +1,10 @@
 """
 ### Rollback
 
-By hand: put an earlier champion in force again, by default the one before, from the first partition
-that is not scored yet. The deployment log keeps who, when and why; partitions scored before stay as they
-are until they are rebuilt. `nightshift rollback` does the same without Airflow.
+By hand: put an earlier champion in force again, from the first partition that is not scored yet. Without a
+version it is the one that the last promotion replaced; after a rollback the version has to be named. The
+deployment log keeps who, when and why; partitions scored before stay as they are until they are rebuilt.
+`nightshift rollback` does the same without Airflow.
 """
 
 from airflow.sdk import DAG

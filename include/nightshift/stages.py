@@ -510,7 +510,10 @@ def promote(
 def roll_back(
     uc: UseCase, version: str | None, effective_from: date | None, reason: str, by: str = "operator"
 ) -> dict[str, Any]:
-    """Put an earlier champion in force again; by default the one before, from the first unscored night on."""
+    """Put an earlier champion in force again, by default from the first unscored night on.
+
+    Without a version it is the one that the last promotion replaced; after a rollback it has to be named.
+    """
     from nightshift.registry.deployments import contradicted, rollback
 
     deployment = rollback(uc, version, effective_from=effective_from, reason=reason, by=by)

@@ -39,7 +39,6 @@ def comparison(folder: Path, *, quick: bool) -> Iterator[Comparison]:
     rows = 20_000 if quick else 1_000_000
     with environment(folder):
         uc = load_usecase("flight_delays")
-        # The bare call gives no reasons either; docs/explanations.md says what they cost.
         uc = uc.model_copy(update={"explanation": uc.explanation.model_copy(update={"top_reasons": 0})})
         version = _champion(uc, 100 if quick else 1000)
         features = _features(uc, _SCORED, rows)
@@ -78,7 +77,9 @@ def comparison(folder: Path, *, quick: bool) -> Iterator[Comparison]:
             check=_check,
             note=f"{rows:,} rows, {array.shape[1]} features, {booster.num_boosted_rounds()} trees. Ours "
             "finds and loads the champion, reads the features partition from Delta, encodes, predicts, "
-            "calibrates, hashes and writes the predictions. The bare call predicts only: it is the limit.",
+            "calibrates, hashes and writes the predictions. Neither side gives reasons: they are switched "
+            "off, and docs/explanations.md says what they cost. The bare call predicts only: it is the "
+            "limit.",
         )
 
 

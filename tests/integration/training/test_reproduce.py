@@ -29,7 +29,7 @@ from nightshift.registry import mlflow as tracking
 from nightshift.registry.models import register
 from nightshift.registry.records import Candidate, Decision
 from nightshift.settings import settings
-from nightshift.training import manifest
+from nightshift.training import checkout, manifest
 from nightshift.training.manifest import Manifest
 from nightshift.training.snapshot import snapshot
 from nightshift.training.train import train
@@ -38,6 +38,9 @@ from nightshift.usecase import UseCase, load_usecase
 NIGHT = date(2020, 2, 1)
 DAY = date(2020, 1, 10)
 TREES, NETWORK = "1", "2"
+GATE = "include/nightshift/evaluation/gate.py"
+# A network sets it for its process. Set from the start, it does not tell what was trained here before.
+CUBLAS = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
 _COMMAND = "from nightshift.cli.main import app; app()"
 _CAUSES = ["data", "code", "configuration", "environment", "randomness"]
 
@@ -95,7 +98,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a checkout and a state: two models, one deployed and one that is only registered."""
     folder = tmp_path_factory.mktemp("made")
     _project(folder / "project")
-    with environment(folder / "state", NIGHTSHIFT_PROJECT=str(folder / "project")):
+    with environment(folder / "state", NIGHTSHIFT_PROJECT=str(folder / "project"), **CUBLAS):
         uc = load_usecase("synthetic")
         _publish(uc)
         taken = snapshot(uc, NIGHT)
@@ -107,14 +110,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def project(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def project(made: Path, tmp_path: Path) -> Iterator[Path]:
     """A checkout of the test's own, with a state of its own beside it."""
     shutil.copytree(made, tmp_path / "own")
-    monkeypatch.setenv("NIGHTSHIFT_PROJECT", str(tmp_path / "own" / "project"))
-    monkeypatch.setenv("NIGHTSHIFT_HOME", str(tmp_path / "own" / "state"))
-    settings.cache_clear()
-    yield tmp_path / "own" / "project"
-    settings.cache_clear()
+    own = tmp_path / "own"
+    with environment(own / "state", NIGHTSHIFT_PROJECT=str(own / "project"), **CUBLAS):
+        yield own / "project"
 
 
 def _reproduce(version: str, code: int) -> dict[str, Any]:
@@ -151,6 +152,10 @@ def _edit(project: Path, **training: Any) -> None:
     file.write_text(yaml.safe_dump(content))
     # What a team does with a change; else the edited file is a difference of code, too.
     _git(project, "commit", "--all", "--quiet", "--message", "edited")
+
+
+def _comment(file: Path) -> None:
+    file.write_text(file.read_text() + "# edited\n")
 
 
 def _manifest(version: str) -> Manifest:
@@ -259,6 +264,7 @@ def test_an_edited_trainer_is_named_first(project: Path) -> None:
     assert '"max_depth": 5,' in text
     trainer.write_text(text.replace('"max_depth": 5,', '"max_depth": 2,'))
     (project / "fresh.txt").write_text("one\ntwo\nthree\n")
+    _comment(project / GATE)
     done = subprocess.run(
         [sys.executable, "-c", _COMMAND, "reproduce", TREES, "--json"],
         env={**os.environ, "PYTHONPATH": str(project / "include")},
@@ -278,21 +284,27 @@ def test_an_edited_trainer_is_named_first(project: Path) -> None:
         "parameter max_depth of trees",
     ]
     assert acting["include/nightshift/training/xgboost_trainer.py"]["current"] == "2 lines differ"
-    assert "edited; 5 lines differ" in acting["checkout"]["current"]
+    assert "edited; 6 lines differ" in acting["checkout"]["current"]
     # What the trainer made of the same configuration tells what the edit did.
     depth = acting["parameter max_depth of trees"]
     assert (depth["cause"], depth["recorded"], depth["current"]) == ("configuration", "5", "2")
-    assert [one["what"] for one in found["differences"] if not one["in_effect"]] == ["fresh.txt"]
+    assert [one["what"] for one in found["differences"] if not one["in_effect"]] == ["fresh.txt", GATE]
 
 
-def test_files_that_do_not_train_are_named_without_blame(project: Path) -> None:
+def test_files_that_do_not_train_are_named_without_blame(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The library of the checkout instead of the one that runs here; at first they are the same.
+    monkeypatch.setattr(checkout, "_SOURCES", project / "include" / "nightshift")
     (project / "notes.txt").write_text("one\n2\n")
+    _comment(project / GATE)
     found = _reproduce(TREES, 0)
-    checkout, notes = found["differences"]
-    assert (checkout["cause"], checkout["in_effect"]) == ("code", False)
-    assert "(trunk)" in checkout["recorded"]
-    assert (notes["what"], notes["current"]) == ("notes.txt", "2 lines differ")
-    _git(project, "checkout", "--quiet", "notes.txt")
+    whole, gate, notes = found["differences"]
+    assert (whole["cause"], whole["in_effect"]) == ("code", False)
+    assert "(trunk)" in whole["recorded"]
+    assert (gate["what"], gate["current"], gate["in_effect"]) == (GATE, "1 lines differ", False)
+    assert (notes["what"], notes["current"], notes["in_effect"]) == ("notes.txt", "2 lines differ", False)
+    _git(project, "checkout", "--quiet", "notes.txt", GATE)
     assert _reproduce(TREES, 0)["differences"] == []
 
 
@@ -315,15 +327,18 @@ def test_a_changed_parameter_is_named_and_the_recorded_one_is_used(project: Path
     }
 
 
-def test_a_changed_package_is_named(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    installed = tmp_path / "path" / "xgboost-99.dist-info"
-    installed.mkdir(parents=True)
-    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: xgboost\nVersion: 99\n")
+def test_changed_packages_are_named_and_act_if_they_compute(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("duckdb", "xgboost"):
+        installed = tmp_path / "path" / f"{name}-99.dist-info"
+        installed.mkdir(parents=True)
+        (installed / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 99\n")
     monkeypatch.syspath_prepend(tmp_path / "path")
-    (difference,) = _reproduce(TREES, 0)["differences"]
-    assert (difference["cause"], difference["what"]) == ("environment", "package xgboost")
-    assert difference["current"] == "99"
-    assert difference["in_effect"]
+    differences = _reproduce(TREES, 0)["differences"]
+    assert {(one["cause"], one["current"]) for one in differences} == {("environment", "99")}
+    acts = [(one["what"], one["in_effect"]) for one in differences]
+    assert acts == [("package xgboost", True), ("package duckdb", False)]
 
 
 def test_the_first_cause_of_a_model_that_differs_is_the_first_that_acts(project: Path) -> None:
