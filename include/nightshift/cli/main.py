@@ -511,7 +511,9 @@ def registry_log(usecase: _UseCases = None, as_json: _Json = False) -> None:
 def rollback(
     version: Annotated[
         str | None,
-        typer.Argument(help="An earlier champion.", show_default="the one this one replaced"),
+        typer.Argument(
+            help="An earlier champion.", show_default="the one it replaced; none after a rollback"
+        ),
     ] = None,
     reason: Annotated[
         str | None, typer.Option(help="Why; kept in the deployment log. Asked for if missing.")

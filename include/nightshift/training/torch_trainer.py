@@ -330,10 +330,8 @@ def _processes(job: _Job) -> Iterator[None]:
     if others == 0:
         yield
         return
-    before = os.environ.get("GLOO_SOCKET_IFNAME")
     # They are all on this machine.
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    with tempfile.TemporaryDirectory() as scratch:
+    with _variable("GLOO_SOCKET_IFNAME", "lo"), tempfile.TemporaryDirectory() as scratch:
         meeting = str(Path(scratch) / "processes")
         beside = spawn(_other, (job, meeting), nprocs=others, join=False)
         assert beside is not None
@@ -346,10 +344,6 @@ def _processes(job: _Job) -> Iterator[None]:
             for process in beside.processes:
                 process.kill()
                 process.join()
-            if before is None:
-                del os.environ["GLOO_SOCKET_IFNAME"]
-            else:
-                os.environ["GLOO_SOCKET_IFNAME"] = before
 
 
 def _other(index: int, job: _Job, meeting: str) -> None:
@@ -381,12 +375,28 @@ def _can_compile() -> bool:
 
 
 @contextmanager
+def _variable(name: str, value: str) -> Iterator[None]:
+    """Set a variable of the environment, and leave it as it was."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+@contextmanager
 def _deterministic(seed: int, threads: int, device: torch.device) -> Iterator[None]:
     """Fix every source of chance, and leave torch's global state as it was."""
-    # cuBLAS reads it when it starts; without it, sums of products may come in another order.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     before = torch.get_num_threads(), torch.get_deterministic_debug_mode()
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with (
+        # cuBLAS reads it when it starts; without it, sums of products may come in another order.
+        _variable("CUBLAS_WORKSPACE_CONFIG", os.environ.get("CUBLAS_WORKSPACE_CONFIG", ":4096:8")),
+        torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+    ):
         torch.manual_seed(seed)
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(True, warn_only=True)

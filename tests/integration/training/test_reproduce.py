@@ -39,8 +39,6 @@ NIGHT = date(2020, 2, 1)
 DAY = date(2020, 1, 10)
 TREES, NETWORK = "1", "2"
 GATE = "include/nightshift/evaluation/gate.py"
-# A network sets it for its process. Set from the start, it does not tell what was trained here before.
-CUBLAS = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
 _COMMAND = "from nightshift.cli.main import app; app()"
 _CAUSES = ["data", "code", "configuration", "environment", "randomness"]
 
@@ -98,7 +96,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a checkout and a state: two models, one deployed and one that is only registered."""
     folder = tmp_path_factory.mktemp("made")
     _project(folder / "project")
-    with environment(folder / "state", NIGHTSHIFT_PROJECT=str(folder / "project"), **CUBLAS):
+    with environment(folder / "state", NIGHTSHIFT_PROJECT=str(folder / "project")):
         uc = load_usecase("synthetic")
         _publish(uc)
         taken = snapshot(uc, NIGHT)
@@ -114,7 +112,7 @@ def project(made: Path, tmp_path: Path) -> Iterator[Path]:
     """A checkout of the test's own, with a state of its own beside it."""
     shutil.copytree(made, tmp_path / "own")
     own = tmp_path / "own"
-    with environment(own / "state", NIGHTSHIFT_PROJECT=str(own / "project"), **CUBLAS):
+    with environment(own / "state", NIGHTSHIFT_PROJECT=str(own / "project")):
         yield own / "project"
 
 
