@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import yaml
 
 from nightshift.lake import tables
 from nightshift.partition import days
@@ -127,6 +128,16 @@ def publish(uc: UseCase, start: date, end: date, rows: int = 80) -> None:
     for layer, of_day in (("features", features_of), ("labels", labels_of)):
         contents = {day: of_day(day, rows) for day in days(start, end)}
         tables.replace_partitions(uc, layer, contents, [uc.entity])
+
+
+def write_use_case(project: Path, uc: UseCase) -> None:
+    """Put a use case into a checkout as people write one: what it says, and its sources beside it."""
+    folder = project / "include" / "usecases" / uc.name
+    folder.mkdir(parents=True)
+    content = uc.model_dump(mode="json", exclude_unset=True)
+    sources = {"sources": content.pop("sources")}
+    for name, part in (("usecase", content), ("sources", sources)):
+        (folder / f"{name}.yml").write_text(yaml.safe_dump(part, sort_keys=False), encoding="utf-8")
 
 
 def write_suites(project: Path) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from playwright.sync_api import Page, sync_playwright
 from tests import synthetic
 from tests.e2e.conftest import COPIED, Stack
@@ -21,6 +20,7 @@ from nightshift.registry.records import Deployment
 from nightshift.services import airflow, processes, stack
 from nightshift.services.airflow_api import AirflowApi, DagRun
 from nightshift.settings import settings
+from nightshift.usecase import UseCase
 
 NIGHTS = [date(2020, 2, 3) + timedelta(days=9 * number) for number in range(3)]
 _FLAGS = (
@@ -35,18 +35,11 @@ _FLAGS = (
 )
 
 
-def _write_use_case(project: Path) -> None:
-    """Put the synthetic use case into a project, alone: its gate lets everything pass, and asks nobody."""
-    uc = synthetic.use_case(gate={"primary": "roc_auc", "min_improvement": -1.0})
-    content = uc.model_dump(mode="json", exclude_unset=True)
-    content["training"]["trainers"].pop("network")
-    sources = {"sources": content.pop("sources")}
-    shutil.rmtree(project / "include" / "usecases" / "flight_delays")
-    folder = project / "include" / "usecases" / uc.name
-    folder.mkdir()
-    (folder / "usecase.yml").write_text(yaml.safe_dump(content))
-    (folder / "sources.yml").write_text(yaml.safe_dump(sources))
-    synthetic.write_suites(project)
+def _use_case() -> UseCase:
+    """The synthetic use case with one trainer, whose gate lets everything pass and asks nobody."""
+    training = synthetic.use_case().training.model_dump(exclude_unset=True)
+    del training["trainers"]["network"]
+    return synthetic.use_case(training=training, gate={"primary": "roc_auc", "min_improvement": -1.0})
 
 
 @pytest.fixture(scope="module")
@@ -63,14 +56,16 @@ def training() -> Iterator[Stack]:
                 shutil.copytree(
                     project / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "target")
                 )
-        _write_use_case(copy)
+        uc = _use_case()
+        shutil.rmtree(copy / "include" / "usecases" / "flight_delays")
+        synthetic.write_use_case(copy, uc)
+        synthetic.write_suites(copy)
         patch.setenv("NIGHTSHIFT_HOME", str(home))
         patch.setenv("NIGHTSHIFT_PROJECT", str(copy))
         patch.setenv("NIGHTSHIFT_RETRY_SECONDS", "3")
         for name in ("AIRFLOW", "MLFLOW", "POSTGRES"):
             patch.setenv(f"NIGHTSHIFT_{name}_PORT", str(processes.free_port()))
         settings.cache_clear()
-        uc = synthetic.use_case(gate={"primary": "roc_auc", "min_improvement": -1.0})
         try:
             synthetic.publish(uc, synthetic.START, NIGHTS[-1])
             stack.up()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import signal
 from datetime import date, timedelta
@@ -12,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-import yaml
 from tests import synthetic
 from tests.forked import preload, run
 from typer.testing import CliRunner
@@ -21,6 +19,7 @@ from nightshift.cli.main import app
 from nightshift.errors import DataError
 from nightshift.evaluation.backtest import Backtest, backtest, conclude, evaluate_fold, folds_of, recorded
 from nightshift.evaluation.backtest_report import write_backtest
+from nightshift.evaluation.evaluate import evaluate
 from nightshift.evaluation.leakage import refuse_beyond_backtest, refuse_implausible
 from nightshift.lake import append_log, tables
 from nightshift.lake.store import open_store
@@ -30,6 +29,7 @@ from nightshift.registry.records import Candidate
 from nightshift.settings import settings
 from nightshift.training.logistic_trainer import LogisticTrainer
 from nightshift.training.snapshot import Snapshot, labels_of, load, snapshot
+from nightshift.training.train import train
 from nightshift.training.xgboost_trainer import XGBoostTrainer
 from nightshift.usecase import UseCase
 
@@ -314,6 +314,26 @@ def test_a_validation_score_beyond_the_backtest_is_stopped_by_name(uc: UseCase, 
         refuse_implausible(strict, candidates(taken, {"trees": mean + 0.11}), *validation)
 
 
+def test_a_holdout_score_beyond_the_backtest_ends_the_evaluation(uc: UseCase, taken: Snapshot) -> None:
+    # In the last days, and only there, the outcome is made of a feature.
+    told = {}
+    for day in days(taken.holdout.start, LAST):
+        labels, demand = synthetic.labels_of(day), synthetic.features_of(day)["demand"]
+        made = pc.cast(pc.greater(demand, 1), pa.int64())
+        told[day] = labels.set_column(labels.schema.get_field_index("returned"), "returned", made)
+    tables.replace_partitions(uc, "labels", told, [uc.entity])
+    leaking = snapshot(uc, NIGHT)
+    mean = backtest(uc, leaking, trainers=["line"]).spreads["line"]["roc_auc"].mean
+    candidate = train(uc, leaking, "line")
+    refuse_implausible(uc, [candidate], *rows_of(uc, leaking))
+    said = rf"line reaches a ROC AUC of 0\.9\d+ on holdout, .* gave {mean:.4f} .*; most is said by demand \("
+    with pytest.raises(DataError, match=said):
+        evaluate(uc, leaking, [candidate])
+    logged = tracking.client(uc).get_run(candidate.run_id).data
+    assert logged.metrics["validation_roc_auc"] < 0.9
+    assert "holdout_roc_auc" not in logged.metrics, "a gate could go by it"
+
+
 def test_a_feature_that_the_backtest_did_not_have_is_named(uc: UseCase, taken: Snapshot) -> None:
     narrow = use_case(
         features={**uc.features.model_dump(), "numeric": [n for n in synthetic.NUMERIC if n != "hour"]}
@@ -340,22 +360,9 @@ def test_without_a_backtest_to_measure_by_nothing_is_refused(uc: UseCase, taken:
 
 @pytest.fixture
 def project(uc: UseCase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A checkout that holds the use case, and suites of one rule each."""
-    content = uc.model_dump(mode="json", exclude={"stress"})
-    folder = tmp_path / "include" / "usecases" / uc.name
-    folder.mkdir(parents=True)
-    (folder / "sources.yml").write_text(yaml.safe_dump({"sources": content.pop("sources")}))
-    (folder / "usecase.yml").write_text(yaml.safe_dump(content, sort_keys=False))
-    suites = tmp_path / "expectations" / uc.name
-    suites.mkdir(parents=True)
-    for name, column in (("snapshot", "part"), ("snapshot_profile", "feature")):
-        rule = {
-            "type": "expect_column_values_to_not_be_null",
-            "kwargs": {"column": column},
-            "meta": {"rule": "named", "severity": "stop", "reason": "Every row says what it is about."},
-        }
-        suite = {"name": name, "expectations": [rule], "meta": {"quarantine_at_most": 0.0}}
-        (suites / f"{name}.json").write_text(json.dumps(suite))
+    """A checkout that holds the use case and its suites."""
+    synthetic.write_use_case(tmp_path, uc)
+    synthetic.write_suites(tmp_path)
     monkeypatch.setenv("NIGHTSHIFT_PROJECT", str(tmp_path))
     settings.cache_clear()
 

@@ -12,7 +12,7 @@ import pytest
 from nightshift.errors import DataError
 from nightshift.evaluation.evaluate import evaluate
 from nightshift.evaluation.leakage import refuse_leaks
-from nightshift.lake import tables
+from nightshift.lake import append_log, tables
 from nightshift.partition import days
 from nightshift.sources.registry import open_connector
 from nightshift.training.snapshot import load, snapshot
@@ -20,7 +20,7 @@ from nightshift.training.train import train
 from nightshift.usecase import Trainer, UseCase, load_usecase
 
 FIRST, NIGHT = date(2013, 1, 1), date(2013, 2, 20)
-HONEST = ("distance_miles", "scheduled_hour")
+HONEST = ("distance_miles", "scheduled_departure_minute")
 LATE_MINUTES = 15
 
 
@@ -30,27 +30,25 @@ def uc(home: Path) -> UseCase:
     whole = load_usecase("flight_delays")
     (source,) = whole.sources
     known = datetime.combine(NIGHT, datetime.min.time(), UTC) + timedelta(days=3)
-    extracts = open_connector(whole, source).read_range("flights", FIRST, NIGHT, lambda _: known)
+    connector = open_connector(whole, source)
+    planned, flown = (
+        connector.read_range(table, FIRST, NIGHT, lambda _: known) for table in ("schedules", "flights")
+    )
     features, labels = {}, {}
     for day in days(FIRST, NIGHT):
-        flights = extracts[day].table
-        rows = flights.num_rows
+        delays = flown[day].table.select(["flight_id", "departure_delay_minutes", "arrival_delay_minutes"])
+        flights = planned[day].table.join(delays, "flight_id", join_type="inner").sort_by("flight_id")
+        partition = pa.repeat(pa.scalar(day), flights.num_rows)
         features[day] = flights.select(
-            ["flight_id", "scheduled_departure_at", "carrier", "origin"]
-        ).append_column("partition", pa.repeat(pa.scalar(day), rows))
-        for name, values in (
-            ("distance_miles", pc.utf8_length(flights["dest"])),
-            ("scheduled_hour", pc.hour(flights["scheduled_departure_at"])),
-            ("departure_delay", flights["departure_delay_minutes"]),
-        ):
-            features[day] = features[day].append_column(name, pc.cast(values, pa.float64()))
-        late = pc.greater(flights["arrival_delay_minutes"], LATE_MINUTES)
+            ["flight_id", "scheduled_departure_at", "carrier", "origin", *HONEST, "departure_delay_minutes"]
+        ).append_column("partition", partition)
+        late = pc.greater_equal(flights["arrival_delay_minutes"], LATE_MINUTES)
         labels[day] = pa.table(
             {
                 "flight_id": flights["flight_id"],
-                "partition": features[day]["partition"],
+                "partition": partition,
                 whole.label.column: pc.cast(late, pa.int64()),
-                "label_available_on": pa.repeat(pa.scalar(day + timedelta(days=1)), rows),
+                "label_available_on": pa.repeat(pa.scalar(day + timedelta(days=1)), flights.num_rows),
             }
         )
     for layer, contents in (("features", features), ("labels", labels)):
@@ -73,13 +71,15 @@ def _with_features(uc: UseCase, *numeric: str) -> UseCase:
 
 def test_the_departure_delay_is_stopped_and_honest_features_are_not(uc: UseCase) -> None:
     refuse_leaks(uc, NIGHT, load(snapshot(uc, NIGHT), "train"))
-    leaking = _with_features(uc, *HONEST, "departure_delay")
-    with pytest.raises(DataError, match=r"alone, departure_delay \(0\.\d+\) reaches"):
+    leaking = _with_features(uc, *HONEST, "departure_delay_minutes")
+    with pytest.raises(DataError, match=r"alone, departure_delay_minutes \(0\.\d+\) reaches"):
         refuse_leaks(leaking, NIGHT, load(snapshot(leaking, NIGHT), "train"))
 
 
 def test_whoever_trains_with_it_all_the_same_is_stopped_before_the_holdout_is_opened(uc: UseCase) -> None:
-    leaking = _with_features(uc, *HONEST, "departure_delay")
+    leaking = _with_features(uc, *HONEST, "departure_delay_minutes")
     taken = snapshot(leaking, NIGHT)
-    with pytest.raises(DataError, match=r"on validation; most is said by departure_delay \(0\.\d+ alone\)"):
+    said = r"on validation; most is said by departure_delay_minutes \(0\.\d+ alone\)"
+    with pytest.raises(DataError, match=said):
         evaluate(leaking, taken, [train(leaking, taken, "trees")])
+    assert append_log.names(f"holdouts/{uc.name}") == set()

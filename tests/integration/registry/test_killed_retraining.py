@@ -76,7 +76,9 @@ def _retrain(uc: UseCase, night: date) -> None:
     if stages.superseded(uc, night):
         return
     frozen = stages.take_snapshot(uc, night)
-    candidates = [stages.train_candidate(uc, frozen, name) for name in uc.training.trainers]
+    candidates = []
+    for name in uc.training.trainers:
+        candidates.append(stages.train_candidate(uc, frozen, name))
     decision = stages.propose(uc, stages.gate(uc, stages.evaluate(uc, frozen, candidates)))
     stages.promote(uc, night, decision)
 
@@ -135,7 +137,7 @@ def _end_state(uc: UseCase) -> dict[str, Any]:
         "log": log,
         "aliases": client.get_registered_model(uc.name).aliases,
         "tags": {str(version.version): version.tags for version in registered},
-        "cards": [card.read_card(uc, str(version.version)).count("\n") for version in registered],
+        "cards": {str(version.version): _cards(uc, version.run_id) for version in registered},
         "runs": sorted(
             (
                 run.info.run_name,
@@ -147,8 +149,24 @@ def _end_state(uc: UseCase) -> dict[str, Any]:
             )
             for run in runs
         ),
-        "lake": [key for key in open_store().list("") if "/manifests/" not in key],
+        "lake": open_store().list(""),
+        "manifests": {
+            key: json.loads(open_store().get(key)) | {"made_at": "then"}
+            for key in open_store().list(f"snapshots/{uc.name}/manifests/")
+        },
     }
+
+
+def _cards(uc: UseCase, run_id: str) -> list[str]:
+    """A version's cards, without its run's name and that of the evaluation, which has clocks in it."""
+    client = tracking.client(uc)
+    evaluated = client.get_run(run_id).data.tags["evaluation_hash"]
+    texts = [
+        Path(client.download_artifacts(run_id, name)).read_text(encoding="utf-8")
+        for name in (card.MARKDOWN, card.HTML)
+    ]
+    assert all(run_id in text and evaluated[:12] in text for text in texts)
+    return [text.replace(run_id, "RUN").replace(evaluated[:12], "EVALUATION") for text in texts]
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import statistics
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from nightshift.training.train import train
 from nightshift.usecase import UseCase
 
 NIGHT = date(2020, 2, 3)
+# Curves have fifty points, however many steps a training has.
+TENTH = 5
 
 preload("mlflow", "mlflow.store.tracking.sqlalchemy_store", "nightshift.training.search")
 
@@ -233,6 +236,18 @@ def test_many_at_once_open_one_search_and_run_its_trials_once_each(taken: Snapsh
     assert {run_of(uc, trial).info.status for trial in trials} == {"FINISHED"}
 
 
+def worse_than_the_median(uc: UseCase, trial: Trial, trials: list[Trial]) -> int | None:
+    """The first point at which three trials before this one were complete and half of them were better."""
+    before = [other for other in trials[: trial.index] if other.state == "complete"]
+    others, mine = [curve(uc, other) for other in before], curve(uc, trial)
+    for point in sorted(mine):
+        there = [losses[point] for losses in others if point in losses]
+        best = min(loss for at, loss in mine.items() if at <= point)
+        if point >= TENTH and len(there) >= 3 and best > statistics.median(there):
+            return point
+    return None
+
+
 def test_what_is_worse_than_the_others_is_called_off(taken: Snapshot) -> None:
     rates = {"learning_rate": {"low": 0.0001, "high": 0.3, "log": True}}
     uc = use_case(rates, BAD | {"learning_rate": 0.3}, trials=7)
@@ -249,8 +264,8 @@ def test_what_is_worse_than_the_others_is_called_off(taken: Snapshot) -> None:
         assert "validation_log_loss" not in run.data.metrics
         losses = curve(uc, trial)
         assert 0 < len(losses) < 12
-        last = max(losses)
-        assert losses[last] > min(curve(uc, other)[last] for other in trials[:3])
+        assert worse_than_the_median(uc, trial, trials) == max(losses)
+    assert all(worse_than_the_median(uc, trial, trials) is None for trial in trials if trial not in pruned)
     assert trials[found.best].state == "complete"
     assert f"{len(pruned)} pruned" in found.proposal
     assert tracking.client(uc).get_run(opened.run_id).data.metrics["trials_pruned"] == len(pruned)
