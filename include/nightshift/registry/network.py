@@ -27,7 +27,7 @@ from nightshift.registry.scaling import INPUTS_PER_NUMBER, NumberScale
 # fixed size gives a row the same score in whatever batch it arrives.
 _BLOCK = 256
 # For explanations: rows that stand for the training, and ways to such rows along which gradients are taken.
-# With 32 ways the values of flight delays correlate with exact ones by 0.997 (docs/explanations.md).
+# With 32 ways the values correlate with exact ones by 0.997 (docs/explanations.md).
 _BACKGROUND = 1000
 _WAYS = 32
 _GOLDEN = (5**0.5 - 1) / 2

@@ -76,9 +76,7 @@ def _retrain(uc: UseCase, night: date) -> None:
     if stages.superseded(uc, night):
         return
     frozen = stages.take_snapshot(uc, night)
-    candidates = []
-    for name in uc.training.trainers:
-        candidates.append(stages.train_candidate(uc, frozen, name))
+    candidates = [stages.train_candidate(uc, frozen, name) for name in uc.training.trainers]
     decision = stages.propose(uc, stages.gate(uc, stages.evaluate(uc, frozen, candidates)))
     stages.promote(uc, night, decision)
 
