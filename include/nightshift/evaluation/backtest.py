@@ -279,8 +279,9 @@ def conclude(uc: UseCase, snapshot: Snapshot, folds: Sequence[Fold], outcomes: S
         folds: The oldest first.
         outcomes: Of every fold, trainer by trainer, the oldest fold first.
     """
-    decides = [snapshot.content_hash, *(item.model_dump_json() for item in (*folds, *outcomes))]
-    whole = hashlib.sha256("\n".join(decides).encode()).hexdigest()
+    decides = [snapshot.content_hash, *(item.model_dump(mode="json") for item in (*folds, *outcomes))]
+    # Sorted: what went through Airflow's database comes back with its keys in another order.
+    whole = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
     record = f"{_folder(uc)}results/{whole}"
     if not append_log.read_log(record):
         trainers = list(dict.fromkeys(outcome.trainer for outcome in outcomes))
