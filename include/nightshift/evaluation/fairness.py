@@ -147,11 +147,11 @@ def _groups(
 ) -> dict[str, Group]:
     from fairlearn.metrics import false_negative_rate, false_positive_rate, selection_rate
 
-    late = np.asarray(label) > 0.5
+    positive = np.asarray(label) > 0.5
     made = {}
     for value in sorted({item for item in group if item is not None}):
         inside = group == value
-        truth, chosen = late[inside].astype(int), decided[inside].astype(int)
+        truth, chosen = positive[inside].astype(int), decided[inside].astype(int)
         rates = {
             "selection_rate": selection_rate(truth, chosen),
             "calibration": np.mean(score[inside]) - np.mean(truth),

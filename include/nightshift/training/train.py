@@ -33,11 +33,7 @@ from nightshift.registry.records import Candidate
 from nightshift.settings import settings
 from nightshift.training import checkout, manifest
 from nightshift.training.calibration import fit_calibration, threshold_of
-from nightshift.training.plots import (
-    history_figure,
-    shap_figure,
-    shap_importance,
-)
+from nightshift.training.plots import history_figure, shap_figure, shap_importance
 from nightshift.training.progress import TRAINING, Watched, live_run, training_hash
 from nightshift.training.snapshot import Part, Snapshot, Window, labels_of, load_parts
 from nightshift.training.trainer import Examples, Fit, Trainer

@@ -306,7 +306,7 @@ def test_a_validation_score_beyond_the_backtest_is_stopped_by_name(uc: UseCase, 
     assert f"gave {mean:.4f}" in told
     assert "line reaches" not in told
     assert "most is said by demand (" in told
-    assert "nightshift backtest" in error.value.cure
+    assert f"nightshift backtest --through {taken.night}" in error.value.cure
     with pytest.raises(DataError, match=r"trees reaches a ROC AUC of .* on holdout"):
         refuse_beyond_backtest(uc, too_high, "holdout", {"trees": mean + 0.13}, *validation)
     # What a season may do, no more than that.
