@@ -26,7 +26,11 @@ def run(
     from nightshift.evaluation.backtest import backtest, newest_night
     from nightshift.evaluation.backtest_report import write_backtest
     from nightshift.training.snapshot import Snapshot
+    from nightshift.training.train import declared_trainer
 
+    for name in trainers:
+        # Before minutes go into rows that nobody would learn from.
+        declared_trainer(uc, name)
     night = through or newest_night(uc)
     typer.echo(f"{uc.name}: freezing what the night of {night} may learn from", err=True)
     snapshot = Snapshot.model_validate(stages.take_snapshot(uc, night))

@@ -126,7 +126,7 @@ def identity(uc: UseCase, snapshot: Snapshot, trainer_name: str) -> str:
     Raises:
         DataError: The use case declares no such trainer, or one of its parameters is unknown or impossible.
     """
-    declared = _declared(uc, trainer_name)
+    declared = declared_trainer(uc, trainer_name)
     return training_hash(uc, snapshot, declared.kind, trainer_of(declared.kind).resolve(declared.params))
 
 
@@ -152,7 +152,7 @@ def build(
     Raises:
         DataError: As ``train``.
     """
-    declared = _declared(uc, trainer_name)
+    declared = declared_trainer(uc, trainer_name)
     rows = {part: _examples(uc, snapshot, part, table) for part, table in tables.items()}
     rows = weigh(rows, uc.training.class_weight)
     encoder = Encoder.fit(rows["train"].features, uc.features.categorical, uc.features.numeric)
@@ -190,7 +190,12 @@ def build(
     return Built(Model(stamped, scorer, folder), fit, rows, metrics, seconds)
 
 
-def _declared(uc: UseCase, trainer_name: str) -> Declared:
+def declared_trainer(uc: UseCase, trainer_name: str) -> Declared:
+    """Return one of the use case's trainers.
+
+    Raises:
+        DataError: The use case declares none of that name.
+    """
     if trainer_name not in uc.training.trainers:
         raise DataError(
             f"there is no trainer {trainer_name!r}; there are {', '.join(uc.training.trainers)}",

@@ -391,3 +391,10 @@ def test_the_command_shows_every_cutoff(uc: UseCase, project: None) -> None:
     assert done.exit_code == 1
     assert "4 are possible" in done.stderr
     assert "cure:  ask for 1 to 4" in done.stderr
+
+
+def test_the_command_refuses_an_unknown_trainer_before_rows_are_frozen(uc: UseCase, project: None) -> None:
+    done = CliRunner().invoke(app, ["backtest", "--trainer", "trees", "--trainer", "nobody"])
+    assert done.exit_code == 1
+    assert "there is no trainer 'nobody'; there are trees, line" in done.stderr
+    assert open_store().list("snapshots/") == []
