@@ -95,6 +95,22 @@ def page(training: Stack) -> Iterator[Page]:
         browser.close()
 
 
+def test_a_person_starts_a_training_from_the_form_as_it_opens(training: Stack, page: Page) -> None:
+    before = {run.run_id for run in training.api.runs(training.dag("train"))}
+    page.goto(f"{airflow.address()}/dags/{training.dag('train')}")
+    page.get_by_role("button", name="Trigger").first.click()
+    form = page.get_by_role("dialog")
+    form.locator("input[type=date]").first.fill(f"{NIGHTS[0]}")
+    form.get_by_role("button", name="Trigger", exact=True).click()
+    form.wait_for(state="hidden")
+    (run,) = [run for run in training.api.runs(training.dag("train")) if run.run_id not in before]
+    ended = training.api.wait_for_run(run)
+    assert ended.state == "success", training.story(ended)
+    assert ended.conf["partition"] == f"{NIGHTS[0]}"
+    # The champion knows as much already, so this training has nothing to do.
+    assert _task_states(training, run)["model.take_snapshot"] == "skipped"
+
+
 def _wait_for_a_person(running: Stack, night: date) -> DagRun:
     run = running.api.trigger(running.dag("train"), {"partition": f"{night}", "approval": "manual"})
 

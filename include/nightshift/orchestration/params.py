@@ -31,9 +31,10 @@ def partition_param() -> dict[str, Param]:
 def training_params() -> dict[str, Param]:
     """Return the parameters of a DAG that trains and judges models."""
     return {
+        # Not "": the form takes an empty text for a missing one, and does not let the run begin.
         "holdout_override": Param(
-            "",
-            type="string",
+            None,
+            type=["null", "string"],
             title="Why the holdout may be opened again",
             description="A model is judged on a holdout once. A reason given here lets candidates be judged "
             "on it again, and stays on their pages. Usually empty.",

@@ -264,7 +264,7 @@ def evaluate(usecase: str, snapshot: dict[str, Any], candidates: Sequence[dict[s
         snapshot,
         list(candidates),
         by=context["run_id"],
-        override=context["params"].get("holdout_override", ""),
+        override=context["params"].get("holdout_override") or "",
     )
 
 
