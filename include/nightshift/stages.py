@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from nightshift.lake.staging import Staged
     from nightshift.lake.tables import PartitionVersion
     from nightshift.monitoring.staleness import Stale
+    from nightshift.registry.records import Candidate
     from nightshift.registry.states import Standing
 
 log = logging.getLogger(__name__)
@@ -213,11 +214,17 @@ def serve_again(uc: UseCase) -> dict[str, str]:
 def check_drift(uc: UseCase, start: date, end: date, *, only_stale: bool = False) -> dict[str, str]:
     """Compare each day's features and scores with the champion's training data: a verdict a day."""
     from nightshift.monitoring.drift import check
+    from nightshift.monitoring.reports import draw
     from nightshift.registry.deployments import history
 
     nights = _nights(uc, "drift", start, end, only_stale=only_stale)
     deployed = history(uc)
-    return {day.isoformat(): check(uc, day, deployed).verdict for day in nights}
+    verdicts = {}
+    for day in nights:
+        result = check(uc, day, deployed)
+        draw(uc, result, deployed)
+        verdicts[day.isoformat()] = result.verdict
+    return verdicts
 
 
 def judge(uc: UseCase, start: date, end: date, *, only_stale: bool = False) -> dict[str, Any]:
@@ -445,11 +452,22 @@ def propose(uc: UseCase, decision: dict[str, Any]) -> dict[str, Any]:
     judged = Decision.model_validate(decision)
     standing = register(uc, judged)
     log.info("version %s: %s", standing.version, standing.state)
+    _keep_baseline(uc, standing.version, judged.candidate)
     if judged.promote and standing.approval is not None and standing.rejected:
         reason = f"version {standing.version} was rejected by {standing.approval.by}"
         log.info(reason)
         judged = judged.model_copy(update={"promote": False, "reasons": [*judged.reasons, reason]})
     return judged.model_dump(mode="json")
+
+
+def _keep_baseline(uc: UseCase, version: str, candidate: Candidate) -> None:
+    """Learn what is ordinary for a version now, so that no night has to; without it, it is still usable."""
+    from nightshift.monitoring.baseline import of_model
+
+    try:
+        of_model(uc, version, candidate.content_hash, candidate.snapshot_hash)
+    except DataError as error:
+        log.warning("no baseline of version %s: %s", version, error)
 
 
 def open_question(uc: UseCase, decision: dict[str, Any]) -> bool:

@@ -464,17 +464,43 @@ class Explanations(_Strict):
     )
 
 
-class Drift(_Strict):
-    """Thresholds of the nightly check of features and scores against the training snapshot."""
+class Confirm(_Strict):
+    """How many days have to signal before it is called drift; the newest is always one of them."""
 
-    numeric_threshold: float = Field(
-        gt=0, description="Wasserstein distance in reference standard deviations."
+    signals: int = Field(2, gt=0, description="So many of the last days signal, the newest among them.")
+    of: int = Field(3, gt=0, description="How many days are looked at, the newest included.")
+
+    @model_validator(mode="after")
+    def _can_be_reached(self) -> Confirm:
+        if self.signals > self.of:
+            raise ValueError(f"{self.signals} signals are never found in {self.of} days")
+        return self
+
+
+class Drift(_Strict):
+    """How the nightly check of features and scores tells what has moved from what always moves."""
+
+    false_alarms: float = Field(
+        0.01, gt=0, lt=0.5, description="Share of quiet days that may signal, all columns and windows together."
     )
-    categorical_threshold: float = Field(gt=0, description="Jensen-Shannon distance.")
-    share_of_columns: float = Field(
-        gt=0, le=1, description="Share of drifted columns that makes the day drifted."
+    windows: tuple[Annotated[int, Field(gt=0, le=366)], ...] = Field(
+        (1, 7, 28), min_length=1, description="Lengths in days of the windows that end with the day."
     )
-    reference_rows: int = Field(gt=0, description="Rows of the reference sample stored with each model.")
+    min_effect: float = Field(
+        0.03,
+        ge=0,
+        description="Smaller effects never signal: standard deviations of a number, Jensen-Shannon distance of "
+        "a category, change of a correlation.",
+    )
+    confirm: Confirm = Field(default_factory=Confirm)
+    seasonality: Literal["none", "weekday", "year"] = Field(
+        "none",
+        description="What a day is compared with: all days of training; days of its weekday; days of its season, "
+        "in any year, where there are enough.",
+    )
+    reference_rows: int = Field(
+        20_000, gt=0, description="Rows of the sample stored with each model, for explanations and pictures."
+    )
 
 
 class Retrain(_Strict):
@@ -518,7 +544,7 @@ class UseCase(_Strict):
     gate: Gate
     stress: tuple[StressCase, ...] = Field((), description="The file stress.yml, where there is one.")
     explanation: Explanations = Field(default_factory=Explanations)
-    drift: Drift
+    drift: Drift = Field(default_factory=Drift)
     retrain: Retrain
     retention: Retention
     sources: dict[str, Source] = Field(min_length=1)

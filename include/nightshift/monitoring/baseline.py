@@ -1,66 +1,336 @@
-"""How far one ordinary day lies from a whole training period, by the training days themselves.
+"""What is ordinary for a model: the profile of what it learned from, and how far ordinary days lie from it.
 
-Much of what a model reads is the same for all rows of a day (the weather, yesterday's mean), so any single
-day is far from the mixture of many days. A distance means something only beside those of other single days.
+A baseline belongs to a model version: made once from the rows it was trained on, when it is registered, or
+when it is first needed. It holds sums over all those days, never the rows, so what a nightly check costs does
+not grow with the length of history.
 """
 
 from __future__ import annotations
 
+import hashlib
+import io
+import json
+import logging
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import date, timedelta
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from nightshift.errors import DataError
+from nightshift.lake.store import NoSuchObjectError, open_store
+from nightshift.monitoring import calibration
+from nightshift.monitoring.calibration import Calibration, Fit, Statistic
+from nightshift.monitoring.sketches import Grid, Sketches, make_grid
+from nightshift.registry import models
+from nightshift.registry.model import Model
+from nightshift.training import manifest
+from nightshift.training.snapshot import load
+from nightshift.usecase import Drift, UseCase
+
+log = logging.getLogger(__name__)
+
+SCORE = "score"
+ALWAYS = "always"
+
+# Raised when what a baseline holds changes: older ones are made again.
+_FORM = 1
+# With fewer days, ordinary days cannot be told from others.
+_LEAST_DAYS = 7
+# A window is calibrated on at least so many times its length.
+_LEAST_WINDOWS = 2
+# Days of one weekday, or of one season, that are worth a comparison of their own.
+_LEAST_ALIKE = 8
+_PAIRS = 300
+# With so many days left, those at the beginning of history are left out.
+_SETTLED_DAYS = 42
+
 Floats = npt.NDArray[np.float64]
 
 
-def largest_daily_distances(reference: pa.Table, columns: Sequence[str]) -> dict[str, float]:
-    """Return, for each numeric column, the largest distance of any day of ``reference`` from all of it.
+@dataclass(frozen=True)
+class Stratum:
+    """Days of the reference that a window is compared with, and what is ordinary beside them.
 
-    The distance is that of ``reports.Comparison``: Wasserstein, in standard deviations of the reference.
-    A column without values gets 0.
+    Attributes:
+        reference: One sketch of all of them.
+        calibrations: By length of a window, as far as there are days enough.
+    """
+
+    reference: Sketches
+    calibrations: dict[int, Calibration]
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The profile of a model's training rows.
+
+    Attributes:
+        grid: Where columns are cut.
+        pairs: Positions of the numeric columns of each pair whose correlation is watched.
+        strata: By name: ``always``; for seasonality also ``weekday 0`` to ``6``, or ``month 1`` to ``12``.
+        most_missing: By column, the largest share of missing values on a day of the reference.
+        least_distinct: By column, the fewest cells that a day of the reference filled, missing ones aside.
+        rows: By weekday, the median number of rows of a day.
+        row_spread: Root mean square of log(rows / median) below and above 0.
+        days: Days of the reference.
+    """
+
+    grid: Grid
+    pairs: npt.NDArray[np.intp]
+    strata: dict[str, Stratum]
+    most_missing: Floats
+    least_distinct: npt.NDArray[np.int64]
+    rows: Floats
+    row_spread: tuple[float, float]
+    days: int
+
+    @cached_property
+    def statistics(self) -> list[Statistic]:
+        """The distances that are taken, column by column."""
+        return calibration.statistics(self.grid, SCORE)
+
+
+def learn(table: pa.Table, numeric: Sequence[str], categorical: Sequence[str], policy: Drift) -> Baseline:
+    """Return the baseline of ``table``: rows of many days, with a column ``partition``.
 
     Args:
-        reference: A sample with a column ``partition``.
-        columns: Numeric columns of ``reference``.
+        table: The reference.
+        numeric: Numeric columns, ``score`` among them where there are scores.
+        categorical: Categorical columns.
+        policy: Windows, rate of false alarms and seasonality.
+
+    Raises:
+        DataError: There are fewer than seven days.
     """
-    _, day = np.unique(reference.column("partition").to_numpy(), return_inverse=True)
-    return {name: _largest(numbers(reference, name), day) for name in columns}
+    dates, day = np.unique(table.column("partition").to_numpy(), return_inverse=True)
+    if dates.size < _LEAST_DAYS:
+        raise DataError(
+            f"{dates.size} days are too few to tell ordinary days from others",
+            rule=f"a baseline is learned from at least {_LEAST_DAYS} days",
+            where="the training rows of the model",
+            cure="train on more days; until then, drift is not judged",
+        )
+    grid = make_grid(table, numeric, categorical)
+    history = grid.sketch(table, day, dates.size)
+    pairs = calibration.strongest_pairs(history, _PAIRS)
+    taken = calibration.statistics(grid, SCORE)
+    weekdays = (dates.astype("datetime64[D]").astype(np.int64) + 3) % 7
+    rate = policy.false_alarms / len(policy.windows)
+    strata = {}
+    for name, chosen in _strata(dates, weekdays, policy).items():
+        lengths = (1,) if name.startswith("weekday") else policy.windows
+        own = history.take(chosen)
+        strata[name] = Stratum(
+            own.total(),
+            {
+                length: calibration.calibrate(grid, taken, pairs, own, weekdays[chosen], length, rate)
+                for length in lengths
+                if length == 1 or chosen.size >= _LEAST_WINDOWS * length
+            },
+        )
+    missing, distinct = _present(grid, history)
+    rows, spread = _volume(history.rows, weekdays)
+    return Baseline(
+        grid,
+        pairs,
+        strata,
+        (missing / np.maximum(1, history.rows)[:, None]).max(axis=0),
+        distinct.min(axis=0),
+        rows,
+        spread,
+        int(dates.size),
+    )
 
 
-def sometimes_absent(reference: pa.Table, columns: Sequence[str]) -> set[str]:
-    """Return the numeric columns that had no value at all on some day of ``reference``."""
-    _, day = np.unique(reference.column("partition").to_numpy(), return_inverse=True)
-    size = day.max(initial=-1) + 1
-    return {
-        name
-        for name in columns
-        if (np.bincount(day[np.isfinite(numbers(reference, name))], minlength=size) == 0).any()
+def identity(uc: UseCase, model_hash: str, snapshot_hash: str) -> str:
+    """Return the name of a model's baseline: a hash of all that decides it."""
+    decides = {
+        "form": _FORM,
+        "model": model_hash,
+        "snapshot": snapshot_hash,
+        "policy": uc.drift.model_dump(mode="json", include={"false_alarms", "windows", "seasonality"}),
+        "columns": uc.features.model_dump(mode="json", include={"categorical", "numeric"}),
     }
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
 
-def numbers(table: pa.Table, name: str) -> Floats:
-    """Return a numeric or boolean column as floats of shape (rows,), NaN where there is no value."""
-    values: Floats = pc.cast(table.column(name), pa.float64()).to_numpy()
-    return values
+def of_model(uc: UseCase, version: str, model_hash: str, snapshot_hash: str) -> Baseline:
+    """Return the baseline of a registered version, made and kept when it is asked for first.
+
+    Raises:
+        DataError: Its training rows are too few days, or nobody kept which ones they were.
+    """
+    name = identity(uc, model_hash, snapshot_hash)
+    store, key = open_store(), f"baselines/{uc.name}/{name}.npz"
+    try:
+        return _unpacked(store.get(key))
+    except NoSuchObjectError:
+        pass
+    except (ValueError, KeyError, OSError) as error:
+        log.warning("baseline %s cannot be read (%s): it is made again", store.uri(key), error)
+    found = learn(
+        _training_rows(uc, models.load_model(uc, version), snapshot_hash),
+        (*uc.features.numeric, SCORE),
+        uc.features.categorical,
+        uc.drift,
+    )
+    store.put(key, _packed(found))
+    log.info("%s version %s: baseline of %d days kept", uc.name, version, found.days)
+    return found
 
 
-def _largest(values: Floats, day: npt.NDArray[np.intp]) -> float:
-    present = np.isfinite(values)
-    values, day = values[present], day[present]
-    if values.size == 0:
-        return 0.0
-    order = np.argsort(values, kind="stable")
-    values, day = values[order], day[order]
-    counts = np.bincount(day)
-    # The distance is the area between two cumulative distributions. Every value of a day is one of the whole,
-    # so the steps of both lie on the same grid, and all days are measured at once.
-    steps = np.zeros((counts.size, values.size), dtype=np.float32)
-    steps[day, np.arange(values.size)] = 1 / counts[day]
-    shares = np.cumsum(steps, axis=1)
-    whole = np.arange(1, values.size + 1) / values.size
-    areas = np.abs(shares - whole.astype(np.float32))[:, :-1] @ np.diff(values)
-    # Evidently bounds the standard deviation in the same way.
-    return float(areas[counts > 0].max() / max(float(values.std()), 0.001))
+def stratum_of(baseline: Baseline, day: date, length: int) -> str:
+    """Return the name of the days that a window ending on ``day`` is compared with."""
+    for name in (f"weekday {day.weekday()}", f"month {day.month}"):
+        if name in baseline.strata and length in baseline.strata[name].calibrations:
+            return name
+    return ALWAYS
+
+
+def _training_rows(uc: UseCase, model: Model, snapshot_hash: str) -> pa.Table:
+    made_by = manifest.kept(uc, snapshot_hash, model.content_hash)
+    if made_by is None:
+        raise DataError(
+            f"nobody kept what model {model.content_hash[:12]} was trained on",
+            rule="a baseline is learned from the rows that a model was trained on",
+            where=f"{uc.name}, version {model.version}",
+            cure=f"train again with {uc.name}.train: new models keep their manifest",
+        )
+    rows = load(made_by.data.snapshot, "train")
+    # Features that look back are made of less at the beginning of history: those days are like no later one.
+    full = uc.history_start + timedelta(days=uc.features.lookback_days)
+    settled = rows.filter(pc.greater_equal(rows.column("partition"), full))
+    if pc.count_distinct(settled.column("partition")).as_py() >= _SETTLED_DAYS:
+        rows = settled
+    return rows.append_column(SCORE, pa.array(model.predict_proba(rows)))
+
+
+def _strata(
+    dates: npt.NDArray[Any], weekdays: npt.NDArray[np.intp], policy: Drift
+) -> dict[str, npt.NDArray[np.intp]]:
+    whole = np.arange(dates.size)
+    found = {ALWAYS: whole}
+    if policy.seasonality == "weekday":
+        alike = {f"weekday {day}": whole[weekdays == day] for day in range(7)}
+    elif policy.seasonality == "year":
+        months = dates.astype("datetime64[M]").astype(np.int64) % 12
+        # A month and its neighbours: the same season of every year that there is.
+        alike = {
+            f"month {month + 1}": whole[(months - month + 1) % 12 <= 2]
+            for month in range(12)
+            if (months == month).any()
+        }
+    else:
+        alike = {}
+    return found | {name: chosen for name, chosen in alike.items() if chosen.size >= _LEAST_ALIKE}
+
+
+def _present(grid: Grid, sketches: Sketches) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return missing values, and cells that hold any other, by day and column."""
+    missing, distinct = [], []
+    for own in grid.cells.values():
+        missing.append(sketches.counts[:, own.stop - 1])
+        distinct.append((sketches.counts[:, own.start : own.stop - 1] > 0).sum(axis=1))
+    return np.stack(missing, axis=1), np.stack(distinct, axis=1)
+
+
+def _volume(
+    rows: npt.NDArray[np.int64], weekdays: npt.NDArray[np.intp]
+) -> tuple[Floats, tuple[float, float]]:
+    whole = float(np.median(rows))
+    usual = np.array(
+        [
+            np.median(rows[weekdays == day]) if (weekdays == day).sum() >= _LEAST_ALIKE else whole
+            for day in range(7)
+        ]
+    )
+    apart = np.log(np.maximum(1, rows) / usual[weekdays])
+    spread = [
+        float(np.sqrt((side**2).sum() / max(1, np.count_nonzero(side))))
+        for side in (np.minimum(apart, 0.0), np.maximum(apart, 0.0))
+    ]
+    return usual, (spread[0], spread[1])
+
+
+# At rest: numbers as arrays, and what names them as JSON beside them. No pickle.
+
+
+def _packed(baseline: Baseline) -> bytes:
+    grid = baseline.grid
+    arrays: dict[str, npt.NDArray[Any]] = {
+        "pairs": baseline.pairs,
+        "most_missing": baseline.most_missing,
+        "least_distinct": baseline.least_distinct,
+        "rows": baseline.rows,
+    }
+    for place, (points, ranks) in enumerate(zip(grid.points, grid.ranks, strict=True)):
+        arrays[f"points/{place}"], arrays[f"ranks/{place}"] = points, ranks
+    strata: dict[str, dict[str, Any]] = {}
+    for name, stratum in baseline.strata.items():
+        for part, array in asdict(stratum.reference).items():
+            arrays[f"{name}/{part}"] = array
+        strata[name] = {}
+        for length, found in stratum.calibrations.items():
+            strata[name][str(length)] = [found.rows, found.column_level, found.pair_level]
+            for kind, fit in (("columns", found.columns), ("pairs", found.pairs)):
+                arrays[f"{name}/{length}/{kind}"] = np.stack([fit.median, fit.spread, fit.effective])
+    words = {
+        "numeric": grid.numeric,
+        "deviations": grid.deviations,
+        "categorical": grid.categorical,
+        "categories": grid.categories,
+        "strata": strata,
+        "row_spread": baseline.row_spread,
+        "days": baseline.days,
+    }
+    sink = io.BytesIO()
+    np.savez_compressed(sink, words=np.array(json.dumps(words)), **arrays)  # type: ignore[arg-type]
+    return sink.getvalue()
+
+
+def _unpacked(content: bytes) -> Baseline:
+    with np.load(io.BytesIO(content), allow_pickle=False) as found:
+        words = json.loads(str(found["words"]))
+        grid = Grid(
+            tuple(words["numeric"]),
+            tuple(found[f"points/{place}"] for place in range(len(words["numeric"]))),
+            tuple(words["deviations"]),
+            tuple(found[f"ranks/{place}"] for place in range(len(words["numeric"]))),
+            tuple(words["categorical"]),
+            tuple(tuple(known) for known in words["categories"]),
+        )
+        strata = {
+            name: Stratum(
+                Sketches(*(found[f"{name}/{part}"] for part in ("rows", "counts", "sums", "products"))),
+                {
+                    int(length): Calibration(
+                        int(length),
+                        rows,
+                        Fit(*found[f"{name}/{length}/columns"]),
+                        Fit(*found[f"{name}/{length}/pairs"]),
+                        column_level,
+                        pair_level,
+                    )
+                    for length, (rows, column_level, pair_level) in lengths.items()
+                },
+            )
+            for name, lengths in words["strata"].items()
+        }
+        return Baseline(
+            grid,
+            found["pairs"],
+            strata,
+            found["most_missing"],
+            found["least_distinct"],
+            found["rows"],
+            (words["row_spread"][0], words["row_spread"][1]),
+            words["days"],
+        )
+
+

@@ -26,7 +26,7 @@ Name = Literal["wasserstein", "kolmogorov_smirnov", "jensen_shannon", "chi_squar
 
 # Windows drawn where there are more than can be counted.
 _DRAWS = 400
-# A block holds a week where the reference has many, and less where it would hold few blocks.
+# A block holds a week where the reference has many; else fewer days, to have blocks enough.
 _WEEK, _SHORT_BLOCK, _MANY_DAYS = 7, 3, 70
 # Days beside a drawn one that it is not compared with either: features look back, and weather lasts.
 _NEAR = 3
@@ -38,9 +38,10 @@ _TAIL = 0.15
 _SEED = 20130101
 # Below this a distance is rounding.
 _SMALLEST = 1e-6
-# Log distances of windows that differ by less than this say that there are too few of them.
-_LEAST_SPREAD = 0.1
+# Distances of windows that differ by less than this share of their median say that there are too few of them.
+_LEAST_SPREAD = 0.05
 _LEAST_EFFECTIVE = 4.0
+_SHARED = 3
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Statistic:
 
 @dataclass(frozen=True)
 class Fit:
-    """How the logarithm of each distance spreads over ordinary windows, each array of shape (statistics,).
+    """How each distance spreads over ordinary windows, each array of shape (statistics,).
 
     Attributes:
         median: Its median.
@@ -75,13 +76,12 @@ class Fit:
             distance: Of shape (windows, statistics).
             widen: By how much noise is larger than in the windows of the reference.
         """
-        level = np.log(np.maximum(distance, _SMALLEST) / widen)
-        return np.asarray(stdtr(self.effective, -(level - self.median) / self._scale))
+        return np.asarray(stdtr(self.effective, -(distance / widen - self.median) / self._scale))
 
     def limits(self, probability: Floats, widen: float = 1.0) -> Floats:
         """Return the distance that an ordinary window exceeds with ``probability``, of shape (statistics,)."""
         beyond = stdtrit(self.effective, 1 - np.clip(probability, 1e-12, 0.5))
-        return np.asarray(widen * np.exp(self.median + beyond * self._scale))
+        return np.asarray(widen * (self.median + beyond * self._scale))
 
     @property
     def _scale(self) -> Floats:
@@ -196,22 +196,35 @@ def calibrate(
     """
     days = len(history.rows)
     drawn = draw_windows(weekdays, length)
+    daily = None if length == 1 else _distances_of(grid, taken, pairs, history, draw_windows(weekdays, 1))
+    found = _distances_of(grid, taken, pairs, history, drawn)
+    touched = np.zeros((len(drawn), days), dtype=bool)
+    touched[np.arange(len(drawn))[:, None], drawn] = True
+    fits, levels = [], []
+    groups = _groups(taken), np.arange(len(pairs))
+    for values, of_days, group in zip(found, daily or found, groups, strict=True):
+        effective = _effective(of_days, days)
+        if length > 1:
+            # Windows of a block or more overlap, or share blocks: there are fewer that are independent.
+            effective = np.maximum(_LEAST_EFFECTIVE, effective / _SHARED)
+        fits.append(_fit(values, effective))
+        levels.append(_level(values, touched, group, effective, rate / 2))
+    rows = float(np.median(history.rows[drawn].sum(axis=1)))
+    return Calibration(length, rows, fits[0], fits[1], levels[0], levels[1])
+
+
+def _distances_of(
+    grid: Grid, taken: list[Statistic], pairs: Positions, history: Sketches, drawn: Positions
+) -> tuple[Floats, Floats]:
+    """Return how far drawn windows lie from the days that have nothing to do with them, and their pairs."""
+    days = len(history.rows)
     weights = np.zeros((len(drawn), days))
     np.add.at(weights, (np.arange(len(drawn))[:, None], drawn), 1)
     compared = 1.0 - _neighbourhood(weights > 0, _NEAR if days >= _NEIGHBOURS_FROM else 0)
     # A window that touches nearly all days leaves nothing to compare with but its own.
     compared[compared.sum(axis=1) < days / 4] = 1.0
     window, others = combine(history, weights), combine(history, compared)
-    found = measure(grid, taken, window, others)
-    moved, _ = measure_pairs(pairs, window, others)
-    fits, levels = [], []
-    groups = _groups(taken), np.arange(len(pairs))
-    for values, group in zip((found, moved), groups, strict=True):
-        effective = _effective(values if length == 1 else None, days)
-        fits.append(_fit(values, effective))
-        levels.append(_level(values, weights > 0, group, effective, rate / 2))
-    rows = float(np.median(window.rows))
-    return Calibration(length, rows, fits[0], fits[1], levels[0], levels[1])
+    return measure(grid, taken, window, others), measure_pairs(pairs, window, others)[0]
 
 
 def draw_windows(weekdays: Positions, length: int) -> Positions:
@@ -300,31 +313,36 @@ def _neighbourhood(touched: npt.NDArray[np.bool_], near: int) -> npt.NDArray[np.
 
 
 def _fit(values: Floats, effective: Floats | float) -> Fit:
-    logs = np.log(np.maximum(values, _SMALLEST))
-    if not logs.size:
-        nothing = np.zeros(logs.shape[1])
+    if not values.size:
+        nothing = np.zeros(values.shape[1])
         return Fit(nothing, nothing + 1, nothing + _LEAST_EFFECTIVE)
-    median = np.median(logs, axis=0)
-    above = np.maximum(logs - median, 0.0)
-    counted = np.maximum(1, (logs >= median).sum(axis=0))
-    spread = np.maximum(np.sqrt((above**2).sum(axis=0) / counted), _LEAST_SPREAD)
-    return Fit(median, spread, np.broadcast_to(effective, median.shape).astype(np.float64))
+    median = np.median(values, axis=0)
+    above = np.maximum(values - median, 0.0)
+    counted = np.maximum(1, (values >= median).sum(axis=0))
+    spread = np.sqrt((above**2).sum(axis=0) / counted)
+    worth = np.broadcast_to(effective, median.shape).astype(np.float64)
+    # Where tails are heavy, a storm that came once must not be a wonder when it comes again: the largest of
+    # the reference's own windows is as likely as one of so many.
+    expected = stdtrit(worth, 1 - 1 / (2 * len(values))) * np.sqrt(1 + 1 / worth)
+    spread = np.maximum(spread, above.max(axis=0) / expected)
+    return Fit(median, np.maximum(spread, np.maximum(_LEAST_SPREAD * median, _SMALLEST)), worth)
 
 
 def _effective(values: Floats | None, days: int) -> Floats | float:
     """Return how many independent windows the upper half of those drawn is worth.
 
-    For single days by the correlation of each with the next; for longer windows as many as there are weeks.
+    By the correlation of each day with the next; ``values`` are the distances of single days.
     """
     least = days / _WEEK
     if values is None or days < _WEEK:
         return max(_LEAST_EFFECTIVE, least / 2)
-    logs = np.log(np.maximum(values, _SMALLEST))
-    apart = logs - logs.mean(axis=0)
+    apart = values - values.mean(axis=0)
     variance = (apart**2).sum(axis=0)
     following = (apart[1:] * apart[:-1]).sum(axis=0)
     correlation = np.divide(following, variance, out=np.zeros_like(variance), where=variance > 0)
-    worth = days * (1 - correlation) / (1 + np.maximum(correlation, -0.5))
+    # A distance forgets the sign of what moves it: where days hang together, their values do more closely.
+    together = np.where(correlation > 2 / np.sqrt(days), np.sqrt(np.abs(correlation)), correlation)
+    worth = days * (1 - together) / (1 + np.maximum(together, -0.5))
     return np.maximum(_LEAST_EFFECTIVE, np.clip(worth, least, days) / 2)
 
 

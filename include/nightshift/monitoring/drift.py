@@ -1,12 +1,13 @@
-"""Is the day like the days the champion learned from? Features and scores against its reference sample.
+"""Is the day like the days the champion learned from? Features and scores against the model's baseline.
 
-A numeric column is beyond its limit when it is further from the reference than ``drift.numeric_threshold``
-and than any single training day was; a categorical one when it is further than
-``drift.categorical_threshold``.
+The day, and the windows of 7 and 28 days that end with it, are held against what is ordinary for windows of
+their length (``calibration``). A day *signals* when a column, or the correlation of a pair, lies beyond it.
 
-The verdict is ``drift`` when the share of features beyond their limit reaches ``drift.share_of_columns``;
-``watch`` from half that share, or when the scores themselves are beyond it, or when a feature has no value
-at all that had some on each training day; else ``quiet``.
+The verdict is ``drift`` when the day signals and so do enough of the days before (``drift.confirm``),
+``watch`` when it signals alone or its data have a finding (an outage is no drift), else ``quiet``.
+
+A result follows from what was read, whatever the order of nights: a day that comes late, or again, has the
+days after it judged again.
 """
 
 from __future__ import annotations
@@ -14,9 +15,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from datetime import date
+from collections.abc import Mapping, Sequence
+from datetime import date, timedelta
 from typing import Literal
 
 import numpy as np
@@ -25,30 +25,40 @@ from pydantic import BaseModel, ConfigDict
 
 from nightshift.errors import DataError, TransientError
 from nightshift.lake import tables
-from nightshift.monitoring import baseline, reports
-from nightshift.registry import deployments, models
+from nightshift.monitoring import baseline as baselines
+from nightshift.monitoring import findings, windows
+from nightshift.monitoring.baseline import SCORE, Baseline
+from nightshift.monitoring.findings import Finding
+from nightshift.monitoring.sketches import Grid, Sketches
+from nightshift.monitoring.windows import Window
+from nightshift.partition import days
+from nightshift.registry import deployments
 from nightshift.registry.records import Deployment
 from nightshift.usecase import UseCase
 
 log = logging.getLogger(__name__)
 
 LAYER = "monitoring"
-SCORE = "score"
 
 Verdict = Literal["quiet", "watch", "drift"]
+
+# Raised when what a result holds, or how it is reached, changes.
+_FORM = 2
+# A window that lacks more of its days is not judged.
+_DAYS_NEEDED = 6 / 7
 
 
 class DriftResult(BaseModel):
     """What was found for one day.
 
     Attributes:
-        columns: Features, and ``score``, beyond their limit, the furthest first; those without any value come
-            before all others.
-        absent: Those of ``columns`` that have values on each day of the reference and none on this day.
-        share: Features beyond their limit, as a share of those compared.
+        columns: What moved, over all windows, the furthest beyond its limit first; columns of findings, of
+            which nothing can be compared, before all others. A pair counts by both of its columns.
+        windows: What was found for each window that could be judged, the shortest first.
+        findings: What is wrong with the day's data.
+        signal: Whether a window has signals.
+        note: Why nothing was compared, in words; empty when it was.
         rows: Rows of the day.
-        distances: Distance of each column compared; see ``reports.Comparison``.
-        limits: Distance from which a column counts.
         features_hash: Content hash of the features that were looked at.
         predictions_hash: Content hash of the predictions that were looked at.
         inputs: Hash of all that decides this result.
@@ -59,22 +69,33 @@ class DriftResult(BaseModel):
     partition: date
     verdict: Verdict
     columns: tuple[str, ...]
-    absent: tuple[str, ...]
-    share: float
+    windows: tuple[Window, ...]
+    findings: tuple[Finding, ...]
+    signal: bool
+    note: str
     rows: int
-    distances: dict[str, float]
-    limits: dict[str, float]
     model_hash: str
     features_hash: str
     predictions_hash: str
     inputs: str
 
+    @property
+    def reason(self) -> str:
+        """What the verdict rests on, in words; empty for a quiet day."""
+        moved = {signal.title: f"{signal.effect:.2g}" for window in self.windows for signal in window.signals}
+        parts = [finding.message for finding in self.findings]
+        if moved:
+            named = [f"{title} ({effect})" for title, effect in list(moved.items())[:3]]
+            more = f" and {len(moved) - 3} more" if len(moved) > 3 else ""
+            parts.append(f"moved: {', '.join(named)}{more}")
+        return "; ".join(parts)
+
 
 def check(uc: UseCase, partition: date, deployed: Sequence[Deployment] | None = None) -> DriftResult:
-    """Compare the features and scores of ``partition`` with the reference of the champion in force on it.
+    """Judge ``partition`` by the baseline of the champion in force on it, and keep the result in the lake.
 
-    Keeps the result in the lake and Evidently's pages under ``reports``. Nothing is computed again while
-    features, predictions, model, thresholds and page are those of the kept result.
+    Nothing is computed again while features, predictions, model and policy are those of the kept result.
+    Results of later days that the day is part of are renewed where it changes them.
 
     Args:
         deployed: ``deployments.history``, for who checks many days; read anew by default.
@@ -83,30 +104,13 @@ def check(uc: UseCase, partition: date, deployed: Sequence[Deployment] | None = 
         DataError: No champion is in force on that day.
         TransientError: Features or predictions of the day are not published yet.
     """
-    deployment = deployments.champion_at(uc, partition, deployed)
-    if deployment is None:
-        raise DataError(
-            f"no champion of {uc.name} is in force on {partition}, so there is nothing to compare with",
-            rule="drift is measured against the sample stored with the champion",
-            where=f"{uc.name}, drift, partition {partition}",
-            cure=f"run the {uc.name}.bootstrap DAG through a day before {partition}, or {uc.name}.train",
-        )
-    seen = _Seen(
-        model=deployment.model_hash,
-        features=_published(uc, "features", partition),
-        predictions=_published(uc, "predictions", partition),
-    )
-    inputs = _inputs(uc, seen)
-    page = reports.drift_report(uc, partition)
-    kept = results(uc, partition, partition).get(partition)
-    if kept is not None and kept.inputs == inputs and page.exists():
-        return kept
-    reference = models.load_model(uc, deployment.version).reference
-    result, comparison = _judge(uc, partition, reference, _day(uc, partition), seen)
-    if comparison is not None:
-        reports.keep(page, comparison)
-    tables.replace_partition(uc, LAYER, partition, _to_table(result), ["partition"])
-    log.info("drift of %s %s: %s %s", uc.name, partition, result.verdict, ", ".join(result.columns[:5]))
+    entries = list(deployments.history(uc) if deployed is None else deployed)
+    reach = timedelta(days=max(*uc.drift.windows, uc.drift.confirm.of) - 1)
+    seen = _Lake(uc, partition - reach, partition + reach)
+    result = _check(uc, partition, entries, seen)
+    for later in sorted(day for day in seen.results if day > partition):
+        if deployments.champion_at(uc, later, entries) is not None and later in seen.predictions:
+            _check(uc, later, entries, seen)
     return result
 
 
@@ -125,99 +129,184 @@ def results(uc: UseCase, start: date, end: date) -> dict[date, DriftResult]:
 
 
 # Stored as JSON text, so that the table's schema does not follow the features.
-_JSON = ("columns", "absent", "distances", "limits")
+_JSON = ("columns", "windows", "findings")
 
 
-def _to_table(result: DriftResult) -> pa.Table:
-    row = result.model_dump(mode="json")
-    return pa.Table.from_pylist(
-        [{name: json.dumps(value, sort_keys=True) if name in _JSON else value for name, value in row.items()}]
+class _Lake:
+    """What is published, and what was found before, around one day."""
+
+    def __init__(self, uc: UseCase, start: date, end: date) -> None:
+        versions = {
+            layer: {
+                day: version
+                for day, version in tables.partition_versions(uc, layer).items()
+                if start <= day <= end
+            }
+            for layer in ("features", "predictions")
+        }
+        self.features = {day: version.content_hash for day, version in versions["features"].items()}
+        self.predictions = {day: version.content_hash for day, version in versions["predictions"].items()}
+        self.rows = {day: version.rows for day, version in versions["features"].items()}
+        self.results = results(uc, start, end)
+
+
+def _check(uc: UseCase, partition: date, entries: Sequence[Deployment], lake: _Lake) -> DriftResult:
+    deployment = deployments.champion_at(uc, partition, entries)
+    if deployment is None:
+        raise DataError(
+            f"no champion of {uc.name} is in force on {partition}, so there is nothing to compare with",
+            rule="drift is measured against the baseline of the champion",
+            where=f"{uc.name}, drift, partition {partition}",
+            cure=f"run the {uc.name}.bootstrap DAG through a day before {partition}, or {uc.name}.train",
+        )
+    for layer, published in (("features", lake.features), ("predictions", lake.predictions)):
+        if partition not in published:
+            raise TransientError(f"{layer} of {uc.name} {partition} are not published yet")
+    before = _signals_before(uc, partition, deployment, lake)
+    inputs = _inputs(uc, partition, deployment, lake, before)
+    kept = lake.results.get(partition)
+    if kept is not None and kept.inputs == inputs:
+        return kept
+    result = _judged(uc, partition, deployment, lake, before, inputs)
+    tables.replace_partition(uc, LAYER, partition, _to_table(result), ["partition"])
+    lake.results[partition] = result
+    log.info("drift of %s %s: %s %s", uc.name, partition, result.verdict, result.reason or result.note)
+    return result
+
+
+def _window_days(partition: date, length: int) -> list[date]:
+    return list(days(partition - timedelta(days=length - 1), partition))
+
+
+def _signals_before(
+    uc: UseCase, partition: date, deployment: Deployment, lake: _Lake
+) -> dict[date, bool]:
+    """Return which of the days that confirm a signal signalled, judged by the same model."""
+    earlier = _window_days(partition, uc.drift.confirm.of)[:-1]
+    return {
+        day: lake.results[day].signal
+        for day in earlier
+        if day in lake.results and lake.results[day].model_hash == deployment.model_hash
+    }
+
+
+def _inputs(
+    uc: UseCase, partition: date, deployment: Deployment, lake: _Lake, before: Mapping[date, bool]
+) -> str:
+    longest = _window_days(partition, max(uc.drift.windows))
+    decides = {
+        "form": _FORM,
+        "baseline": baselines.identity(uc, deployment.model_hash, deployment.snapshot_hash),
+        "policy": uc.drift.model_dump(mode="json", exclude={"reference_rows"}),
+        "read": [[str(day), lake.features.get(day), lake.predictions.get(day)] for day in longest],
+        "before": {str(day): signal for day, signal in before.items()},
+    }
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+
+
+def _judged(
+    uc: UseCase,
+    partition: date,
+    deployment: Deployment,
+    lake: _Lake,
+    before: Mapping[date, bool],
+    inputs: str,
+) -> DriftResult:
+    note = ""
+    judged: list[Window] = []
+    found: list[Finding] = []
+    try:
+        baseline = baselines.of_model(
+            uc, deployment.version, deployment.model_hash, deployment.snapshot_hash
+        )
+    except DataError as error:
+        note = f"not judged: {error.message}"
+    else:
+        judged, found = _judge(uc, baseline, partition, deployment.model_hash, lake)
+    signal = any(window.signals for window in judged)
+    confirmed = signal + sum(before.values()) >= uc.drift.confirm.signals
+    verdict: Verdict = "quiet"
+    if signal and confirmed:
+        verdict = "drift"
+    elif signal or found:
+        verdict = "watch"
+    moved = sorted(
+        (one for window in judged for one in window.signals), key=lambda one: -one.value / one.limit
     )
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """Content hashes of what one check looks at."""
-
-    model: str
-    features: str
-    predictions: str
-
-
-def _published(uc: UseCase, layer: str, partition: date) -> str:
-    version = tables.partition_version(uc, layer, partition)
-    if version is None:
-        raise TransientError(f"{layer} of {uc.name} {partition} are not published yet")
-    return version.content_hash
-
-
-def _inputs(uc: UseCase, seen: _Seen) -> str:
-    hashes = asdict(seen) | {"policy": uc.drift.model_dump_json(), "columns": uc.features.model_dump_json()}
-    return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
-
-
-def _day(uc: UseCase, partition: date) -> pa.Table:
-    """Return features and scores of one day, in order of the entity."""
-    features = tables.read_partitions(
-        uc, "features", partition, partition, columns=[uc.entity, *uc.features.columns]
+    named = [name for one in moved for name in (one.column, one.other) if name]
+    return DriftResult(
+        partition=partition,
+        verdict=verdict,
+        columns=tuple(dict.fromkeys([*(one.column for one in found if one.column), *named])),
+        windows=tuple(judged),
+        findings=tuple(found),
+        signal=signal,
+        note=note,
+        rows=lake.rows[partition],
+        model_hash=deployment.model_hash,
+        features_hash=lake.features[partition],
+        predictions_hash=lake.predictions[partition],
+        inputs=inputs,
     )
-    scores = tables.read_partitions(uc, "predictions", partition, partition, columns=[uc.entity, SCORE])
-    return features.join(scores, keys=uc.entity, join_type="left outer").sort_by(uc.entity)
 
 
 def _judge(
-    uc: UseCase, partition: date, reference: pa.Table, day: pa.Table, seen: _Seen
-) -> tuple[DriftResult, reports.Comparison | None]:
-    policy = uc.drift
-    # A column the champion never read, or never saw a value of, has nothing to be compared with.
-    known = [name for name in (*uc.features.numeric, SCORE) if _has_values(reference, name)]
-    present = [name for name in known if _has_values(day, name)]
-    absent = sorted({*known} - {*present} - baseline.sometimes_absent(reference, known))
-    usual = baseline.largest_daily_distances(reports.thin(reference), present)
-    numeric = {name: max(policy.numeric_threshold, usual[name]) for name in present}
-    categorical = {
-        name: policy.categorical_threshold
-        for name in uc.features.categorical
-        if day.num_rows and name in reference.column_names
-    }
-    comparison = (
-        reports.compare(
-            reference,
-            day,
-            numeric=numeric,
-            categorical=categorical,
-            picture=[name for name in (SCORE,) if name in numeric],
+    uc: UseCase, baseline: Baseline, partition: date, model_hash: str, lake: _Lake
+) -> tuple[list[Window], list[Finding]]:
+    longest = [day for day in _window_days(partition, max(uc.drift.windows)) if day >= uc.history_start]
+    there = [day for day in longest if day in lake.features]
+    sketches, scored_by = _sketches(uc, baseline.grid, there)
+    own = np.array([scored_by.get(day) == model_hash for day in there])
+    absent = [day for day in longest if day not in lake.features]
+    found = findings.find(baseline, partition, sketches.take([len(there) - 1]), absent)
+    unusable = frozenset(
+        one.column for one in found if one.kind in ("outage", "constant", "missing") and one.column
+    )
+    judged = []
+    for length in sorted(uc.drift.windows):
+        stratum = baselines.stratum_of(baseline, partition, length)
+        first = partition - timedelta(days=length - 1)
+        chosen = np.array([place for place, day in enumerate(there) if day >= first], dtype=np.intp)
+        if length not in baseline.strata[stratum].calibrations or chosen.size < length * _DAYS_NEEDED:
+            continue
+        mine = chosen[own[chosen]]
+        judged.append(
+            windows.judge(
+                baseline,
+                sketches.take(chosen),
+                length,
+                stratum,
+                min_effect=uc.drift.min_effect,
+                skip=unusable if mine.size >= length * _DAYS_NEEDED else unusable | {SCORE},
+                scored=None if mine.size == chosen.size else sketches.take(mine),
+                score=SCORE,
+            )
         )
-        if day.num_rows
-        else None
-    )
-    limits = {name: round(value, 6) for name, value in (numeric | categorical).items()}
-    distances = {name: round(value, 6) for name, value in comparison.distances.items()} if comparison else {}
-    beyond = [name for name, value in distances.items() if value > limits[name]]
-    beyond.sort(key=lambda name: -distances[name] / limits[name])
-    columns = [*absent, *beyond]
-    share = sum(name != SCORE for name in columns) / max(1, len({*limits, *absent} - {SCORE}))
-    verdict: Verdict = "quiet"
-    if share >= policy.share_of_columns:
-        verdict = "drift"
-    elif share >= policy.share_of_columns / 2 or SCORE in columns or absent:
-        verdict = "watch"
-    result = DriftResult(
-        partition=partition,
-        verdict=verdict,
-        columns=tuple(columns),
-        absent=tuple(absent),
-        share=round(share, 6),
-        rows=day.num_rows,
-        distances=distances,
-        limits=limits,
-        model_hash=seen.model,
-        features_hash=seen.features,
-        predictions_hash=seen.predictions,
-        inputs=_inputs(uc, seen),
-    )
-    return result, comparison
+    return judged, found
 
 
-def _has_values(table: pa.Table, name: str) -> bool:
-    return name in table.column_names and bool(np.isfinite(baseline.numbers(table, name)).any())
+def _sketches(uc: UseCase, grid: Grid, there: Sequence[date]) -> tuple[Sketches, dict[date, str]]:
+    """Return a sketch a day, and by which model each day was scored."""
+    columns = [uc.entity, *uc.features.columns]
+    features = tables.read_partitions(uc, "features", there[0], there[-1], columns=["partition", *columns])
+    scores = tables.read_partitions(
+        uc, "predictions", there[0], there[-1], columns=[uc.entity, "partition", SCORE, "model_hash"]
+    )
+    scored_by = {}
+    if scores.num_columns:
+        features = features.join(
+            scores.drop_columns(["model_hash"]), keys=["partition", uc.entity], join_type="left outer"
+        )
+        pairs = scores.select(["partition", "model_hash"]).group_by(["partition", "model_hash"]).aggregate([])
+        scored_by = dict(zip(pairs["partition"].to_pylist(), pairs["model_hash"].to_pylist(), strict=True))
+    ordinals = np.array([day.toordinal() for day in there])
+    day_of = features["partition"].to_numpy().astype("datetime64[D]").astype(np.int64)
+    offset = np.datetime64(there[0], "D").astype(np.int64) - there[0].toordinal()
+    return grid.sketch(features, np.searchsorted(ordinals, day_of - offset), len(there)), scored_by
+
+
+def _to_table(result: DriftResult) -> pa.Table:
+    row = result.model_dump(mode="json") | {"partition": result.partition}
+    return pa.Table.from_pylist(
+        [{name: json.dumps(value, sort_keys=True) if name in _JSON else value for name, value in row.items()}]
+    )
