@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from datetime import date, timedelta
 from functools import cached_property
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -172,7 +173,7 @@ def of_model(uc: UseCase, version: str, model_hash: str, snapshot_hash: str) -> 
         return _unpacked(store.get(key))
     except NoSuchObjectError:
         pass
-    except (ValueError, KeyError, OSError) as error:
+    except (ValueError, KeyError, OSError, BadZipFile) as error:
         log.warning("baseline %s cannot be read (%s): it is made again", store.uri(key), error)
     found = learn(
         _training_rows(uc, models.load_model(uc, version), snapshot_hash),

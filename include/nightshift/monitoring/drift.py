@@ -26,11 +26,11 @@ from pydantic import BaseModel, ConfigDict
 from nightshift.errors import DataError, TransientError
 from nightshift.lake import tables
 from nightshift.monitoring import baseline as baselines
-from nightshift.monitoring import findings, windows
+from nightshift.monitoring import comparison, findings
 from nightshift.monitoring.baseline import SCORE, Baseline
+from nightshift.monitoring.comparison import Window
 from nightshift.monitoring.findings import Finding
 from nightshift.monitoring.sketches import Grid, Sketches
-from nightshift.monitoring.windows import Window
 from nightshift.partition import days
 from nightshift.registry import deployments
 from nightshift.registry.records import Deployment
@@ -271,7 +271,7 @@ def _judge(
             continue
         mine = chosen[own[chosen]]
         judged.append(
-            windows.judge(
+            comparison.judge(
                 baseline,
                 sketches.take(chosen),
                 length,

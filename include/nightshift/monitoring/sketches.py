@@ -21,9 +21,10 @@ Floats = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
 
 # Quantiles of the reference that cells end at. A column of fewer values has a cell for each.
-_QUANTILES = 128
+_TAIL = (0.0005, 0.001, 0.002, 0.005)
+_QUANTILES = np.unique([*np.linspace(0, 1, 129), *_TAIL, *(1 - share for share in _TAIL)])
 # Cells beyond what the reference holds, in its standard deviations: a distance outside is measured up to here.
-_BEYOND = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+_BEYOND = (*np.arange(0.25, 3.01, 0.25), 4.0, 6.0, 8.0, 12.0, 16.0)
 # Normal scores are kept as whole numbers of this fraction, for sums that do not depend on their order.
 _FRACTION = 32
 
@@ -187,7 +188,7 @@ def texts(table: pa.Table, name: str) -> pa.ChunkedArray:
 
 def _points(values: Floats) -> Floats:
     # Values that occur, rather than means of two: a column of few values is counted value by value.
-    inner = np.unique(np.quantile(values, np.linspace(0, 1, _QUANTILES + 1), method="inverted_cdf"))
+    inner = np.unique(np.quantile(values, _QUANTILES, method="inverted_cdf"))
     step = max(float(values.std()), 0.001)
     below = [inner[0] - step * share for share in reversed(_BEYOND)]
     above = [inner[-1] + step * share for share in _BEYOND]

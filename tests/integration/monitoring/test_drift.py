@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
-from datetime import date
+from datetime import date, timedelta
 
 import pyarrow as pa
 import pytest
@@ -14,14 +14,16 @@ from nightshift.errors import DataError, TransientError
 from nightshift.inference.publish import publish_predictions
 from nightshift.inference.score import score
 from nightshift.lake import tables
+from nightshift.lake.store import open_store
 from nightshift.monitoring import drift, reports
-from nightshift.usecase import UseCase
+from nightshift.usecase import Confirm, UseCase
 
 Day = Callable[..., pa.Table]
 
 DAY = date(2013, 1, 17)
+NEXT = DAY + timedelta(days=1)
 
-preload("evidently", "evidently.legacy.calculations.stattests", "nightshift.monitoring.drift")
+preload("evidently", "nightshift.monitoring.reports")
 
 
 def _night(usecase: UseCase, day: date, features: pa.Table | None = None) -> None:
@@ -30,85 +32,135 @@ def _night(usecase: UseCase, day: date, features: pa.Table | None = None) -> Non
     publish_predictions(usecase, score(usecase, day))
 
 
+def _shifted(day_of_features: Day, day: date) -> pa.Table:
+    return day_of_features(day, shift=2.0).drop_columns("late")
+
+
+def _with(features: pa.Table, name: str, values: pa.Array) -> pa.Table:
+    return features.set_column(features.column_names.index(name), name, values)
+
+
 def test_a_day_like_the_training_days_is_quiet(usecase: UseCase) -> None:
     _night(usecase, DAY)
     result = drift.check(usecase, DAY)
-    assert (result.verdict, result.columns, result.rows) == ("quiet", (), 300)
-    assert set(result.distances) == {"hour", "delay", "load", "carrier", "origin", "score"}
-    assert reports.drift_report(usecase, DAY).exists()
+    assert (result.verdict, result.columns, result.findings, result.rows) == ("quiet", (), (), 300)
+    (window,) = result.windows
+    assert set(window.distances) == {"hour", "delay", "load", "carrier", "origin", "score"}
+    assert all(window.distances[name] < window.limits[name] for name in window.distances)
     assert drift.results(usecase, DAY, DAY) == {DAY: result}
 
 
-def test_a_planted_shift_is_drift_and_names_its_columns(usecase: UseCase, day_of_features: Day) -> None:
-    _night(usecase, DAY, day_of_features(DAY, shift=2.0).drop_columns("late"))
-    result = drift.check(usecase, DAY)
-    assert result.verdict == "drift"
-    assert set(result.columns) == {"hour", "delay", "load", "carrier", "score"}
-    assert result.distances["hour"] == pytest.approx(2.0, abs=0.25)
-    assert result.share == pytest.approx(4 / 5)
+def test_a_shift_is_watched_on_the_first_day_and_drift_on_the_second(
+    usecase: UseCase, day_of_features: Day
+) -> None:
+    found = []
+    for day in (DAY, NEXT):
+        _night(usecase, day, _shifted(day_of_features, day))
+        found.append(drift.check(usecase, day))
+    assert [result.verdict for result in found] == ["watch", "drift"]
+    assert {"hour", "delay", "load", "carrier"} <= set(found[1].columns)
+    effects = {signal.column: signal.effect for signal in found[1].windows[0].signals}
+    assert effects["hour"] == pytest.approx(2.0, abs=0.25)
+    assert "hour" in found[1].reason
 
 
-def test_one_moved_feature_of_five_is_no_drift_yet(usecase: UseCase, day_of_features: Day) -> None:
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+def test_nights_in_any_order_end_with_the_same_verdicts(
+    usecase: UseCase, day_of_features: Day, order: tuple[int, ...]
+) -> None:
+    for place in order:
+        day = DAY + timedelta(days=place)
+        _night(usecase, day, _shifted(day_of_features, day) if place != 1 else None)
+        drift.check(usecase, day)
+    found = drift.results(usecase, DAY, DAY + timedelta(days=2))
+    assert [found[day].verdict for day in sorted(found)] == ["watch", "quiet", "drift"]
+
+
+def test_how_many_days_confirm_is_the_use_cases_choice(usecase: UseCase, day_of_features: Day) -> None:
+    _night(usecase, DAY, _shifted(day_of_features, DAY))
+    at_once = usecase.drift.model_copy(update={"confirm": Confirm(signals=1, of=1)})
+    assert drift.check(usecase, DAY).verdict == "watch"
+    assert drift.check(usecase.model_copy(update={"drift": at_once}), DAY).verdict == "drift"
+
+
+def test_a_feature_without_any_value_is_a_finding_and_no_drift(
+    usecase: UseCase, day_of_features: Day
+) -> None:
+    for day in (DAY, NEXT):
+        features = day_of_features(day).drop_columns("late")
+        _night(usecase, day, _with(features, "hour", pa.nulls(features.num_rows, pa.float64())))
+        result = drift.check(usecase, day)
+        assert (result.verdict, result.signal) == ("watch", False)
+        assert [(one.kind, one.column) for one in result.findings] == [("outage", "hour")]
+        assert "hour has no value" in result.reason
+
+
+def test_a_new_category_is_a_finding(usecase: UseCase, day_of_features: Day) -> None:
     features = day_of_features(DAY).drop_columns("late")
-    place = features.column_names.index("hour")
-    moved = pa.array(features["hour"].to_numpy() + 3)
-    _night(usecase, DAY, features.set_column(place, "hour", moved))
+    carriers = ["QQ" if place % 20 == 0 else name for place, name in enumerate(features["carrier"].to_pylist())]
+    _night(usecase, DAY, _with(features, "carrier", pa.array(carriers)))
     result = drift.check(usecase, DAY)
-    assert result.columns == ("hour",)
-    assert result.verdict == "quiet"
+    assert [(one.kind, one.column) for one in result.findings] == [("new_category", "carrier")]
+    assert result.verdict == "watch"
 
 
-def test_a_feature_without_any_value_is_watched(usecase: UseCase, day_of_features: Day) -> None:
-    features = day_of_features(DAY).drop_columns("late")
-    place = features.column_names.index("hour")
-    _night(usecase, DAY, features.set_column(place, "hour", pa.nulls(features.num_rows, pa.float64())))
-    result = drift.check(usecase, DAY)
-    assert (result.verdict, result.absent) == ("watch", ("hour",))
-    assert result.columns[0] == "hour"
+def test_half_of_the_rows_are_a_finding(usecase: UseCase, day_of_features: Day) -> None:
+    _night(usecase, DAY, day_of_features(DAY).drop_columns("late").slice(0, 150))
+    assert [one.kind for one in drift.check(usecase, DAY).findings] == ["volume"]
 
 
 def test_checked_again_nothing_changes(usecase: UseCase) -> None:
     _night(usecase, DAY)
     first = drift.check(usecase, DAY)
+    page = reports.draw(usecase, first)
+    assert page is not None
     version = tables.partition_version(usecase, drift.LAYER, DAY)
-    page = reports.drift_report(usecase, DAY)
     written = page.stat().st_mtime_ns
     assert drift.check(usecase, DAY) == first
+    assert reports.draw(usecase, first) == page
     assert page.stat().st_mtime_ns == written
     page.unlink()
-    assert drift.check(usecase, DAY) == first
+    assert reports.draw(usecase, first) == page
     assert page.exists()
     assert tables.partition_version(usecase, drift.LAYER, DAY) == version
 
 
-def test_another_threshold_is_another_verdict(usecase: UseCase, day_of_features: Day) -> None:
-    _night(usecase, DAY, day_of_features(DAY, shift=2.0).drop_columns("late"))
-    assert drift.check(usecase, DAY).verdict == "drift"
-    lenient = usecase.drift.model_copy(update={"numeric_threshold": 9.0, "categorical_threshold": 0.9})
-    assert drift.check(usecase.model_copy(update={"drift": lenient}), DAY).verdict == "quiet"
-
-
-def test_a_day_no_further_than_some_training_day_is_quiet_however_strict(usecase: UseCase) -> None:
+def test_the_baseline_is_made_once_and_made_again_when_it_is_damaged(usecase: UseCase) -> None:
     _night(usecase, DAY)
-    strict = usecase.drift.model_copy(update={"numeric_threshold": 1e-6})
-    result = drift.check(usecase.model_copy(update={"drift": strict}), DAY)
-    assert min(result.distances.values()) > 1e-6
-    assert result.verdict == "quiet"
+    first = drift.check(usecase, DAY)
+    store = open_store()
+    (key,) = store.list(f"baselines/{usecase.name}/")
+    whole = store.get(key)
+    store.put(key, whole[: len(whole) // 2])
+    tables.delete_partition(usecase, drift.LAYER, DAY)
+    assert drift.check(usecase, DAY) == first
+    assert len(store.get(key)) > len(whole) // 2
+
+
+def test_a_corrected_day_has_the_days_after_it_judged_again(
+    usecase: UseCase, day_of_features: Day
+) -> None:
+    for day in (DAY, NEXT):
+        _night(usecase, day, _shifted(day_of_features, day))
+        drift.check(usecase, day)
+    _night(usecase, DAY, day_of_features(DAY).drop_columns("late"))
+    assert drift.check(usecase, DAY).verdict == "quiet"
+    assert drift.results(usecase, NEXT, NEXT)[NEXT].verdict == "watch"
 
 
 _KILLED = """
 import os, signal, sys
 from datetime import date
-from nightshift.monitoring import drift
+from nightshift.monitoring import drift, reports
 from nightshift.usecase import UseCase
 
 uc = UseCase.model_validate_json(sys.stdin.read())
-# The moment before the finished page takes its place, the JSON beside it being there already.
+# The moment before the finished page takes its place.
 def die(event, arguments):
     if event == "os.rename" and str(arguments[1]).endswith("drift.html"):
         os.kill(os.getpid(), signal.SIGKILL)
 sys.addaudithook(die)
-drift.check(uc, date(2013, 1, 17))
+reports.draw(uc, drift.check(uc, date(2013, 1, 17)))
 """
 
 
@@ -116,7 +168,8 @@ def test_killed_while_reporting_and_run_again(usecase: UseCase) -> None:
     _night(usecase, DAY)
     assert run(_KILLED, usecase.model_dump_json()) == -signal.SIGKILL
     assert not reports.drift_report(usecase, DAY).exists()
-    drift.check(usecase, DAY)
+    reports.draw(usecase, drift.check(usecase, DAY))
+    assert reports.drift_report(usecase, DAY).exists()
     again = tables.partition_version(usecase, drift.LAYER, DAY)
     tables.delete_partition(usecase, drift.LAYER, DAY)
     drift.check(usecase, DAY)
