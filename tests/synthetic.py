@@ -60,7 +60,7 @@ def use_case(**changes: Any) -> UseCase:
             "share_of_columns": 0.5,
             "reference_rows": 300,
         },
-        "retrain": {"enabled": True, "every_days": 7, "drifted_days": 3, "min_roc_auc": 0.58},
+        "retrain": {"enabled": True, "every_days": 7},
         "retention": {"raw_days": 30, "table_days": 30, "version_days": 30, "staging_days": 7},
         "sources": {
             "none": {

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
@@ -477,15 +477,47 @@ class Drift(_Strict):
     reference_rows: int = Field(gt=0, description="Rows of the reference sample stored with each model.")
 
 
-class Retrain(_Strict):
-    """When monitoring asks for a new model. ``enabled: false`` turns every reason off."""
+RetrainTrigger = Literal["drift", "quality", "labels", "schedule"]
+"""What may ask for a new model by itself."""
 
-    enabled: bool
-    every_days: int = Field(gt=0, description="Age of the champion's cut-off that asks for a new model.")
-    drifted_days: int = Field(gt=0, description="This many drifted days in a row ask for a new model.")
-    min_roc_auc: float = Field(
-        description="A 7-day mean of observed ROC AUC below this asks for a new model."
+
+class RetrainBudget(_Strict):
+    """How many new models may be asked for in any stretch of days; people may ask beyond it."""
+
+    requests: int = Field(6, gt=0)
+    days: int = Field(28, gt=0)
+
+
+class Retrain(_Strict):
+    """When monitoring asks for a new model. ``enabled: false`` leaves it to people alone."""
+
+    enabled: bool = True
+    triggers: tuple[RetrainTrigger, ...] = Field(
+        get_args(RetrainTrigger), description="What may ask; one that is not named is off."
     )
+    every_days: int = Field(
+        7, gt=0, description="schedule: age of the champion's cut-off, or of the last request, that asks."
+    )
+    drifted_nights: int = Field(3, gt=0, description="drift: so many drifted nights, the newest among them,")
+    drift_window: int = Field(4, gt=0, description="of so many last ones ask.")
+    max_quality_loss: float = Field(
+        0.05,
+        gt=0,
+        lt=1,
+        description="quality: a share of the baseline; observed quality that is worse by more than it, even "
+        "at the favourable end of its interval, asks.",
+    )
+    new_labels: float = Field(
+        0.15, gt=0, description="labels: rows labelled since, as a share of those trained on, that ask."
+    )
+    cooldown_days: int = Field(3, ge=0, description="So many days after a request there is no other one.")
+    budget: RetrainBudget = Field(default_factory=RetrainBudget)
+
+    @model_validator(mode="after")
+    def _nights_fit_the_window(self) -> Retrain:
+        if self.drifted_nights > self.drift_window:
+            raise ValueError("drifted_nights: at most drift_window, the nights that are looked at")
+        return self
 
 
 class Retention(_Strict):
@@ -519,7 +551,7 @@ class UseCase(_Strict):
     stress: tuple[StressCase, ...] = Field((), description="The file stress.yml, where there is one.")
     explanation: Explanations = Field(default_factory=Explanations)
     drift: Drift
-    retrain: Retrain
+    retrain: Retrain = Field(default_factory=Retrain)
     retention: Retention
     sources: dict[str, Source] = Field(min_length=1)
 

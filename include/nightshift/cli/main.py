@@ -508,6 +508,62 @@ def registry_log(usecase: _UseCases = None, as_json: _Json = False) -> None:
 
 
 @app.command()
+def retrain(
+    reason: Annotated[str, typer.Option(help="Why; kept in the request.")],
+    partition: Annotated[
+        str | None,
+        typer.Option(help="Night whose knowledge the model is to have.", show_default="the newest"),
+    ] = None,
+    by: Annotated[str | None, typer.Option(help="Who asks; the login name by default.")] = None,
+    usecase: _UseCase = None,
+) -> None:
+    """Ask for a new model by hand, whatever the policy says. It has to pass the gate like any other."""
+    import getpass
+
+    from nightshift.cli import loop
+    from nightshift.monitoring.retrain import ask_by_hand
+
+    with _explained():
+        uc = _one(usecase)
+        night = parse_partition(partition) if partition else _newest_night(uc)
+        loop.print_asked(uc, ask_by_hand(uc, night, reason, by=by or getpass.getuser()), night)
+
+
+@app.command()
+def requests(usecase: _UseCases = None, as_json: _Json = False) -> None:
+    """List every request for a new model, newest first: its evidence, and what became of it."""
+    from nightshift.cli import loop
+    from nightshift.monitoring.requests import lives
+
+    with _explained():
+        for uc in _each(usecase):
+            found = lives(uc)
+            if as_json:
+                for life in reversed(found):
+                    typer.echo(json.dumps(loop.life_json(life)))
+            else:
+                loop.print_requests(uc, found)
+
+
+@app.command()
+def shadow(usecase: _UseCases = None, as_json: _Json = False) -> None:
+    """Compare the challenger that awaits a decision with the champion, on the live nights both scored."""
+    from nightshift.cli import loop
+    from nightshift.inference.shadow import challenger
+    from nightshift.monitoring.shadow import compare
+
+    with _explained():
+        for uc in _each(usecase):
+            standing = challenger(uc)
+            version = standing.version if standing else None
+            compared = compare(uc, version) if version else None
+            if not as_json:
+                loop.print_shadow(uc, version, compared)
+            elif compared is not None:
+                typer.echo(compared.model_dump_json())
+
+
+@app.command()
 def rollback(
     version: Annotated[
         str | None,

@@ -38,7 +38,7 @@ def collect() -> dict[str, Any]:
 
 def of_usecase(uc: UseCase) -> dict[str, Any]:
     """Return the status of one use case."""
-    from nightshift.monitoring import retrain
+    from nightshift.monitoring import requests
 
     predictions = _layer(uc, "predictions")
     return {
@@ -47,7 +47,7 @@ def of_usecase(uc: UseCase) -> dict[str, Any]:
         "champion": _champion(uc),
         "predictions": {**predictions, "observed": _observed(uc)},
         "drift": _drift(uc),
-        "retrain_requests": len(retrain.requests(uc)),
+        "retrain_requests": len(requests.read(uc)),
         "alerts": _alerts(uc),
     }
 
