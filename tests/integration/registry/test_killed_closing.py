@@ -41,7 +41,7 @@ preload(
 
 
 def _promote_until(usecase: str, decision: str, moment: int, told: str) -> None:
-    """Promote in this process, which is killed just before it changes a file for the nth time; 0: it is not."""
+    """Promote in this process, killed just before it changes a file for the nth time; 0: it is not."""
     os.environ.pop("MLFLOW_TRACKING_URI", None)
     changes = 0
 
