@@ -221,12 +221,28 @@ def check_drift(uc: UseCase, start: date, end: date, *, only_stale: bool = False
 
 
 def judge(uc: UseCase, start: date, end: date, *, only_stale: bool = False) -> dict[str, Any]:
-    """Join earlier predictions with the truth known by now: observed metrics a day."""
+    """Join earlier predictions with the truth known by now: observed metrics a day, windows and slices.
+
+    Each night's own predictions are described and their quality estimated; a champion that has become worse than
+    its baseline raises an alert.
+    """
+    from nightshift.monitoring import windows
+    from nightshift.monitoring.estimates import estimate
+    from nightshift.monitoring.predictions import profile
+    from nightshift.monitoring.quality import alert_when_degraded
+    from nightshift.monitoring.truth import days_of
     from nightshift.monitoring.truth import judge as judge_night
 
+    for day in days(start, end):
+        if profile(uc, day) is None or estimate(uc, day) is None:
+            log.warning("%s %s has no predictions to describe", uc.name, day)
     judged: dict[str, Any] = {}
-    for night in _nights(uc, "truth", start, end, only_stale=only_stale):
+    nights = _nights(uc, "truth", start, end, only_stale=only_stale)
+    for night in nights:
         judged |= judge_night(uc, night)
+    for first, last in spans(nights):
+        windows.update(uc, days_of(uc, first)[0], last)
+        alert_when_degraded(uc, last)
     for day, found in judged.items():
         if found["status"] == "judged":
             metrics = {name: found[name] for name in ("roc_auc", "pr_auc", "brier", "ece") if name in found}

@@ -486,6 +486,13 @@ class Retrain(_Strict):
     min_roc_auc: float = Field(
         description="A 7-day mean of observed ROC AUC below this asks for a new model."
     )
+    max_quality_loss: float = Field(
+        0.05,
+        gt=0,
+        lt=1,
+        description="Observed quality worse than the champion's own holdout by more than this share, at the "
+        "favourable end of its interval, counts as degraded.",
+    )
 
 
 class Retention(_Strict):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nightshift.evaluation.evaluate import Challenge, Evaluation
-from nightshift.evaluation.intervals import MIN_DAYS, Interval
+from nightshift.intervals import MIN_DAYS, Interval
 from nightshift.evaluation.judging import Judged
 from nightshift.registry import deployments
 from nightshift.registry.records import Decision

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from nightshift.evaluation.calibration import Calibration
 from nightshift.evaluation.fairness import Parity
-from nightshift.evaluation.intervals import (
+from nightshift.intervals import (
     MIN_DAYS,
     Floats,
     Interval,

@@ -13,7 +13,7 @@ from nightshift.errors import DataError
 from nightshift.evaluation.evaluate import Challenge, Comparison, Evaluation, Judged
 from nightshift.evaluation.fairness import Group, Parity
 from nightshift.evaluation.gate import gate
-from nightshift.evaluation.intervals import Interval
+from nightshift.intervals import Interval
 from nightshift.evaluation.latency import Latency
 from nightshift.evaluation.robustness import Disturbed
 from nightshift.evaluation.stress import StressResult

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nightshift.evaluation.intervals import differences, draw_days, interval, intervals, resampled_metrics
+from nightshift.intervals import differences, draw_days, interval, intervals, resampled_metrics
 from nightshift.metrics import forecast_metrics
 from nightshift.usecase import Costs
 
@@ -46,7 +46,7 @@ def test_a_resample_of_rows_beyond_one_block_is_exact_too(monkeypatch: pytest.Mo
     label, score, day = made_up()
     drawn = draw_days(DAYS, 70, seed=3)
     whole = resampled_metrics(label, score, day, drawn, threshold=0.25, costs=COSTS)
-    monkeypatch.setattr("nightshift.evaluation.intervals._GROUPS", 7)
+    monkeypatch.setattr("nightshift.intervals._GROUPS", 7)
     parts = resampled_metrics(label, score, day, drawn, threshold=0.25, costs=COSTS)
     for name in ("roc_auc", "pr_auc"):
         np.testing.assert_allclose(parts[name], whole[name], rtol=1e-12)
