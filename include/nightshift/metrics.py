@@ -24,8 +24,9 @@ def forecast_metrics(
     Returns:
         ``rows``, ``base_rate``, ``mean_score``, ``brier``, ``log_loss``, ``ece``, ``cost`` (mean cost of a
         row when every row at or above ``threshold``, one for all or one a row, is acted on, in the unit of
-        ``costs``), ``precision`` and ``recall`` at ``threshold``, ``roc_auc``, ``pr_auc`` (average precision).
-        A metric that the rows do not define (ROC AUC of a single class, anything of no rows) is left out.
+        ``costs``), ``precision`` and ``recall`` at ``threshold``, ``roc_auc``, ``pr_auc`` (average
+        precision). A metric that the rows do not define (ROC AUC of a single class, anything of no rows) is
+        left out.
     """
     from sklearn.metrics import average_precision_score, roc_auc_score
 

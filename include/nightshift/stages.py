@@ -223,8 +223,8 @@ def check_drift(uc: UseCase, start: date, end: date, *, only_stale: bool = False
 def judge(uc: UseCase, start: date, end: date, *, only_stale: bool = False) -> dict[str, Any]:
     """Join earlier predictions with the truth known by now: observed metrics a day, windows and slices.
 
-    Each night's own predictions are described and their quality estimated; a champion that has become worse than
-    its baseline raises an alert.
+    Each night's own predictions are described and their quality estimated; a champion that has become worse
+    than its baseline raises an alert.
     """
     from nightshift.monitoring import windows
     from nightshift.monitoring.estimates import estimate
@@ -233,9 +233,9 @@ def judge(uc: UseCase, start: date, end: date, *, only_stale: bool = False) -> d
     from nightshift.monitoring.truth import days_of
     from nightshift.monitoring.truth import judge as judge_night
 
-    for day in days(start, end):
-        if profile(uc, day) is None or estimate(uc, day) is None:
-            log.warning("%s %s has no predictions to describe", uc.name, day)
+    for night in days(start, end):
+        if profile(uc, night) is None or estimate(uc, night) is None:
+            log.warning("%s %s has no predictions to describe", uc.name, night)
     judged: dict[str, Any] = {}
     nights = _nights(uc, "truth", start, end, only_stale=only_stale)
     for night in nights:

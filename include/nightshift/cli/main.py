@@ -251,6 +251,26 @@ def stale(
 
 
 @app.command()
+def quality(
+    day: Annotated[
+        str | None, typer.Argument(help="YYYY-MM-DD: the last judged day to show; the newest by default.")
+    ] = None,
+    usecase: _UseCases = None,
+    as_json: _Json = False,
+) -> None:
+    """Show how good the predictions were: by day, window and slice, against estimate and baseline."""
+    from nightshift.cli import quality as command
+
+    with _explained():
+        for uc in _each(usecase):
+            found = command.collect(uc, parse_partition(day) if day else None)
+            if as_json:
+                typer.echo(json.dumps(found, default=str, allow_nan=False))
+            else:
+                command.print_quality(uc, found)
+
+
+@app.command()
 def versions(
     layer: Annotated[str, typer.Argument(help="raw/<source>/<table>, features, predictions, ...")],
     partition: Annotated[str, typer.Argument(help="YYYY-MM-DD")],

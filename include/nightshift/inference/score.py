@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 
 LAYER = "predictions"
 
-# A day is scored in so many chunks, so that there are latencies to compare, within what is worth a call of the
-# model and what fits into memory. A row's score does not depend on its chunk.
+# A day is scored in so many chunks, so that there are latencies to compare, within what is worth a call of
+# the model and what fits into memory. A row's score does not depend on its chunk.
 _CHUNKS = 8
 _CHUNK_ROWS = (128, 65536)
 

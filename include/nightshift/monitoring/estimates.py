@@ -1,11 +1,11 @@
-"""How good tonight's predictions are going to be, before any of their labels is known. An estimate, no figure.
+"""How good tonight's predictions are going to be, before any of their labels is known: an estimate.
 
-If scores are calibrated, each row is positive with the probability that its score says, so every metric has an
-expected value that needs no label: confidence-based performance estimation (Bialek et al. 2024, "Estimating
-Model Performance Under Covariate Shift Without Labels", arXiv:2401.08348; known from NannyML as CBPE). It sees
-that a day is harder than others. It cannot see that the world has changed under the model: then the scores are
-no longer calibrated, the estimate stays good, and only the observed figure falls. The gap between both,
-kept beside each other, is what to look at.
+If scores are calibrated, each row is positive with the probability that its score says, so every metric has
+an expected value that needs no label: confidence-based performance estimation (Bialek et al. 2024,
+"Estimating Model Performance Under Covariate Shift Without Labels", arXiv:2401.08348; known from NannyML as
+CBPE). It sees that a day is harder than others. It cannot see that the world has changed under the model:
+then the scores are no longer calibrated, the estimate stays good, and only the observed figure falls. The gap
+between both, kept beside each other, is what to look at.
 """
 
 from __future__ import annotations
@@ -89,9 +89,10 @@ def estimates(uc: UseCase, start: date, end: date) -> list[Estimate]:
 def expected_metrics(score: Floats, acted_on: npt.NDArray[np.bool_], costs: Costs) -> dict[str, float]:
     """Return the metrics to expect of calibrated scores, each of shape (rows,).
 
-    With p the score of a row: it is positive with p, so its squared error is p(1-p) on average and its log loss the
-    entropy of p; acting on it is a mistake with 1-p, not acting with p. ROC AUC is the share of (positive,
-    negative) pairs in order: the pair of rows i and j counts p_i (1-p_j), ties half. Ratios are of expectations.
+    With p the score of a row: it is positive with p, so its squared error is p(1-p) on average and its log
+    loss the entropy of p; acting on it is a mistake with 1-p, not acting with p. ROC AUC is the share of
+    (positive, negative) pairs in order: the pair of rows i and j counts p_i (1-p_j), ties half. Its
+    expectation is taken as the ratio of two.
 
     Returns:
         By name, as in ``METRICS``; ROC AUC only where positives and negatives are both to be expected.

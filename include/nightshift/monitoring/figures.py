@@ -31,10 +31,13 @@ from nightshift.usecase import Metric, UseCase
 OBSERVED_METRICS: tuple[Metric, ...] = ("roc_auc", "pr_auc", "brier", "log_loss", "ece", "cost")
 """What is reported with an interval."""
 
+MIN_JUDGED_DAYS = 7
+"""Fewer days do not tell a bad week from a bad model: they get figures and intervals, and no verdict."""
+
 
 @dataclass(frozen=True)
 class Figures:
-    """Metrics of some labelled outcomes, as ``forecast_metrics`` names them, and intervals of some of them."""
+    """Metrics of labelled outcomes, as ``forecast_metrics`` names them, and intervals of some of them."""
 
     rows: int
     days: int
@@ -93,11 +96,11 @@ def thresholds(judged: pa.Table) -> Floats:
 
 
 def rows_table(rows: Sequence[Mapping[str, Any]], keys: Mapping[str, pa.DataType]) -> pa.Table:
-    """Return rows as a table of ``keys`` and, in a fixed order, every metric and its ends; null where undefined.
+    """Return rows as a table of ``keys`` and every metric with its ends, null where undefined.
 
     A partition whose rows define fewer metrics has the same columns, so that tables keep their types.
     """
-    named = [*("base_rate", "mean_score", "precision", "recall"), *OBSERVED_METRICS]
+    named: list[str] = ["base_rate", "mean_score", "precision", "recall", *OBSERVED_METRICS]
     named += [f"{name}_{end}" for name in OBSERVED_METRICS for end in ("low", "high")]
     schema = pa.schema([*keys.items(), *((name, pa.float64()) for name in named)])
     return pa.Table.from_pylist([{name: row.get(name) for name in schema.names} for row in rows], schema)

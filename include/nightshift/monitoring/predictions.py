@@ -1,7 +1,8 @@
 """What the model said on a day, and what it was asked: one row of ``monitoring_predictions`` a day.
 
-Scores (mean, deviation, deciles), decisions, confidence; rows with missing features; values beyond all that the
-model saw in the sample of its training rows. And how fast it answered (``performance``), as scoring measured.
+Scores (mean, deviation, deciles), decisions, confidence; rows with missing features; values beyond all that
+the model saw in the sample of its training rows. And how fast it answered (``performance``), as scoring
+measured it.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ class Profile(BaseModel):
         rows_missing: Share of rows that lack a value of some feature the model reads.
         missing: Share of rows without a value, a feature; features without a gap are left out.
         rows_outside: Share of rows with some value beyond the training sample.
-        outside: Share of rows beyond the training sample (smaller or greater; a category it lacks), a feature;
-            features without such rows are left out.
+        outside: Share of rows beyond the training sample (smaller or greater; a category it lacks), a
+            feature; features without such rows are left out.
         inputs: Content hash of the predictions, which name model and features.
     """
 
@@ -152,14 +153,13 @@ def _beyond(values: npt.NDArray[np.float64], reference: npt.NDArray[np.float64])
     seen = reference[np.isfinite(reference)]
     if seen.size == 0:
         return np.isfinite(values)
-    return (values < seen.min()) | (values > seen.max())
+    return np.asarray((values < seen.min()) | (values > seen.max()))
 
 
 def _unseen(values: pa.ChunkedArray, reference: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
     known = pc.unique(pc.cast(reference, pa.string()).drop_null())
     text = pc.cast(values, pa.string())
-    unseen: npt.NDArray[np.bool_] = pc.and_(pc.is_valid(text), pc.invert(pc.is_in(text, known))).to_numpy()
-    return unseen
+    return np.asarray(pc.and_(pc.is_valid(text), pc.invert(pc.is_in(text, known))).to_numpy())
 
 
 def _shares(rows: dict[str, npt.NDArray[np.bool_]]) -> dict[str, float]:

@@ -1,14 +1,14 @@
 """Is the champion as good as it was when it was chosen? Observed quality against its own holdout.
 
-The baseline is what the gate decided on: the holdout figures in the deployment log. The evidence is every judged
-day since the champion took over, at most 28 back, with labels as the night knew them. Days are drawn, so a few
-bad days in a row make the interval wide rather than the verdict quick; a champion is degraded only where the
-favourable end of the interval is worse than the baseline by more than ``retrain.max_quality_loss``.
+The baseline is what the gate decided on: the holdout figures in the deployment log. The evidence is every
+judged day since the champion took over, at most 28 back, with labels as the night knew them. Days are drawn,
+so a few bad days in a row make the interval wide rather than the verdict quick; a champion is degraded only
+where the favourable end of the interval is worse than the baseline by more than ``retrain.max_quality_loss``.
 
-A Brier score follows the base rate: at a rate of a third it is half as large again as at a sixth, for the same
-skill. So it is held against the baseline's skill at the rate observed: what is compared is the Brier score over
-that of always saying the observed rate, p(1-p) (1 minus it is the Brier skill score of Murphy 1973, "Hedging and
-Skill Scores for Probability Forecasts").
+A Brier score follows the base rate: at a rate of a third it is half as large again as at a sixth, for the
+same skill. So it is held against the baseline's skill at the rate observed: what is compared is the Brier
+score over that of always saying the observed rate, p(1-p) (1 minus it is the Brier skill score of Murphy
+1973, "Hedging and Skill Scores for Probability Forecasts").
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 from nightshift.intervals import draw_days, interval, resampled_metrics
 from nightshift.lake import tables
 from nightshift.metrics import forecast_metrics
-from nightshift.monitoring.figures import labelled, thresholds
+from nightshift.monitoring.figures import MIN_JUDGED_DAYS, labelled, thresholds
 from nightshift.monitoring.truth import OUTCOMES
 from nightshift.monitoring.windows import LONGEST
 from nightshift.registry import deployments
@@ -33,9 +33,6 @@ from nightshift.registry.records import Deployment
 from nightshift.usecase import UseCase
 
 log = logging.getLogger(__name__)
-
-# Fewer days do not tell a bad week from a bad model.
-MIN_JUDGED_DAYS = 7
 
 
 @dataclass(frozen=True)

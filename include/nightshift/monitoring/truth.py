@@ -13,6 +13,7 @@ import json
 import logging
 from dataclasses import dataclass
 from datetime import date, timedelta
+from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
@@ -248,10 +249,7 @@ def _restate(uc: UseCase, day: date, kept: dict[str, Any] | None, derived: list[
     if len(chain) < 2:
         return
     table = pa.Table.from_pylist(
-        [
-            _restatement(day, number, *pair)
-            for number, pair in enumerate(zip(chain, chain[1:], strict=False), 1)
-        ],
+        [_restatement(day, number, *pair) for number, pair in enumerate(pairwise(chain), 1)],
         schema=_restated_schema(),
     )
     tables.replace_partition(uc, RESTATED, day, table, ["partition", "number"])
@@ -288,8 +286,11 @@ def _state(row: dict[str, Any]) -> _State:
 
 
 def _restated_state(row: dict[str, Any], prefix: str) -> _State:
-    hashes = (row[f"{prefix}{name}"] for name in ("predictions_hash", "labels_hash"))
-    return _State(*hashes, metrics=_stated(row, prefix))
+    return _State(
+        predictions_hash=row[f"{prefix}predictions_hash"],
+        labels_hash=row[f"{prefix}labels_hash"],
+        metrics=_stated(row, prefix),
+    )
 
 
 def _stated(row: dict[str, Any], prefix: str) -> dict[str, float]:

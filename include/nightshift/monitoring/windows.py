@@ -15,13 +15,12 @@ from datetime import date, timedelta
 from functools import cache
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from nightshift.lake import tables
 from nightshift.lake.hashing import combine_hashes
-from nightshift.monitoring.figures import Figures, figures, labelled, rows_table
+from nightshift.monitoring.figures import MIN_JUDGED_DAYS, Figures, figures, labelled, rows_table
 from nightshift.monitoring.truth import OUTCOMES, SLICE, model_of
 from nightshift.registry import card, deployments
 from nightshift.usecase import Metric, UseCase
@@ -86,17 +85,20 @@ def update(uc: UseCase, first: date, last: date) -> list[date]:
 
 def read(uc: UseCase, start: date, end: date) -> list[dict[str, Any]]:
     """Return a row for each window that ends on ``start`` to ``end``, by day, then length."""
-    return tables.read_partitions(uc, WINDOWS, start, end).to_pylist()
+    rows: list[dict[str, Any]] = tables.read_partitions(uc, WINDOWS, start, end).to_pylist()
+    return rows
 
 
 def read_slices(uc: UseCase, start: date, end: date) -> list[dict[str, Any]]:
     """Return a row for each window, slice and value, of windows that end on ``start`` to ``end``.
 
-    ``verdict`` is ``worse`` where the primary metric lies below ``baseline``, the figure of the same slice on the
-    champion's holdout, by more than ``gate.slices.max_loss`` even at the upper end of its interval; else
-    ``ok``; empty where the slice has fewer rows than ``gate.slices.min_rows`` or there is no such figure.
+    ``verdict`` is ``worse`` where the primary metric lies below ``baseline``, the figure of the same slice on
+    the champion's holdout, by more than ``gate.slices.max_loss`` even at the upper end of its interval; else
+    ``ok``; empty where there is no such figure, or there are fewer rows than ``gate.slices.min_rows`` or
+    fewer days than ``MIN_JUDGED_DAYS``.
     """
-    return tables.read_partitions(uc, SLICES, start, end).to_pylist()
+    rows: list[dict[str, Any]] = tables.read_partitions(uc, SLICES, start, end).to_pylist()
+    return rows
 
 
 def _inputs(uc: UseCase, outcomes: Mapping[date, str], run_id: str) -> str:
@@ -160,6 +162,6 @@ def _by_slice(
 
 def _verdict(found: Figures, primary: Metric, baseline: float | None, max_loss: float) -> str:
     interval = found.intervals.get(primary)
-    if interval is None or baseline is None or not np.isfinite(baseline):
+    if found.days < MIN_JUDGED_DAYS or interval is None or baseline is None:
         return ""
     return "worse" if interval.high < baseline - max_loss else "ok"
