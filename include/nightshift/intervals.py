@@ -57,8 +57,8 @@ def draw_days(days: int, resamples: int, seed: int) -> Floats:
 def row_groups(rows: int, seed: int) -> npt.NDArray[np.int64]:
     """Return a group for each of ``rows`` rows, to be drawn in place of days.
 
-    Groups are of equal size, put together by chance from ``seed``: drawing them gives the variance that drawing
-    single rows gives, at the cost of the number of groups.
+    Groups are of equal size, put together by chance from ``seed``: drawing them gives the variance that
+    drawing single rows gives, at the cost of the number of groups.
     """
     return np.random.default_rng(seed).permutation(np.arange(rows) % _ROW_GROUPS)
 

@@ -29,8 +29,8 @@ def collect(uc: UseCase, day: date | None = None) -> dict[str, Any]:
 
     Returns:
         ``days`` (``observed`` metrics with their ``intervals``, the ``estimate``, what the model said and how
-        scoring went), ``windows``, ``slices`` (both of the last judged day), ``restatements``, ``degradation``
-        and ``baseline``, the champion's figures on its holdout.
+        scoring went), ``windows`` and ``slices`` of the last judged day, ``restatements``, ``degradation`` and
+        ``baseline``, the champion's figures on its holdout.
     """
     judged = [found for found in tables.partition_versions(uc, truth.OBSERVED) if not day or found <= day]
     last = max(judged, default=day or date.max - timedelta(days=1))
@@ -107,39 +107,38 @@ def _verdict(uc: UseCase, found: dict[str, Any]) -> str:
 
 
 def _day_table(uc: UseCase, found: dict[str, Any]) -> Table:
-    primary = uc.gate.primary
-    columns = ("day", "rows", primary, "estimated", "brier", "estimated", "cost", "estimated", "acted on")
-    table = Table(*columns, title="judged days, and estimates of those to come", title_justify="left")
+    named = (uc.gate.primary, "brier", "cost")
+    columns = [column for name in named for column in (name, "est.")]
+    table = Table(
+        *("day", "rows", *columns, "acted on"),
+        title="by day: observed, and as estimated before any label was known",
+        title_justify="left",
+    )
     for of_day in found["days"]:
         observed, estimate = of_day["observed"] or {}, of_day["estimate"] or {}
-        figures = [
-            text
-            for name in (primary, "brier", "cost")
-            for text in (
-                _with_ends(observed.get(name), of_day["intervals"].get(name)),
-                _plain(estimate.get(name)),
-            )
-        ]
+        figures: list[str] = []
+        for name in named:
+            figures.append(_with_ends(observed.get(name), of_day["intervals"].get(name)))
+            figures.append(_plain(estimate.get(name)))
         said = of_day["predictions"]
-        rows = str(observed["rows"]) if observed else "not judged"
-        table.add_row(str(of_day["day"]), rows, *figures, f"{said['positive_rate']:.0%}" if said else "")
+        rows = str(observed["rows"]) if observed else "not yet"
+        table.add_row(str(of_day["day"]), rows, *figures, f"{said['positive_rate']:.0%}" if said else "-")
     return table
 
 
 def _window_table(found: dict[str, Any]) -> Table:
+    rows = found["windows"]
+    columns = [f"{row['window_days']} days: {row['days']} judged, {row['rows']} rows" for row in rows]
     table = Table(
-        *("days to", "judged", "rows", *_SHOWN),
-        title=f"windows that end on {found['last_judged']}",
+        *("", *columns, "champion's holdout"),
+        title=f"windows to {found['last_judged']}",
         title_justify="left",
     )
-    for row in found["windows"]:
-        ends = {name: {"low": row[f"{name}_low"], "high": row[f"{name}_high"]} for name in _SHOWN}
-        table.add_row(
-            str(row["window_days"]),
-            str(row["days"]),
-            str(row["rows"]),
-            *(_with_ends(row[name], ends[name]) for name in _SHOWN),
+    for name in _SHOWN:
+        of_windows = (
+            _with_ends(row[name], {end: row[f"{name}_{end}"] for end in ("low", "high")}) for row in rows
         )
+        table.add_row(name, *of_windows, _plain(found["baseline"].get(name)))
     return table
 
 
@@ -167,7 +166,7 @@ def _slice_table(uc: UseCase, found: dict[str, Any]) -> Table:
 def _with_ends(value: float | None, ends: dict[str, Any] | None) -> str:
     if value is None:
         return "-"
-    between = f" ({ends['low']:.3f} to {ends['high']:.3f})" if ends and ends["low"] is not None else ""
+    between = f" ({ends['low']:.3f}-{ends['high']:.3f})" if ends and ends["low"] is not None else ""
     return f"{value:.3f}{between}"
 
 

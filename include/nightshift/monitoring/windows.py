@@ -104,7 +104,7 @@ def read_slices(uc: UseCase, start: date, end: date) -> list[dict[str, Any]]:
 def _inputs(uc: UseCase, outcomes: Mapping[date, str], run_id: str) -> str:
     rules = {
         "costs": uc.costs.model_dump(),
-        "gate": [uc.gate.primary, uc.gate.confidence, uc.gate.slices.model_dump()],
+        "gate": [uc.gate.primary, uc.gate.confidence, uc.gate.slices.model_dump(), MIN_JUDGED_DAYS],
         "draws": [uc.evaluation.resamples, uc.training.seed],
         "slices": uc.slices,
     }
