@@ -29,8 +29,8 @@ def collect(uc: UseCase, day: date | None = None) -> dict[str, Any]:
 
     Returns:
         ``days`` (``observed`` metrics with their ``intervals``, the ``estimate``, what the model said and how
-        scoring went), ``windows`` and ``slices`` of the last judged day, ``restatements``, ``degradation`` and
-        ``baseline``, the champion's figures on its holdout.
+        scoring went), ``windows`` and ``slices`` of the last judged day, ``restatements``, ``degradation``
+        and ``baseline``, the champion's figures on its holdout.
     """
     judged = [found for found in tables.partition_versions(uc, truth.OBSERVED) if not day or found <= day]
     last = max(judged, default=day or date.max - timedelta(days=1))
@@ -110,7 +110,7 @@ def _day_table(uc: UseCase, found: dict[str, Any]) -> Table:
     named = (uc.gate.primary, "brier", "cost")
     columns = [column for name in named for column in (name, "est.")]
     table = Table(
-        *("day", "rows", *columns, "acted on"),
+        *("day", "rows", *columns, "acts"),
         title="by day: observed, and as estimated before any label was known",
         title_justify="left",
     )
@@ -121,7 +121,7 @@ def _day_table(uc: UseCase, found: dict[str, Any]) -> Table:
             figures.append(_with_ends(observed.get(name), of_day["intervals"].get(name)))
             figures.append(_plain(estimate.get(name)))
         said = of_day["predictions"]
-        rows = str(observed["rows"]) if observed else "not yet"
+        rows = str(observed["rows"]) if observed else "-"
         table.add_row(str(of_day["day"]), rows, *figures, f"{said['positive_rate']:.0%}" if said else "-")
     return table
 
