@@ -1,7 +1,7 @@
 """Where Airflow raises alerts, and where they are sent from.
 
-``monitoring.alerting`` records them and knows what is still to be sent. Sent are they by the task ``send_alerts``
-of the DAGs ``monitor`` and ``watch``, and at once by the two callbacks here; what fails is tried again by the
+``monitoring.alerting`` records them and knows what is still to be sent. The task ``send_alerts`` of the DAGs
+``monitor`` and ``watch`` sends them, and the two callbacks here do at once; what fails is tried again by the
 next hourly ``watch``. Airflow runs ``run_failed`` in a child of its DAG processor and ``deadline_missed`` in
 its triggerer: both may ask for connections, neither may take long.
 """

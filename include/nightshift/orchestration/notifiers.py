@@ -1,7 +1,7 @@
 """Airflow notifiers for alerts: the log, e-mail, Slack, and any other webhook.
 
 Each finds the alert as ``alert`` in its context (the values of ``Alert.as_json``, and its ``title``), and
-all of it in words as ``text``. Where servers are and how they let one in is in Airflow connections, never here or in a use case:
+all of it in words as ``text``. Where servers are, and how they let one in, is in Airflow connections:
 
 - e-mail: an ``smtp`` connection, as Airflow's own SMTP provider reads it;
 - Slack: a connection whose password is the webhook's whole URL, for that URL is the secret;

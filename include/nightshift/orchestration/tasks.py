@@ -321,7 +321,8 @@ def find_gaps(usecase: str) -> dict[str, list[str]]:
     return stages.find_gaps(load_usecase(usecase), get_current_context()["params"]["grace_minutes"])
 
 
-# What a failed task raised is to be sent too. Nothing may wait for it: a run must not end well because this did.
+# What a failed task raised is to be sent too. Beside it stands another last task, for a run ends as its last
+# tasks do, and must not end well because this one did.
 @task(trigger_rule="all_done")
 def send_alerts(usecase: str) -> dict[str, int]:
     """Tell people of the alerts they were not told of yet."""
