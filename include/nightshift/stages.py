@@ -543,7 +543,11 @@ def roll_back(
 
 
 def find_gaps(uc: UseCase, grace_minutes: int) -> dict[str, list[str]]:
-    """Return the nights to announce again, by asset; those it did not help (``stuck``); ``late`` ones."""
+    """Return the nights to announce again, by asset; those it did not help (``stuck``); ``late`` ones.
+
+    The latter two are alerted about.
+    """
+    from nightshift.monitoring.alerting import raise_alert
     from nightshift.monitoring.gaps import claim
     from nightshift.monitoring.gaps import find_gaps as find
 
@@ -556,6 +560,11 @@ def find_gaps(uc: UseCase, grace_minutes: int) -> dict[str, list[str]]:
     named = {name: [night.isoformat() for night in nights] for name, nights in found.items()}
     stopped = "; ".join(f"{name} {', '.join(nights)}" for name, nights in named.items() if nights)
     log.info("nights that stopped: %s", stopped or "none")
+    for night in named["late"]:
+        raise_alert(uc.name, "night_late", night, f"{night} is past its SLA and has no predictions")
+    for night in named["stuck"]:
+        message = f"{night} stops halfway however often it is sent; see its failed run"
+        raise_alert(uc.name, "night_stuck", night, message)
     return named
 
 
