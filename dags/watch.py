@@ -3,7 +3,8 @@
 
 Every hour: find nights whose partition is there upstream and missing downstream (an event sent while
 its consumer was paused is lost), and nights past their SLA; alert, and send the key again. The same for
-requests for a new model that no training has taken up.
+requests for a new model that no training has taken up. Alerts that nobody could be told of are sent again
+too.
 
 Predictions that applications read in another content than the lake has (a run that failed between the two,
 a partition that was rolled back or deleted) are copied again, and withdrawn where the lake has none.
@@ -23,3 +24,4 @@ for uc in use_cases():
             outlets = [assets.asset(uc, name)]
             tasks.send_again.override(task_id=f"send_{name}_again", outlets=outlets)(gaps, name)
         tasks.serve_again(uc.name)
+        gaps >> tasks.send_alerts(uc.name)

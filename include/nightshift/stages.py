@@ -230,12 +230,28 @@ def check_drift(uc: UseCase, start: date, end: date, *, only_stale: bool = False
 
 
 def judge(uc: UseCase, start: date, end: date, *, only_stale: bool = False) -> dict[str, Any]:
-    """Join earlier predictions with the truth known by now: observed metrics a day."""
+    """Join earlier predictions with the truth known by now: observed metrics a day, windows and slices.
+
+    Each night's own predictions are described and their quality estimated; a champion that has become worse
+    than its baseline raises an alert.
+    """
+    from nightshift.monitoring import windows
+    from nightshift.monitoring.estimates import estimate
+    from nightshift.monitoring.predictions import profile
+    from nightshift.monitoring.quality import alert_when_degraded
+    from nightshift.monitoring.truth import days_of
     from nightshift.monitoring.truth import judge as judge_night
 
+    for night in days(start, end):
+        if profile(uc, night) is None or estimate(uc, night) is None:
+            log.warning("%s %s has no predictions to describe", uc.name, night)
     judged: dict[str, Any] = {}
-    for night in _nights(uc, "truth", start, end, only_stale=only_stale):
+    nights = _nights(uc, "truth", start, end, only_stale=only_stale)
+    for night in nights:
         judged |= judge_night(uc, night)
+    for first, last in spans(nights):
+        windows.update(uc, days_of(uc, first)[0], last)
+        alert_when_degraded(uc, last)
     for day, found in judged.items():
         if found["status"] == "judged":
             metrics = {name: found[name] for name in ("roc_auc", "pr_auc", "brier", "ece") if name in found}
@@ -590,7 +606,7 @@ def roll_back(
 def find_gaps(uc: UseCase, grace_minutes: int) -> dict[str, list[str]]:
     """Return the nights to announce again, by asset; those it did not help (``stuck``); ``late`` ones.
 
-    A request for a new model that is open for too long is an alert.
+    The latter two are alerted about, and so is a request for a new model that is open for too long.
     """
     from nightshift.monitoring import requests
     from nightshift.monitoring.alerting import raise_alert
@@ -606,6 +622,11 @@ def find_gaps(uc: UseCase, grace_minutes: int) -> dict[str, list[str]]:
     named = {name: [night.isoformat() for night in nights] for name, nights in found.items()}
     stopped = "; ".join(f"{name} {', '.join(nights)}" for name, nights in named.items() if nights)
     log.info("nights that stopped: %s", stopped or "none")
+    for night in named["late"]:
+        raise_alert(uc.name, "night_late", night, f"{night} is past its SLA and has no predictions")
+    for night in named["stuck"]:
+        message = f"{night} stops halfway however often it is sent; see its failed run"
+        raise_alert(uc.name, "night_stuck", night, message)
     for life in requests.stuck(uc, now=datetime.now(UTC)):
         asked = life.request
         at = f"{asked.requested_at:%Y-%m-%d %H:%M} UTC"

@@ -42,6 +42,21 @@ Metric = Literal[
 Scenario = Literal["noise", "missing", "unseen", "extreme", "swapped", "shifted"]
 """What ``evaluation.robustness`` does to rows before they are scored again."""
 
+AlertKind = Literal[
+    "run_failed",
+    "deadline_missed",
+    "night_late",
+    "night_stuck",
+    "drift",
+    "data",
+    "quality",
+    "cost",
+    "retrain",
+]
+"""What ``monitoring.alerting`` knows the severity and the cure of; each has a page in ``docs/runbooks``."""
+
+Severity = Literal["info", "warning", "critical"]
+
 # A counterfactual tries every combination of up to three features.
 _MOST_STEPS = 200
 
@@ -520,6 +535,54 @@ class Retrain(_Strict):
         return self
 
 
+class Notifier(_Strict):
+    """One way to reach people. Addresses and passwords of servers are in Airflow connections."""
+
+    kind: Literal["log", "email", "slack", "webhook"]
+    connection: str = Field("", description="Id of the Airflow connection; the log needs none.")
+    to: tuple[str, ...] = Field((), description="Addresses that an e-mail goes to.")
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> Notifier:
+        if (self.kind != "log") != bool(self.connection):
+            raise ValueError("every notifier but the log has the id of an Airflow connection")
+        if (self.kind == "email") != bool(self.to):
+            raise ValueError("`to` holds the addresses of an e-mail, at least one")
+        return self
+
+
+class AlertRoute(_Strict):
+    """Which alerts go to which notifiers. An alert goes to those of every route that it fits."""
+
+    severity: Severity = Field("info", description="This severe, or worse.")
+    kinds: tuple[AlertKind, ...] = Field((), description="Only these; none named: every kind.")
+    owners: tuple[str, ...] = Field((), description="Only alerts of these owners; none named: anyone's.")
+    to: tuple[str, ...] = Field(min_length=1, description="Names under notifiers, or `log`.")
+
+
+class AlertRules(_Strict):
+    """Who is told what."""
+
+    window_hours: float = Field(
+        24, gt=0, description="The same alert again within this long only counts up on the first."
+    )
+    severities: dict[AlertKind, Severity] = Field(
+        default_factory=dict, description="Where they are to differ from those in docs/alerts.md."
+    )
+    owners: dict[AlertKind, str] = Field(
+        default_factory=dict, description="Who looks after a kind, where it is not the use case's owner."
+    )
+    notifiers: dict[str, Notifier] = Field(default_factory=dict, description="`log` is always there.")
+    routes: tuple[AlertRoute, ...] = (AlertRoute(to=("log",)),)
+
+    @model_validator(mode="after")
+    def _routes_lead_somewhere(self) -> AlertRules:
+        named = {name for route in self.routes for name in route.to}
+        if unknown := sorted(named - self.notifiers.keys() - {"log"}):
+            raise ValueError(f"routes: {', '.join(unknown)} are not declared under notifiers")
+        return self
+
+
 class Retention(_Strict):
     """Days kept by ``maintain``."""
 
@@ -552,6 +615,7 @@ class UseCase(_Strict):
     explanation: Explanations = Field(default_factory=Explanations)
     drift: Drift
     retrain: Retrain = Field(default_factory=Retrain)
+    alerts: AlertRules = Field(default_factory=AlertRules)
     retention: Retention
     sources: dict[str, Source] = Field(min_length=1)
 

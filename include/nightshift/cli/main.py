@@ -178,20 +178,45 @@ def doctor() -> None:
 
 @app.command()
 def alerts(usecase: _UseCases = None, as_json: _Json = False) -> None:
-    """List failed runs, missed SLAs and nights that are late or stuck, newest first, each with its cure."""
-    from nightshift.cli.output import print_alerts
-    from nightshift.orchestration.alerts import read_alerts
+    """List alerts, newest first: what happened, whether people were told, what to do, and its runbook."""
+    from nightshift.cli import alerts as command
 
     with _explained():
         for uc in _each(usecase):
-            found = [asdict(alert) | {"at": alert.at.isoformat()} for alert in read_alerts(uc.name)]
-            if as_json:
-                for alert in found:
-                    typer.echo(json.dumps({"usecase": uc.name, **alert}))
-            elif found:
-                print_alerts(found)
-            else:
-                typer.echo(f"{uc.name}: no alerts")
+            command.print_all(uc, as_json=as_json)
+
+
+@app.command()
+def silence(
+    kind: Annotated[str, typer.Argument(help="A kind of alerts, such as drift; '*' is all of them.")],
+    reason: Annotated[str, typer.Option(help="Why, for whoever wonders about the quiet.")],
+    subject: Annotated[str, typer.Option(help="About what; * and ? stand for anything.")] = "*",
+    until: Annotated[
+        str | None, typer.Option(help="YYYY-MM-DD, its first moment; or with a time: 2013-07-03T12:00 (UTC).")
+    ] = None,
+    days: Annotated[float | None, typer.Option(help="From now on; 0 ends the same silence.")] = None,
+    by: Annotated[str | None, typer.Option(help="Who decided; the login name by default.")] = None,
+    usecase: _UseCase = None,
+) -> None:
+    """Have alerts recorded and not sent, for a while; it ends by itself."""
+    import getpass
+
+    from nightshift.cli import alerts as command
+
+    if (until is None) == (days is None):
+        raise typer.BadParameter("give --until or --days")
+    with _explained():
+        command.begin_silence(_one(usecase), kind, subject, until, days, reason, by or getpass.getuser())
+
+
+@app.command()
+def silences(usecase: _UseCases = None, as_json: _Json = False) -> None:
+    """List the silences, oldest first: of what, until when, by whom and why."""
+    from nightshift.cli import alerts as command
+
+    with _explained():
+        for uc in _each(usecase):
+            command.print_silences(uc, as_json=as_json)
 
 
 @app.command()
@@ -248,6 +273,26 @@ def stale(
                 command.rebuild(uc, found)
             elif found and not as_json:
                 typer.echo("The same command with --rebuild has Airflow build these again.")
+
+
+@app.command()
+def quality(
+    day: Annotated[
+        str | None, typer.Argument(help="YYYY-MM-DD: the last judged day to show; the newest by default.")
+    ] = None,
+    usecase: _UseCases = None,
+    as_json: _Json = False,
+) -> None:
+    """Show how good the predictions were: by day, window and slice, against estimate and baseline."""
+    from nightshift.cli import quality as command
+
+    with _explained():
+        for uc in _each(usecase):
+            found = command.collect(uc, parse_partition(day) if day else None)
+            if as_json:
+                typer.echo(json.dumps(found, default=str, allow_nan=False))
+            else:
+                command.print_quality(uc, found)
 
 
 @app.command()

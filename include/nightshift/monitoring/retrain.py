@@ -184,11 +184,11 @@ def _drifted(uc: UseCase, night: date, since: date, champion: Deployment) -> Ite
 def _degraded(uc: UseCase, night: date, deployed: Sequence[Deployment]) -> Iterator[Evidence]:
     worse = quality.degradation(uc, night, deployed)
     if worse is not None:
-        figures = ("metric", "baseline", "observed", "low", "high", "days", "rows")
+        figures = {name: float(getattr(worse, name)) for name in ("baseline", "observed", "low", "high")}
         yield Evidence(
             trigger="quality",
             message=f"quality: {worse.message}",
-            facts={name: getattr(worse, name) for name in figures},
+            facts={"metric": worse.metric, **figures, "days": worse.days, "rows": worse.rows},
         )
 
 

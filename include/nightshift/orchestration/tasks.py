@@ -15,7 +15,6 @@ from typing import Any
 from airflow.sdk import get_current_context, task
 from airflow.sdk.exceptions import AirflowSkipException
 
-from nightshift.orchestration.alerts import alert
 from nightshift.orchestration.assets import announce
 from nightshift.orchestration.defaults import waiting
 from nightshift.orchestration.params import night, only_stale, window
@@ -361,12 +360,18 @@ def find_gaps(usecase: str) -> dict[str, list[str]]:
     """Find nights that stopped halfway: keys to send again, by asset."""
     from nightshift import stages
 
-    gaps = stages.find_gaps(load_usecase(usecase), get_current_context()["params"]["grace_minutes"])
-    for late in gaps["late"]:
-        alert(usecase, "night_late", f"{late} is past its SLA and has no predictions")
-    for stuck in gaps["stuck"]:
-        alert(usecase, "night_stuck", f"{stuck} stops halfway however often it is sent; see its failed run")
-    return gaps
+    return stages.find_gaps(load_usecase(usecase), get_current_context()["params"]["grace_minutes"])
+
+
+# What a failed task raised is to be sent too. Beside it stands another last task, for a run ends as its last
+# tasks do, and must not end well because this one did.
+@task(trigger_rule="all_done")
+def send_alerts(usecase: str) -> dict[str, int]:
+    """Tell people of the alerts they were not told of yet."""
+    from nightshift.monitoring.alerting import deliver
+    from nightshift.orchestration.notifiers import send
+
+    return deliver(load_usecase(usecase), send)
 
 
 @task
