@@ -46,7 +46,7 @@ def print_asked(uc: UseCase, request: RetrainRequest, night: date) -> None:
         f"{uc.name}: request {request.id}, by {request.by}: {'; '.join(request.reasons)}", markup=False
     )
     conf = json.dumps({"partition": night.isoformat()})
-    console.print(f"{uc.name}.watch starts its training within two hours. To start it now:", markup=False)
+    console.print(f"{uc.name}.watch starts its training within the hour. To start it now:", markup=False)
     console.print(f"  nightshift airflow dags trigger {uc.name}.train -c '{conf}'", markup=False)
 
 

@@ -232,13 +232,14 @@ def close_failed(uc: UseCase, run_id: str, reason: str) -> list[Outcome]:
 
 
 def unsent(uc: UseCase, *, grace: timedelta, now: datetime) -> list[date]:
-    """Return the nights of requests that no training has taken up within ``grace``, oldest first."""
-    waiting = {
-        life.request.night
-        for life in lives(uc)
-        if life.state == "requested" and now - life.request.requested_at >= grace
-    }
-    return sorted(waiting)
+    """Return the nights of requests that no training has taken up, oldest first.
+
+    Args:
+        grace: A request of monitoring that is younger may still be on its way; a person's was never sent.
+    """
+    waiting = [life.request for life in lives(uc) if life.state == "requested"]
+    lost = (entry for entry in waiting if entry.by != MONITOR or now - entry.requested_at >= grace)
+    return sorted({entry.night for entry in lost})
 
 
 def stuck(uc: UseCase, *, now: datetime) -> list[Life]:

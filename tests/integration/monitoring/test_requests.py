@@ -18,7 +18,7 @@ from nightshift.inference.publish import publish_predictions
 from nightshift.inference.score import score
 from nightshift.monitoring import drift, requests
 from nightshift.monitoring.gaps import find_gaps
-from nightshift.monitoring.requests import Life, OutcomeKind
+from nightshift.monitoring.requests import Evidence, Life, OutcomeKind
 from nightshift.monitoring.retrain import ask_by_hand
 from nightshift.partition import days
 from nightshift.registry.records import Decision
@@ -152,15 +152,28 @@ def test_one_outcome_of_several_at_once(asked: UseCase) -> None:
     assert requests.close(asked, NIGHT, "failed") == []
 
 
-def test_a_lost_request_is_sent_again_and_a_stuck_one_is_told_once(asked: UseCase) -> None:
+def test_a_request_that_no_training_took_up_is_sent_again(asked: UseCase) -> None:
+    night = NIGHT + timedelta(days=5)
+    evidence = Evidence(trigger="schedule", message="schedule: due", facts={})
+    requests.ask(asked, night, [evidence], champion_version="1")
     now, grace = datetime.now(UTC), timedelta(minutes=90)
-    assert find_gaps(asked, grace=grace, now=now).again["retrain_request"] == []
-    later = now + timedelta(hours=2)
-    assert find_gaps(asked, grace=grace, now=later).again["retrain_request"] == [NIGHT]
+
+    def to_send(at: datetime) -> list[date]:
+        return find_gaps(asked, grace=grace, now=at).again["retrain_request"]
+
+    # Nobody has sent what a person asked for; the night's own event may still be on its way.
+    assert to_send(now) == [NIGHT]
+    assert to_send(now + timedelta(hours=2)) == [NIGHT, night]
     _begin(asked)
-    assert find_gaps(asked, grace=grace, now=later).again["retrain_request"] == []
-    assert requests.stuck(asked, now=later) == []
-    assert [life.state for life in requests.stuck(asked, now=now + timedelta(days=3))] == ["training"]
+    assert to_send(now + timedelta(hours=2)) == [night]
+
+
+def test_a_request_that_stays_open_is_alerted_about_once(asked: UseCase) -> None:
+    _begin(asked)
+    (life,) = requests.lives(asked)
+    now = life.request.requested_at
+    assert requests.stuck(asked, now=now + timedelta(days=1)) == []
+    assert [life.state for life in requests.stuck(asked, now=now + timedelta(days=2))] == ["training"]
 
 
 def test_commands_ask_and_tell(usecase: UseCase, monkeypatch: pytest.MonkeyPatch) -> None:
