@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
-from nightshift.intervals import differences, draw_days, interval, intervals, resampled_metrics
+from nightshift.intervals import (
+    differences,
+    draw_days,
+    interval,
+    intervals,
+    resampled_metrics,
+    row_groups,
+)
 from nightshift.metrics import forecast_metrics
 from nightshift.usecase import Costs
 

@@ -89,6 +89,9 @@ def score(
             where=f"{uc.name}, score, partition {partition}",
             cure="rebuild the features of that day, or train a model on the columns that exist",
         ) from error
+    except Exception:
+        performance.failed(uc, partition, model.content_hash)
+        raise
     # Scanning and reading the version are two looks at the table; they must have seen the same partition.
     if _features(uc, partition).content_hash != features.content_hash:
         raise TransientError(f"features of {uc.name} {partition} were replaced while they were being scored")

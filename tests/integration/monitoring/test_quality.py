@@ -1,4 +1,4 @@
-"""Observed quality: restated when labels come late, over windows and slices, against estimate and baseline."""
+"""Observed quality: restated when labels come late, by window and slice, against estimate and baseline."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from nightshift.monitoring.alerting import read_alerts
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from nightshift import stages
 from nightshift.cli.quality import collect, print_quality
+from nightshift.errors import DataError
 from nightshift.inference.publish import publish_predictions
 from nightshift.inference.score import score
 from nightshift.lake import tables
-from nightshift.lake.delta import open_table
+from nightshift.lake.delta import open_table, table_folder
+from nightshift.lake.store import open_store
 from nightshift.monitoring import estimates, predictions, quality, truth, windows
+from nightshift.monitoring.alerting import read_alerts
 from nightshift.partition import days
 from nightshift.registry import deployments
 from nightshift.registry import mlflow as tracking
@@ -41,7 +43,7 @@ def _predict(uc: UseCase, *partitions: date) -> None:
 def _labels(
     uc: UseCase, day: date, truth_of_day: pa.Table, late: int = 0, known_by: date | None = None
 ) -> None:
-    """Publish labels as a night builds them: the last ``late`` rows are known a night later than the others."""
+    """Publish labels as a night builds them: the last ``late`` rows are known a night after the others."""
     rows = truth_of_day.num_rows
     known = [day + (2 if row >= rows - late else 1) * NIGHT for row in range(rows)]
     table = pa.table(
@@ -221,7 +223,7 @@ def test_the_day_is_described_with_gaps_and_values_never_seen(usecase: UseCase, 
     assert found is not None
     scored = tables.read_partitions(usecase, "predictions", DAY, DAY).to_pandas()
     assert (found.rows, found.missing, found.rows_missing) == (300, {"delay": 0.05}, 0.05)
-    assert found.outside["delay"] == pytest.approx(0.1)
+    assert 0.1 <= found.outside["delay"] < 0.11, "and a row or two beyond a small sample by nature"
     assert found.outside["carrier"] == pytest.approx(0.02)
     assert 0.1 <= found.rows_outside < 0.13
     assert found.mean == pytest.approx(scored["score"].mean(), abs=1e-6)
@@ -246,14 +248,19 @@ def test_scoring_again_leaves_its_times_as_they_were(usecase: UseCase) -> None:
 
 
 def test_attempts_that_failed_are_counted(usecase: UseCase, day_of_features: Day) -> None:
+    folder = f"{table_folder(usecase, 'features')}/partition={DAY}/"
+    for key in open_store().list(folder):
+        open_store().delete(key)
+    for attempts in (1, 2):
+        with pytest.raises(DataError, match="damaged"):
+            score(usecase, DAY)
+        assert predictions.performance(usecase, DAY, DAY)[DAY]["attempts_failed"] == attempts
     features = day_of_features(DAY).drop_columns("late")
-    broken = features.set_column(
-        features.column_names.index("delay"), "delay", pa.array(["no number"] * features.num_rows)
-    )
-    tables.delete_partition(usecase, "features", DAY)
-    with pytest.raises(Exception, match="delay"):
-        tables.replace_partition(usecase, "features", DAY, broken, ["flight_id"])
-        score(usecase, DAY)
+    tables.replace_partition(usecase, "features", DAY, features, ["flight_id"])
+    _predict(usecase, DAY)
+    kept = predictions.performance(usecase, DAY, DAY)[DAY]
+    assert (kept["attempts_failed"], kept["rows"]) == (2, 300)
+    assert kept["error_rate"] == pytest.approx(2 / 3)
 
 
 def _judged(uc: UseCase, day_of_features: Day, through: date, turned: bool = False) -> None:
