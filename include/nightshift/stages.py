@@ -615,9 +615,11 @@ def find_gaps(uc: UseCase, grace_minutes: int) -> dict[str, list[str]]:
 
     gaps = find(uc, grace=timedelta(minutes=grace_minutes))
     found = {asset: claim(uc, asset, nights) for asset, nights in gaps.again.items()}
-    stuck = sorted(
-        {night for asset, nights in gaps.again.items() for night in nights} - set().union(*found.values())
-    )
+    # A request that nobody takes up stops no night; it is alerted about below.
+    stopping = {
+        night for asset, nights in gaps.again.items() if asset != "retrain_request" for night in nights
+    }
+    stuck = sorted(stopping - set().union(*found.values()))
     found |= {"stuck": stuck, "late": gaps.late}
     named = {name: [night.isoformat() for night in nights] for name, nights in found.items()}
     stopped = "; ".join(f"{name} {', '.join(nights)}" for name, nights in named.items() if nights)
