@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import UTC, date
+from datetime import UTC
 from typing import Any
 
 from rich.table import Table
@@ -40,12 +40,12 @@ def print_requests(uc: UseCase, lives: Sequence[Life]) -> None:
             console.print(f"  -> {text}", markup=False)
 
 
-def print_asked(uc: UseCase, request: RetrainRequest, night: date) -> None:
-    """Print what a person asked for, and what starts it."""
-    console.print(
-        f"{uc.name}: request {request.id}, by {request.by}: {'; '.join(request.reasons)}", markup=False
-    )
-    conf = json.dumps({"partition": night.isoformat()})
+def print_asked(uc: UseCase, request: RetrainRequest, reason: str) -> None:
+    """Print what a person asked for with ``reason``, and what starts it."""
+    why = "; ".join(request.reasons)
+    already = "" if reason in why else "it is asked for already: "
+    console.print(f"{uc.name}: {already}request {request.id}, by {request.by}: {why}", markup=False)
+    conf = json.dumps({"partition": request.night.isoformat()})
     console.print(f"{uc.name}.watch starts its training within the hour. To start it now:", markup=False)
     console.print(f"  nightshift airflow dags trigger {uc.name}.train -c '{conf}'", markup=False)
 

@@ -571,7 +571,8 @@ def retrain(
     with _explained():
         uc = _one(usecase)
         night = parse_partition(partition) if partition else _newest_night(uc)
-        loop.print_asked(uc, ask_by_hand(uc, night, reason, by=by or getpass.getuser()), night)
+        asked = ask_by_hand(uc, night, reason, by=by or getpass.getuser())
+        loop.print_asked(uc, asked, reason)
 
 
 @app.command()
