@@ -55,7 +55,7 @@ def use_case(**changes: Any) -> UseCase:
         "evaluation": {"resamples": 200},
         "gate": {"primary": "roc_auc", "floors": {"roc_auc": 0.6}, "ceilings": {"ece": 0.2}},
         "drift": {"reference_rows": 300},
-        "retrain": {"enabled": True, "every_days": 7, "drifted_days": 3, "min_roc_auc": 0.58},
+        "retrain": {"enabled": True, "every_days": 7},
         "retention": {"raw_days": 30, "table_days": 30, "version_days": 30, "staging_days": 7},
         "sources": {
             "none": {

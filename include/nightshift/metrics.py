@@ -17,15 +17,16 @@ EPSILON = 1e-7
 
 
 def forecast_metrics(
-    label: npt.NDArray[Any], score: Floats, *, threshold: float, costs: Costs
+    label: npt.NDArray[Any], score: Floats, *, threshold: float | Floats, costs: Costs
 ) -> dict[str, float]:
     """Judge ``score`` (probabilities of the positive class) against ``label`` (0 or 1), both of shape (n,).
 
     Returns:
         ``rows``, ``base_rate``, ``mean_score``, ``brier``, ``log_loss``, ``ece``, ``cost`` (mean cost of a
-        row when every row at or above ``threshold`` is acted on, in the unit of ``costs``), ``precision``
-        and ``recall`` at ``threshold``, ``roc_auc``, ``pr_auc`` (average precision). A metric that the rows
-        do not define (ROC AUC of a single class, anything of no rows) is left out.
+        row when every row at or above ``threshold``, one for all or one a row, is acted on, in the unit of
+        ``costs``), ``precision`` and ``recall`` at ``threshold``, ``roc_auc``, ``pr_auc`` (average
+        precision). A metric that the rows do not define (ROC AUC of a single class, anything of no rows) is
+        left out.
     """
     from sklearn.metrics import average_precision_score, roc_auc_score
 

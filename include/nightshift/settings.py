@@ -40,6 +40,10 @@ class Settings(BaseSettings):
     parallelism: int = Field(4, ge=1, description="Airflow tasks at once on this machine.")
     retry_seconds: float = Field(30, gt=0, description="Pause before a task is tried again.")
     image: str = Field("", description="Container image that this runs in; set when it is built.")
+    docs_url: str = Field("", description="Where people read docs/, for links in alerts; empty: its path.")
+    reports_url: str = Field(
+        "", description="Where people read <home>/reports, for links in alerts; empty: its path."
+    )
     commit: str = Field("", description="Commit that the image was built from; empty: the checkout's.")
     live_from: date = Field(
         date(2999, 1, 1),

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
-from datetime import date, datetime, timedelta
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from nightshift.errors import DataError
@@ -184,6 +184,15 @@ def publish_predictions(uc: UseCase, staged: Sequence[dict[str, Any]]) -> list[d
     return [version.model_dump(mode="json") for version in published]
 
 
+def score_shadow(uc: UseCase, night: date) -> str | None:
+    """Score a night with the challenger that awaits a decision, beside the champion: its version, if any."""
+    from nightshift.inference.shadow import challenger
+    from nightshift.inference.shadow import score_shadow as score_challenger
+
+    standing = challenger(uc)
+    return standing.version if standing is not None and score_challenger(uc, night) is not None else None
+
+
 def serve_again(uc: UseCase) -> dict[str, str]:
     """Copy again what applications read in another content than the lake has: how it differed, a day.
 
@@ -228,12 +237,28 @@ def check_drift(uc: UseCase, start: date, end: date, *, only_stale: bool = False
 
 
 def judge(uc: UseCase, start: date, end: date, *, only_stale: bool = False) -> dict[str, Any]:
-    """Join earlier predictions with the truth known by now: observed metrics a day."""
+    """Join earlier predictions with the truth known by now: observed metrics a day, windows and slices.
+
+    Each night's own predictions are described and their quality estimated; a champion that has become worse
+    than its baseline raises an alert.
+    """
+    from nightshift.monitoring import windows
+    from nightshift.monitoring.estimates import estimate
+    from nightshift.monitoring.predictions import profile
+    from nightshift.monitoring.quality import alert_when_degraded
+    from nightshift.monitoring.truth import days_of
     from nightshift.monitoring.truth import judge as judge_night
 
+    for night in days(start, end):
+        if profile(uc, night) is None or estimate(uc, night) is None:
+            log.warning("%s %s has no predictions to describe", uc.name, night)
     judged: dict[str, Any] = {}
-    for night in _nights(uc, "truth", start, end, only_stale=only_stale):
+    nights = _nights(uc, "truth", start, end, only_stale=only_stale)
+    for night in nights:
         judged |= judge_night(uc, night)
+    for first, last in spans(nights):
+        windows.update(uc, days_of(uc, first)[0], last)
+        alert_when_degraded(uc, last)
     for day, found in judged.items():
         if found["status"] == "judged":
             metrics = {name: found[name] for name in ("roc_auc", "pr_auc", "brier", "ece") if name in found}
@@ -242,15 +267,28 @@ def judge(uc: UseCase, start: date, end: date, *, only_stale: bool = False) -> d
     return judged
 
 
+def judge_shadow(uc: UseCase, judged: Iterable[date]) -> dict[str, Any]:
+    """Judge the shadow scores of days whose truth ``judge`` found, beside the champion's: rows a day."""
+    from nightshift.monitoring.shadow import judge
+
+    found = {day.isoformat(): judge(uc, day) for day in judged}
+    return {day: row["rows"] for day, row in found.items() if row is not None}
+
+
 def decide_retrain(uc: UseCase, night: date) -> list[str]:
     """Return the reasons to train a new model tonight; none means the champion stays."""
+    from nightshift.monitoring.alerting import raise_alert
     from nightshift.monitoring.retrain import decide, request
 
     decision = decide(uc, night)
     if decision.requested:
         request(uc, decision)
     reasons = list(decision.reasons) if decision.requested else []
-    log.info("new model on %s: %s", night, f"wanted: {'; '.join(reasons)}" if reasons else "not wanted")
+    why = "; ".join((*decision.reasons, decision.held)) if decision.held else "; ".join(reasons)
+    log.info("new model on %s: %s", night, f"{'wanted' if reasons else 'held back'}: {why}" if why else "no")
+    if decision.exhausted:
+        # As long as the same requests have spent it, it is the same news.
+        raise_alert(uc.name, "retrain", "budget", f"no new model on {night}: {why}", once=decision.held)
     return reasons
 
 
@@ -319,8 +357,30 @@ def conclude_backtest(
     return found.model_dump(mode="json")
 
 
+def begin_training(
+    uc: UseCase, night: date, run_id: str, *, by_hand: bool = False, by: str = "operator"
+) -> bool:
+    """Note that a run trains for the night's request; False when nothing asks for that any more."""
+    from nightshift.monitoring.requests import begin
+
+    life = begin(uc, night, run_id=run_id, by_hand=by_hand, by=by)
+    log.info("trains for: %s", "; ".join(life.request.reasons) if life else "nothing, the request is closed")
+    return life is not None
+
+
+def training_failed(uc: UseCase, run_id: str, reason: str) -> None:
+    """Close the request that a failed run had taken up."""
+    from nightshift.monitoring.requests import close_failed
+
+    close_failed(uc, run_id, reason)
+
+
 def superseded(uc: UseCase, night: date) -> bool:
-    """Return whether the champion already knows all that a training of ``night`` would."""
+    """Return whether the champion already knows all that a training of ``night`` would.
+
+    That closes the request for it.
+    """
+    from nightshift.monitoring.requests import close
     from nightshift.registry.deployments import mirror, newest
 
     deployment = newest(uc)
@@ -328,6 +388,8 @@ def superseded(uc: UseCase, night: date) -> bool:
         return False
     # A promotion that was killed after its log entry ends here when it is run again.
     mirror(uc)
+    known = f"version {deployment.version} knows what was known on {deployment.trained_night}"
+    close(uc, night, "superseded", [known], version=deployment.version)
     return True
 
 
@@ -443,9 +505,12 @@ def gate(uc: UseCase, evaluation: dict[str, Any]) -> dict[str, Any]:
 def propose(uc: UseCase, decision: dict[str, Any]) -> dict[str, Any]:
     """Register what the gate judged, with its model card; what was rejected before is refused.
 
+    What is refused closes the request for it.
+
     Returns:
         The decision, with ``promote`` false and a reason when it was rejected.
     """
+    from nightshift.monitoring.requests import close
     from nightshift.registry.deployments import propose as register
     from nightshift.registry.records import Decision
 
@@ -457,6 +522,9 @@ def propose(uc: UseCase, decision: dict[str, Any]) -> dict[str, Any]:
         reason = f"version {standing.version} was rejected by {standing.approval.by}"
         log.info(reason)
         judged = judged.model_copy(update={"promote": False, "reasons": [*judged.reasons, reason]})
+    if not judged.promote:
+        ended: Literal["rejected", "refused"] = "rejected" if standing.rejected else "refused"
+        close(uc, judged.candidate.trained_night, ended, judged.reasons, version=standing.version)
     return judged.model_dump(mode="json")
 
 
@@ -483,17 +551,20 @@ def approval_of(uc: UseCase, decision: dict[str, Any]) -> dict[str, Any] | None:
 
 def ask(uc: UseCase, decision: dict[str, Any]) -> tuple[str, str]:
     """Return the question that a person has to answer about a proposed challenger: subject, and Markdown."""
+    from nightshift.monitoring.shadow import compare, in_words
     from nightshift.registry.card import summary
     from nightshift.registry.records import Decision
     from nightshift.services import mlflow
 
     version = _standing(uc, decision).version
     body = summary(uc, version, Decision.model_validate(decision), mlflow.address())
+    body += f"\n\n{in_words(compare(uc, version), version)}\n"
     return f"{uc.title}: make version {version} champion?", body
 
 
 def decide(uc: UseCase, decision: dict[str, Any], approval: dict[str, Any]) -> dict[str, Any]:
-    """Record what a person decided about a proposed challenger."""
+    """Record what a person decided about a proposed challenger; a no closes the request for it."""
+    from nightshift.monitoring.requests import close
     from nightshift.registry.deployments import decide as record
     from nightshift.registry.records import Approval
 
@@ -501,6 +572,10 @@ def decide(uc: UseCase, decision: dict[str, Any], approval: dict[str, Any]) -> d
     recorded = standing.approval
     if recorded is not None:
         log.info("version %s: %s by %s", standing.version, recorded.decision, recorded.by)
+        if standing.rejected:
+            why = f"by {recorded.by}: {recorded.comment}" if recorded.comment else f"by {recorded.by}"
+            night = standing.entries[0].trained_night
+            close(uc, night, "rejected", [why], version=standing.version)
     return recorded.model_dump(mode="json") if recorded else {}
 
 
@@ -511,7 +586,8 @@ def promote(
     *,
     policy: Literal["manual"] | None = None,
 ) -> dict[str, Any]:
-    """Put the gate's choice in force from the day after ``night``, as ``deployments.promote`` does."""
+    """Put the gate's choice in force from the day after ``night``; that closes the request for it."""
+    from nightshift.monitoring.requests import close
     from nightshift.registry.deployments import contradicted
     from nightshift.registry.deployments import promote as deploy
     from nightshift.registry.records import Decision
@@ -520,6 +596,7 @@ def promote(
         uc, Decision.model_validate(decision), effective_from=night + timedelta(days=1), policy=policy
     )
     log.info("champion from %s on: version %s", deployment.effective_from, deployment.version)
+    close(uc, deployment.trained_night, "promoted", deployment.reasons, version=deployment.version)
     for first, last in spans(contradicted(uc, deployment.effective_from)):
         log.warning("to be rebuilt, for another version scored it: %s", _span(first, last))
     return deployment.model_dump(mode="json")
@@ -545,19 +622,36 @@ def roll_back(
 
 
 def find_gaps(uc: UseCase, grace_minutes: int) -> dict[str, list[str]]:
-    """Return the nights to announce again, by asset; those it did not help (``stuck``); ``late`` ones."""
+    """Return the nights to announce again, by asset; those it did not help (``stuck``); ``late`` ones.
+
+    The latter two are alerted about, and so is a request for a new model that is open for too long.
+    """
+    from nightshift.monitoring import requests
+    from nightshift.monitoring.alerting import raise_alert
     from nightshift.monitoring.gaps import claim
     from nightshift.monitoring.gaps import find_gaps as find
 
     gaps = find(uc, grace=timedelta(minutes=grace_minutes))
     found = {asset: claim(uc, asset, nights) for asset, nights in gaps.again.items()}
-    stuck = sorted(
-        {night for asset, nights in gaps.again.items() for night in nights} - set().union(*found.values())
-    )
+    # A request that nobody takes up stops no night; it is alerted about below.
+    stopping = {
+        night for asset, nights in gaps.again.items() if asset != "retrain_request" for night in nights
+    }
+    stuck = sorted(stopping - set().union(*found.values()))
     found |= {"stuck": stuck, "late": gaps.late}
     named = {name: [night.isoformat() for night in nights] for name, nights in found.items()}
     stopped = "; ".join(f"{name} {', '.join(nights)}" for name, nights in named.items() if nights)
     log.info("nights that stopped: %s", stopped or "none")
+    for night in named["late"]:
+        raise_alert(uc.name, "night_late", night, f"{night} is past its SLA and has no predictions")
+    for night in named["stuck"]:
+        message = f"{night} stops halfway however often it is sent; see its failed run"
+        raise_alert(uc.name, "night_stuck", night, message)
+    for life in requests.stuck(uc, now=datetime.now(UTC)):
+        asked = life.request
+        at = f"{asked.requested_at:%Y-%m-%d %H:%M} UTC"
+        message = f"request {asked.id} is still in state {life.state}; it was made on {at}"
+        raise_alert(uc.name, "retrain", f"request {asked.id}", message, once=f"stuck request {asked.id}")
     return named
 
 

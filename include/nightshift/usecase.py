@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
@@ -41,6 +41,21 @@ Metric = Literal[
 
 Scenario = Literal["noise", "missing", "unseen", "extreme", "swapped", "shifted"]
 """What ``evaluation.robustness`` does to rows before they are scored again."""
+
+AlertKind = Literal[
+    "run_failed",
+    "deadline_missed",
+    "night_late",
+    "night_stuck",
+    "drift",
+    "data",
+    "quality",
+    "cost",
+    "retrain",
+]
+"""What ``monitoring.alerting`` knows the severity and the cure of; each has a page in ``docs/runbooks``."""
+
+Severity = Literal["info", "warning", "critical"]
 
 # A counterfactual tries every combination of up to three features.
 _MOST_STEPS = 200
@@ -503,15 +518,95 @@ class Drift(_Strict):
     )
 
 
-class Retrain(_Strict):
-    """When monitoring asks for a new model. ``enabled: false`` turns every reason off."""
+RetrainTrigger = Literal["drift", "quality", "labels", "schedule"]
+"""What may ask for a new model by itself."""
 
-    enabled: bool
-    every_days: int = Field(gt=0, description="Age of the champion's cut-off that asks for a new model.")
-    drifted_days: int = Field(gt=0, description="This many drifted days in a row ask for a new model.")
-    min_roc_auc: float = Field(
-        description="A 7-day mean of observed ROC AUC below this asks for a new model."
+
+class RetrainBudget(_Strict):
+    """How many new models may be asked for in any stretch of days; people may ask beyond it."""
+
+    requests: int = Field(6, gt=0)
+    days: int = Field(28, gt=0)
+
+
+class Retrain(_Strict):
+    """When monitoring asks for a new model. ``enabled: false`` leaves it to people alone."""
+
+    enabled: bool = True
+    triggers: tuple[RetrainTrigger, ...] = Field(
+        get_args(RetrainTrigger), description="What may ask; one that is not named is off."
     )
+    every_days: int = Field(
+        7, gt=0, description="schedule: age of the champion's cut-off, or of the last request, that asks."
+    )
+    drifted_nights: int = Field(3, gt=0, description="drift: so many drifted nights, the newest among them,")
+    drift_window: int = Field(4, gt=0, description="of so many last ones ask.")
+    max_quality_loss: float = Field(
+        0.05,
+        gt=0,
+        lt=1,
+        description="quality: a share of the baseline; observed quality that is worse by more than it, even "
+        "at the favourable end of its interval, asks.",
+    )
+    new_labels: float = Field(
+        0.15, gt=0, description="labels: rows labelled since, as a share of those trained on, that ask."
+    )
+    cooldown_days: int = Field(3, ge=0, description="So many days after a request there is no other one.")
+    budget: RetrainBudget = Field(default_factory=RetrainBudget)
+
+    @model_validator(mode="after")
+    def _nights_fit_the_window(self) -> Retrain:
+        if self.drifted_nights > self.drift_window:
+            raise ValueError("drifted_nights: at most drift_window, the nights that are looked at")
+        return self
+
+
+class Notifier(_Strict):
+    """One way to reach people. Addresses and passwords of servers are in Airflow connections."""
+
+    kind: Literal["log", "email", "slack", "webhook"]
+    connection: str = Field("", description="Id of the Airflow connection; the log needs none.")
+    to: tuple[str, ...] = Field((), description="Addresses that an e-mail goes to.")
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> Notifier:
+        if (self.kind != "log") != bool(self.connection):
+            raise ValueError("every notifier but the log has the id of an Airflow connection")
+        if (self.kind == "email") != bool(self.to):
+            raise ValueError("`to` holds the addresses of an e-mail, at least one")
+        return self
+
+
+class AlertRoute(_Strict):
+    """Which alerts go to which notifiers. An alert goes to those of every route that it fits."""
+
+    severity: Severity = Field("info", description="This severe, or worse.")
+    kinds: tuple[AlertKind, ...] = Field((), description="Only these; none named: every kind.")
+    owners: tuple[str, ...] = Field((), description="Only alerts of these owners; none named: anyone's.")
+    to: tuple[str, ...] = Field(min_length=1, description="Names under notifiers, or `log`.")
+
+
+class AlertRules(_Strict):
+    """Who is told what."""
+
+    window_hours: float = Field(
+        24, gt=0, description="The same alert again within this long only counts up on the first."
+    )
+    severities: dict[AlertKind, Severity] = Field(
+        default_factory=dict, description="Where they are to differ from those in docs/alerts.md."
+    )
+    owners: dict[AlertKind, str] = Field(
+        default_factory=dict, description="Who looks after a kind, where it is not the use case's owner."
+    )
+    notifiers: dict[str, Notifier] = Field(default_factory=dict, description="`log` is always there.")
+    routes: tuple[AlertRoute, ...] = (AlertRoute(to=("log",)),)
+
+    @model_validator(mode="after")
+    def _routes_lead_somewhere(self) -> AlertRules:
+        named = {name for route in self.routes for name in route.to}
+        if unknown := sorted(named - self.notifiers.keys() - {"log"}):
+            raise ValueError(f"routes: {', '.join(unknown)} are not declared under notifiers")
+        return self
 
 
 class Retention(_Strict):
@@ -545,7 +640,8 @@ class UseCase(_Strict):
     stress: tuple[StressCase, ...] = Field((), description="The file stress.yml, where there is one.")
     explanation: Explanations = Field(default_factory=Explanations)
     drift: Drift = Field(default_factory=Drift)
-    retrain: Retrain
+    retrain: Retrain = Field(default_factory=Retrain)
+    alerts: AlertRules = Field(default_factory=AlertRules)
     retention: Retention
     sources: dict[str, Source] = Field(min_length=1)
 

@@ -18,6 +18,7 @@ from nightshift.cli.main import app
 from nightshift.evaluation import backtest
 from nightshift.ingestion.land import judge, land_judged
 from nightshift.lake import lineage, raw, tables
+from nightshift.monitoring import requests
 from nightshift.monitoring.staleness import find_stale
 from nightshift.partition import days
 from nightshift.registry import deployments
@@ -301,6 +302,8 @@ def test_training_by_hand_ends_in_a_decision(nights: dict[str, Any], bootstrappe
     assert states["model.gate"] == "success"
     promoted = states["model.promote"] == "success"
     assert len(deployments.history(stack.uc)) == champions + promoted
+    asked = requests.lives(stack.uc)[-1]
+    assert (asked.request.by_hand, asked.state) == (True, "promoted" if promoted else "refused")
 
 
 def test_a_backtest_in_airflow_is_the_one_that_the_command_shows(
@@ -320,7 +323,10 @@ def test_a_backtest_in_airflow_is_the_one_that_the_command_shows(
 def test_a_request_older_than_the_champion_is_superseded(nights: dict[str, Any], bootstrapped: Stack) -> None:
     run = bootstrapped.run("train", {"partition": HISTORY[1].isoformat()})
     states = {task.task_id: task.state for task in bootstrapped.api.tasks(run)}
+    assert states.pop("begin_training") == "success"
     assert set(states.values()) == {"skipped"}
+    asked = requests.lives(bootstrapped.uc)[-1]
+    assert (asked.request.by_hand, asked.state) == (True, "superseded")
 
 
 def test_a_search_ends_in_lines_for_the_use_case(nights: dict[str, Any], bootstrapped: Stack) -> None:

@@ -220,9 +220,9 @@ class _Loop:
             yield from self._api.runs(self._dag(name), partition_key=night.isoformat())
 
     def _asked_to_train(self, night: date) -> bool:
-        from nightshift.monitoring import retrain
+        from nightshift.monitoring import requests
 
-        return any(request.night == night for request in retrain.requests(self._uc))
+        return any(request.night == night for request in requests.read(self._uc))
 
     def _missing_features(self, first: date, last: date) -> list[date]:
         from nightshift.lake import tables

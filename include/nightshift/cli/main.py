@@ -178,20 +178,45 @@ def doctor() -> None:
 
 @app.command()
 def alerts(usecase: _UseCases = None, as_json: _Json = False) -> None:
-    """List failed runs, missed SLAs and nights that are late or stuck, newest first, each with its cure."""
-    from nightshift.cli.output import print_alerts
-    from nightshift.orchestration.alerts import read_alerts
+    """List alerts, newest first: what happened, whether people were told, what to do, and its runbook."""
+    from nightshift.cli import alerts as command
 
     with _explained():
         for uc in _each(usecase):
-            found = [asdict(alert) | {"at": alert.at.isoformat()} for alert in read_alerts(uc.name)]
-            if as_json:
-                for alert in found:
-                    typer.echo(json.dumps({"usecase": uc.name, **alert}))
-            elif found:
-                print_alerts(found)
-            else:
-                typer.echo(f"{uc.name}: no alerts")
+            command.print_all(uc, as_json=as_json)
+
+
+@app.command()
+def silence(
+    kind: Annotated[str, typer.Argument(help="A kind of alerts, such as drift; '*' is all of them.")],
+    reason: Annotated[str, typer.Option(help="Why, for whoever wonders about the quiet.")],
+    subject: Annotated[str, typer.Option(help="About what; * and ? stand for anything.")] = "*",
+    until: Annotated[
+        str | None, typer.Option(help="YYYY-MM-DD, its first moment; or with a time: 2013-07-03T12:00 (UTC).")
+    ] = None,
+    days: Annotated[float | None, typer.Option(help="From now on; 0 ends the same silence.")] = None,
+    by: Annotated[str | None, typer.Option(help="Who decided; the login name by default.")] = None,
+    usecase: _UseCase = None,
+) -> None:
+    """Have alerts recorded and not sent, for a while; it ends by itself."""
+    import getpass
+
+    from nightshift.cli import alerts as command
+
+    if (until is None) == (days is None):
+        raise typer.BadParameter("give --until or --days")
+    with _explained():
+        command.begin_silence(_one(usecase), kind, subject, until, days, reason, by or getpass.getuser())
+
+
+@app.command()
+def silences(usecase: _UseCases = None, as_json: _Json = False) -> None:
+    """List the silences, oldest first: of what, until when, by whom and why."""
+    from nightshift.cli import alerts as command
+
+    with _explained():
+        for uc in _each(usecase):
+            command.print_silences(uc, as_json=as_json)
 
 
 @app.command()
@@ -248,6 +273,26 @@ def stale(
                 command.rebuild(uc, found)
             elif found and not as_json:
                 typer.echo("The same command with --rebuild has Airflow build these again.")
+
+
+@app.command()
+def quality(
+    day: Annotated[
+        str | None, typer.Argument(help="YYYY-MM-DD: the last judged day to show; the newest by default.")
+    ] = None,
+    usecase: _UseCases = None,
+    as_json: _Json = False,
+) -> None:
+    """Show how good the predictions were: by day, window and slice, against estimate and baseline."""
+    from nightshift.cli import quality as command
+
+    with _explained():
+        for uc in _each(usecase):
+            found = command.collect(uc, parse_partition(day) if day else None)
+            if as_json:
+                typer.echo(json.dumps(found, default=str, allow_nan=False))
+            else:
+                command.print_quality(uc, found)
 
 
 @app.command()
@@ -505,6 +550,63 @@ def registry_log(usecase: _UseCases = None, as_json: _Json = False) -> None:
                     typer.echo(json.dumps(command.step_json(step)))
             else:
                 command.print_log(uc, steps)
+
+
+@app.command()
+def retrain(
+    reason: Annotated[str, typer.Option(help="Why; kept in the request.")],
+    partition: Annotated[
+        str | None,
+        typer.Option(help="Night whose knowledge the model is to have.", show_default="the newest"),
+    ] = None,
+    by: Annotated[str | None, typer.Option(help="Who asks; the login name by default.")] = None,
+    usecase: _UseCase = None,
+) -> None:
+    """Ask for a new model by hand, whatever the policy says. It has to pass the gate like any other."""
+    import getpass
+
+    from nightshift.cli import loop
+    from nightshift.monitoring.retrain import ask_by_hand
+
+    with _explained():
+        uc = _one(usecase)
+        night = parse_partition(partition) if partition else _newest_night(uc)
+        asked = ask_by_hand(uc, night, reason, by=by or getpass.getuser())
+        loop.print_asked(uc, asked, reason)
+
+
+@app.command()
+def requests(usecase: _UseCases = None, as_json: _Json = False) -> None:
+    """List every request for a new model, newest first: its evidence, and what became of it."""
+    from nightshift.cli import loop
+    from nightshift.monitoring.requests import lives
+
+    with _explained():
+        for uc in _each(usecase):
+            found = lives(uc)
+            if as_json:
+                for life in reversed(found):
+                    typer.echo(json.dumps(loop.life_json(life)))
+            else:
+                loop.print_requests(uc, found)
+
+
+@app.command()
+def shadow(usecase: _UseCases = None, as_json: _Json = False) -> None:
+    """Compare the challenger that awaits a decision with the champion, on the live nights both scored."""
+    from nightshift.cli import loop
+    from nightshift.inference.shadow import challenger
+    from nightshift.monitoring.shadow import compare
+
+    with _explained():
+        for uc in _each(usecase):
+            standing = challenger(uc)
+            version = standing.version if standing else None
+            compared = compare(uc, version) if version else None
+            if not as_json:
+                loop.print_shadow(uc, version, compared)
+            elif compared is not None:
+                typer.echo(compared.model_dump_json())
 
 
 @app.command()

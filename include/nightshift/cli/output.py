@@ -35,9 +35,17 @@ def print_addresses() -> None:
 def print_alerts(alerts: Iterable[Mapping[str, Any]]) -> None:
     """Print alerts, as `status --json` describes them: when and what, and below it the cure."""
     for alert in alerts:
-        when = datetime.fromisoformat(alert["at"])
-        console.print(f"{when:%Y-%m-%d %H:%M} UTC  {alert['message']}", markup=False)
-        console.print(f"  cure: {alert['cure']}", markup=False)
+        when = datetime.fromisoformat(alert["last_at"])
+        times = f" ({alert['count']} times)" if alert["count"] > 1 else ""
+        console.print(
+            f"{when:%Y-%m-%d %H:%M} UTC  {alert['severity']}  {alert['message']}{times}", markup=False
+        )
+        console.print(f"  cure: {alert['cure']} ({alert['runbook']})", markup=False)
+        if alert["silenced"]:
+            console.print(f"  silenced {alert['silenced']}", markup=False)
+        for delivery in alert.get("deliveries", ()):
+            failed = f" after {delivery['tries']} tries: {delivery['error']}" if delivery["error"] else ""
+            console.print(f"  {delivery['to']}: {delivery['state']}{failed}", markup=False)
 
 
 def print_finding(finding: Finding) -> None:

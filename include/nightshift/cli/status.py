@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from nightshift.errors import DataError
-from nightshift.orchestration.alerts import read_alerts
+from nightshift.monitoring.alerting import read_alerts
 from nightshift.services import stack
 from nightshift.usecase import UseCase, load_usecase, usecase_names
 
@@ -38,7 +37,7 @@ def collect() -> dict[str, Any]:
 
 def of_usecase(uc: UseCase) -> dict[str, Any]:
     """Return the status of one use case."""
-    from nightshift.monitoring import retrain
+    from nightshift.monitoring import requests
 
     predictions = _layer(uc, "predictions")
     return {
@@ -47,7 +46,7 @@ def of_usecase(uc: UseCase) -> dict[str, Any]:
         "champion": _champion(uc),
         "predictions": {**predictions, "observed": _observed(uc)},
         "drift": _drift(uc),
-        "retrain_requests": len(retrain.requests(uc)),
+        "retrain_requests": len(requests.read(uc)),
         "alerts": _alerts(uc),
     }
 
@@ -116,14 +115,11 @@ def _drift(uc: UseCase) -> dict[str, Any]:
 
 def _alerts(uc: UseCase) -> dict[str, Any]:
     since = datetime.now(UTC) - timedelta(days=_ALERT_DAYS)
-    recent = [alert for alert in read_alerts(uc.name) if alert.at >= since]
-    # The same night may be late hour after hour: each message once, as it was last sent.
-    newest = {alert.message: alert for alert in reversed(recent)}.values()
-    shown = sorted(newest, key=lambda alert: alert.at, reverse=True)[:_ALERTS_SHOWN]
+    recent = read_alerts(uc.name, since)
     return {
         "days": _ALERT_DAYS,
         "number": len(recent),
-        "newest": [asdict(alert) | {"at": alert.at.isoformat()} for alert in shown],
+        "newest": [alert.as_json() for alert in recent[:_ALERTS_SHOWN]],
     }
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from nightshift.evaluation.evaluate import Challenge, Evaluation
-from nightshift.evaluation.intervals import MIN_DAYS, Interval
 from nightshift.evaluation.judging import Judged
+from nightshift.intervals import MIN_DAYS, Interval
 from nightshift.registry import deployments
 from nightshift.registry.records import Decision
 from nightshift.usecase import UseCase

@@ -12,7 +12,10 @@ from pydantic import BaseModel, ConfigDict
 
 from nightshift.evaluation.calibration import Calibration
 from nightshift.evaluation.fairness import Parity
-from nightshift.evaluation.intervals import (
+from nightshift.evaluation.latency import Latency
+from nightshift.evaluation.robustness import Disturbed
+from nightshift.evaluation.stress import StressResult
+from nightshift.intervals import (
     MIN_DAYS,
     Floats,
     Interval,
@@ -21,9 +24,6 @@ from nightshift.evaluation.intervals import (
     intervals,
     resampled_metrics,
 )
-from nightshift.evaluation.latency import Latency
-from nightshift.evaluation.robustness import Disturbed
-from nightshift.evaluation.stress import StressResult
 from nightshift.metrics import forecast_metrics
 from nightshift.usecase import Metric, UseCase
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from nightshift.evaluation.intervals import Interval
+from nightshift.intervals import Interval
 
 SERIES = 5
 """How many colours there are for models."""

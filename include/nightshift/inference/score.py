@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator, Sequence
 from datetime import date
 
@@ -10,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from nightshift.errors import DataError, TransientError
+from nightshift.inference import performance
 from nightshift.inference.reasons import reasons
 from nightshift.lake import tables
 from nightshift.lake.staging import Staged, stage
@@ -22,6 +24,11 @@ from nightshift.usecase import UseCase
 log = logging.getLogger(__name__)
 
 LAYER = "predictions"
+
+# A day is scored in so many chunks, so that there are latencies to compare, within what is worth a call of
+# the model and what fits into memory. A row's score does not depend on its chunk.
+_CHUNKS = 8
+_CHUNK_ROWS = (128, 65536)
 
 
 def schema(uc: UseCase) -> pa.Schema:
@@ -50,6 +57,8 @@ def score(
 ) -> Staged:
     """Score ``partition`` with the champion in force on it and stage the predictions.
 
+    How long it took is kept beside them; see ``inference.performance``.
+
     Args:
         uc: The use case.
         partition: The day whose features are scored.
@@ -66,24 +75,32 @@ def score(
     model = _champion(uc, partition, deployed)
     features = _features(uc, partition)
     columns = list(dict.fromkeys((uc.entity, uc.event_time, *model.feature_columns)))
-    batches = tables.scan(uc, "features", partition, columns=columns)
-    scored = _score(uc, model, features, batches, run_id)
+    chunk = min(max(-(-features.rows // _CHUNKS), _CHUNK_ROWS[0]), _CHUNK_ROWS[1])
+    batches = tables.scan(uc, "features", partition, columns=columns, batch_rows=chunk)
+    seconds: list[float] = []
+    scored = _score(uc, model, features, batches, run_id, seconds)
     try:
         predictions = pa.Table.from_batches(scored, schema=schema(uc))
     except pa.ArrowInvalid as error:
+        performance.failed(uc, partition, model.content_hash)
         raise DataError(
             f"the features of {partition} do not fit model version {model.version}: {error}",
             rule="a model reads every column of its feature list",
             where=f"{uc.name}, score, partition {partition}",
             cure="rebuild the features of that day, or train a model on the columns that exist",
         ) from error
+    except Exception:
+        performance.failed(uc, partition, model.content_hash)
+        raise
     # Scanning and reading the version are two looks at the table; they must have seen the same partition.
     if _features(uc, partition).content_hash != features.content_hash:
         raise TransientError(f"features of {uc.name} {partition} were replaced while they were being scored")
     log.info(
         "scored %s %s: %d rows, model version %s", uc.name, partition, predictions.num_rows, model.version
     )
-    return stage(uc, LAYER, partition, predictions, [uc.entity])
+    staged = stage(uc, LAYER, partition, predictions, [uc.entity])
+    performance.scored(uc, partition, staged.content_hash, model.content_hash, staged.rows, seconds)
+    return staged
 
 
 def _champion(uc: UseCase, partition: date, deployed: Sequence[Deployment] | None) -> Model:
@@ -106,11 +123,20 @@ def _features(uc: UseCase, partition: date) -> PartitionVersion:
 
 
 def _score(
-    uc: UseCase, model: Model, features: PartitionVersion, batches: Iterator[pa.RecordBatch], run_id: str
+    uc: UseCase,
+    model: Model,
+    features: PartitionVersion,
+    batches: Iterator[pa.RecordBatch],
+    run_id: str,
+    seconds: list[float],
 ) -> Iterator[pa.RecordBatch]:
+    """Yield the predictions of each batch, and append to ``seconds`` what the model took for it."""
     for batch in batches:
+        start = time.perf_counter()
         probability = model.predict_proba(batch)
         rows = batch.num_rows
+        why = reasons(model, batch, uc.explanation.top_reasons)
+        seconds.append(time.perf_counter() - start)
         constants = (model.version, model.content_hash, features.content_hash, run_id)
         yield pa.record_batch(
             [
@@ -120,7 +146,7 @@ def _score(
                 pa.array(probability, pa.float64()),
                 pa.array(np.asarray(probability >= model.threshold), pa.bool_()),
                 *(pa.repeat(value, rows) for value in constants),
-                reasons(model, batch, uc.explanation.top_reasons),
+                why,
             ],
             schema=schema(uc),
         )

@@ -7,9 +7,13 @@ number, for each number is one object that only one of them can create.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from nightshift.lake.store import get_many, open_store
+
+# Records that ``read_newest`` fetches at once.
+_CHUNK = 32
 
 
 def append(log: str, record: dict[str, Any]) -> int:
@@ -28,13 +32,32 @@ def begin(log: str, record: dict[str, Any]) -> bool:
 
     Of several that begin one log at the same moment, one succeeds.
     """
+    return append_next(log, 0, record)
+
+
+def append_next(log: str, after: int, record: dict[str, Any]) -> bool:
+    """Append ``record`` if number ``after`` is still the last (0: the log is empty); return whether it was.
+
+    Whoever decides by what a log holds appends the decision so: of several at the same moment one succeeds,
+    and the others read again.
+    """
     content = json.dumps(record, sort_keys=True, indent=1).encode()
-    return open_store().put_new(f"{_folder(log)}{1:09d}.json", content)
+    return open_store().put_new(f"{_folder(log)}{after + 1:09d}.json", content)
 
 
 def read_log(log: str) -> list[dict[str, Any]]:
     """Return every record of ``log``, oldest first; none when the log does not exist."""
     return [json.loads(content) for content in get_many(open_store().list(_folder(log)))]
+
+
+def read_newest(log: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield each record with its number, newest first; older ones are fetched only when asked for."""
+    keys = open_store().list(_folder(log))
+    for end in range(len(keys), 0, -_CHUNK):
+        first = max(0, end - _CHUNK)
+        contents = get_many(keys[first:end])
+        for number in range(end, first, -1):
+            yield number, json.loads(contents[number - 1 - first])
 
 
 def names(folder: str) -> set[str]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
 from nightshift.lake import append_log, raw, tables
+from nightshift.monitoring import requests
 from nightshift.partition import days
 from nightshift.registry import deployments
 from nightshift.settings import settings
@@ -29,6 +30,7 @@ class Gaps:
     Attributes:
         again: By asset (``raw``, ``features``): days whose key is to be sent again. A night that lacks only
             its monitoring is scored again too: that changes nothing but what applications may have missed.
+            ``retrain_request``: nights of requests that no training has taken up.
         late: Live nights past their SLA that have no predictions.
     """
 
@@ -45,6 +47,7 @@ def find_gaps(uc: UseCase, *, grace: timedelta, now: datetime | None = None) -> 
     """
     now = now or datetime.now(UTC)
     again: dict[str, list[date]] = {"raw": [], "features": []}
+    again["retrain_request"] = requests.unsent(uc, grace=grace, now=now)
     in_force = [deployment.effective_from for deployment in deployments.history(uc)]
     if not in_force:
         return Gaps(again, [])

@@ -1,70 +1,73 @@
-"""Telling people: every alert goes to the log and to the lake's append-only alert log.
+"""Where Airflow raises alerts, and where they are sent from.
 
-``nightshift alerts`` and ``nightshift status`` read them from there.
+``monitoring.alerting`` records them and knows what is still to be sent. The task ``send_alerts`` of the DAGs
+``monitor`` and ``watch`` sends them, and the two callbacks here do at once; what fails is tried again by the
+next hourly ``watch``. Airflow runs ``run_failed`` in a child of its DAG processor and ``deadline_missed`` in
+its triggerer: both may ask for connections, neither may take long.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote
 
 log = logging.getLogger(__name__)
-
-_CURES = {
-    "run_failed": "read the log of its failed task in Airflow's UI: the error there names its own cure",
-    "deadline_missed": "open the run in Airflow's UI: the log of a task up for retry says what it waits for",
-    "night_late": "find the night's newest run in Airflow's UI; where there is none, trigger `ingest` for it",
-    "night_stuck": "mend what its failed run says, then trigger the DAG that failed, with that partition",
-}
-
-
-@dataclass(frozen=True)
-class Alert:
-    """One alert: when, what, and what to do about it."""
-
-    at: datetime
-    kind: str
-    message: str
-    cure: str
-
-
-def alert(usecase: str, kind: str, message: str) -> None:
-    """Record one alert, for ``read_alerts``."""
-    from nightshift.lake.append_log import append
-
-    log.error("ALERT %s %s: %s", usecase, kind, message)
-    at = datetime.now(UTC).isoformat()
-    append(f"alerts/{usecase}", {"kind": kind, "message": message, "at": at})
-
-
-def read_alerts(usecase: str) -> list[Alert]:
-    """Return every alert of a use case, newest first; times are UTC."""
-    from nightshift.lake.append_log import read_log
-
-    return [
-        Alert(
-            at=datetime.fromisoformat(record["at"]),
-            kind=record["kind"],
-            message=record["message"],
-            cure=_CURES[record["kind"]],
-        )
-        for record in reversed(read_log(f"alerts/{usecase}"))
-    ]
 
 
 def run_failed(context: dict[str, Any]) -> None:
     """Raise an alert for a failed DAG run (a DAG's ``on_failure_callback``)."""
+    from nightshift.monitoring.alerting import raise_alert
+
     run = context["dag_run"]
+    usecase, _, name = run.dag_id.partition(".")
     key = f", partition {run.partition_key}" if run.partition_key else ""
-    alert(run.dag_id.split(".")[0], "run_failed", f"{run.dag_id} failed{key} (run {run.run_id})")
+    raise_alert(
+        usecase,
+        "run_failed",
+        f"{name} {run.partition_key or run.run_id}",
+        f"{run.dag_id} failed{key} (run {run.run_id})",
+        link=_address(run.dag_id, run.run_id),
+    )
+    _send_at_once(usecase)
 
 
 async def deadline_missed(usecase: str, context: dict[str, Any]) -> None:
     """Raise an alert for a run that is still unfinished at its SLA; runs in the triggerer."""
-    run = context["dag_run"]
-    key = f", partition {run['partition_key']}" if run.get("partition_key") else ""
-    message = f"{run['dag_id']} is unfinished at its SLA{key} (run {run['dag_run_id']})"
-    await asyncio.to_thread(alert, usecase, "deadline_missed", message)
+    await asyncio.to_thread(_deadline_missed, usecase, context["dag_run"])
+
+
+def _deadline_missed(usecase: str, run: dict[str, Any]) -> None:
+    from nightshift.monitoring.alerting import raise_alert
+
+    dag_id, run_id, partition = run["dag_id"], run["dag_run_id"], run.get("partition_key")
+    key = f", partition {partition}" if partition else ""
+    raise_alert(
+        usecase,
+        "deadline_missed",
+        f"{dag_id.partition('.')[2]} {partition or run_id}",
+        f"{dag_id} is unfinished at its SLA{key} (run {run_id})",
+        link=_address(dag_id, run_id),
+    )
+    _send_at_once(usecase)
+
+
+def _address(dag_id: str, run_id: str) -> str:
+    """Return the address of a run in Airflow's UI."""
+    from airflow.sdk.configuration import conf
+
+    base = conf.get("api", "base_url", fallback="") or ""
+    return f"{base.rstrip('/')}/dags/{dag_id}/runs/{quote(run_id, safe='')}"
+
+
+def _send_at_once(usecase: str) -> None:
+    """Tell people without waiting for the next hour; the alert is recorded, so nothing that fails is lost."""
+    from nightshift.monitoring.alerting import deliver
+    from nightshift.orchestration.notifiers import send
+    from nightshift.usecase import load_usecase
+
+    try:
+        deliver(load_usecase(usecase), send)
+    except Exception:
+        log.exception("alerts of %s wait for the next hour", usecase)

@@ -15,7 +15,6 @@ from typing import Any
 from airflow.sdk import get_current_context, task
 from airflow.sdk.exceptions import AirflowSkipException
 
-from nightshift.orchestration.alerts import alert
 from nightshift.orchestration.assets import announce
 from nightshift.orchestration.defaults import waiting
 from nightshift.orchestration.params import night, only_stale, window
@@ -132,6 +131,22 @@ def publish_predictions(usecase: str, staged: list[dict[str, Any]]) -> int:
     return len(published)
 
 
+# The night is published by then: whatever goes wrong with a model that nobody relies on yet stops nothing.
+@task
+def score_shadow(usecase: str) -> str:
+    """Score the night with a challenger that awaits a decision; skipped without one, and where it fails."""
+    from nightshift import stages
+
+    try:
+        version = stages.score_shadow(load_usecase(usecase), night())
+    except Exception as error:
+        log.exception("the challenger could not score this night; run this task again to try it again")
+        raise AirflowSkipException(f"the challenger failed: {error}") from error
+    if version is None:
+        raise AirflowSkipException("no challenger awaits a decision")
+    return version
+
+
 @task
 def check_drift(usecase: str) -> dict[str, str]:
     """Compare the run's days with the champion's training data."""
@@ -145,10 +160,15 @@ def judge(usecase: str) -> dict[str, Any]:
     """Join earlier predictions with the truth that is known by now."""
     from nightshift import stages
 
-    return stages.judge(load_usecase(usecase), *window(), only_stale=only_stale())
+    uc = load_usecase(usecase)
+    found = stages.judge(uc, *window(), only_stale=only_stale())
+    judged = [parse_partition(day) for day, of in found.items() if of["status"] == "judged"]
+    stages.judge_shadow(uc, judged)
+    return found
 
 
-@task
+# One at a time: two nights that decide at once would not see each other's request.
+@task(max_active_tis_per_dag=1)
 def request_retrain(usecase: str) -> list[str]:
     """Ask for a new model when the policy says so; skipped when it does not."""
     from nightshift import stages
@@ -158,6 +178,27 @@ def request_retrain(usecase: str) -> list[str]:
         raise AirflowSkipException("the policy asks for no new model")
     _announce_night()
     return reasons
+
+
+@task
+def begin_training(usecase: str) -> None:
+    """Take up the request for this training; skipped when that is closed and nobody asked by hand."""
+    from nightshift import stages
+
+    run = get_current_context()["dag_run"]
+    by = run.triggering_user_name or "operator"
+    if not stages.begin_training(
+        load_usecase(usecase), night(), run.run_id, by_hand=run.run_type == "manual", by=by
+    ):
+        raise AirflowSkipException("the request of this night is closed already")
+
+
+def training_failed(context: Any) -> None:
+    """Close the request that a failed run had taken up (the DAG's ``on_failure_callback``)."""
+    from nightshift import stages
+
+    uc = load_usecase(context["dag"].dag_id.split(".")[0])
+    stages.training_failed(uc, context["run_id"], f"run {context['run_id']} failed: {context['reason']}")
 
 
 @task
@@ -319,12 +360,18 @@ def find_gaps(usecase: str) -> dict[str, list[str]]:
     """Find nights that stopped halfway: keys to send again, by asset."""
     from nightshift import stages
 
-    gaps = stages.find_gaps(load_usecase(usecase), get_current_context()["params"]["grace_minutes"])
-    for late in gaps["late"]:
-        alert(usecase, "night_late", f"{late} is past its SLA and has no predictions")
-    for stuck in gaps["stuck"]:
-        alert(usecase, "night_stuck", f"{stuck} stops halfway however often it is sent; see its failed run")
-    return gaps
+    return stages.find_gaps(load_usecase(usecase), get_current_context()["params"]["grace_minutes"])
+
+
+# What a failed task raised is to be sent too. Beside it stands another last task, for a run ends as its last
+# tasks do, and must not end well because this one did.
+@task(trigger_rule="all_done")
+def send_alerts(usecase: str) -> dict[str, int]:
+    """Tell people of the alerts they were not told of yet."""
+    from nightshift.monitoring.alerting import deliver
+    from nightshift.orchestration.notifiers import send
+
+    return deliver(load_usecase(usecase), send)
 
 
 @task

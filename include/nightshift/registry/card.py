@@ -237,6 +237,14 @@ def _card(uc: UseCase, registered: Any, run: Any, evaluation: Mapping[str, Any] 
     return "\n".join(lines)
 
 
+def holdout_slices(uc: UseCase, run_id: str) -> Mapping[str, Mapping[str, Mapping[str, float]]]:
+    """Return the holdout metrics of the model of a run, per slice and value; empty where none were kept."""
+    found: Mapping[str, Mapping[str, Mapping[str, float]]] = _challenge(
+        _evaluation(uc, run_id) or {}, run_id
+    ).get("slices", {})
+    return found
+
+
 def _windows(run: Any) -> Iterator[str]:
     for logged in run.inputs.dataset_inputs:
         window = json.loads(logged.dataset.source)

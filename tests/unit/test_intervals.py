@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
-from nightshift.evaluation.intervals import differences, draw_days, interval, intervals, resampled_metrics
+from nightshift.intervals import (
+    differences,
+    draw_days,
+    interval,
+    intervals,
+    resampled_metrics,
+    row_groups,
+)
 from nightshift.metrics import forecast_metrics
 from nightshift.usecase import Costs
 
@@ -46,7 +54,7 @@ def test_a_resample_of_rows_beyond_one_block_is_exact_too(monkeypatch: pytest.Mo
     label, score, day = made_up()
     drawn = draw_days(DAYS, 70, seed=3)
     whole = resampled_metrics(label, score, day, drawn, threshold=0.25, costs=COSTS)
-    monkeypatch.setattr("nightshift.evaluation.intervals._GROUPS", 7)
+    monkeypatch.setattr("nightshift.intervals._GROUPS", 7)
     parts = resampled_metrics(label, score, day, drawn, threshold=0.25, costs=COSTS)
     for name in ("roc_auc", "pr_auc"):
         np.testing.assert_allclose(parts[name], whole[name], rtol=1e-12)
@@ -128,3 +136,32 @@ def test_the_same_seed_gives_the_same_draws() -> None:
     assert np.array_equal(draw_days(14, 50, 1), draw_days(14, 50, 1))
     assert not np.array_equal(draw_days(14, 50, 1), draw_days(14, 50, 2))
     assert (draw_days(14, 50, 1).sum(axis=1) == 14).all()
+
+
+def test_rows_of_one_day_are_drawn_in_groups_as_if_one_by_one() -> None:
+    random = np.random.default_rng(3)
+    rows = 3000
+    score = random.random(rows)
+    label = random.random(rows) < score
+    group = row_groups(rows, 7)
+    assert (np.bincount(group) == 15).all()
+    assert (group == row_groups(rows, 7)).all()
+    drawn = draw_days(200, 1000, 7)
+    samples = resampled_metrics(
+        label, score, group, drawn, threshold=0.5, costs=COSTS, names=("brier", "roc_auc")
+    )
+    gap = (score - label) ** 2
+    assert samples["brier"].std() == pytest.approx(gap.std() / np.sqrt(rows), rel=0.1)
+    single = [roc_auc_score(label[chosen], score[chosen]) for chosen in random.integers(0, rows, (300, rows))]
+    assert samples["roc_auc"].std() == pytest.approx(np.std(single), rel=0.15)
+
+
+def test_a_threshold_a_row_decides_as_one_for_all() -> None:
+    random = np.random.default_rng(5)
+    score, day = random.random(90), np.arange(90) % 3
+    label, drawn = random.random(90) < score, draw_days(3, 50, 1)
+    one, each = (
+        resampled_metrics(label, score, day, drawn, threshold=threshold, costs=COSTS, names=("cost",))
+        for threshold in (0.4, np.where(score >= 0.4, -np.inf, np.inf))
+    )
+    assert (one["cost"] == each["cost"]).all()

@@ -3,6 +3,9 @@
 Rows of one day share its weather and its congestion, so days are drawn, not rows: intervals of single rows
 would be too narrow. Every model is judged on the same draws, so the difference of two models is paired.
 
+Of a single day there are no others to draw: ``row_groups`` puts its rows into groups that take the place of
+days, and the interval says how far off the figure could be for want of rows, no more.
+
 A resample is a number per day, how often it was drawn. All metrics follow from sums per day, so a resample
 costs a few products instead of a pass over sorted rows.
 """
@@ -21,6 +24,8 @@ from nightshift.usecase import Costs, Metric
 
 Floats = npt.NDArray[np.float64]
 
+# The rows of one day are drawn in so many groups at most: the cost of a resample does not grow with the rows.
+_ROW_GROUPS = 200
 # Of one or two days there are no resamples that tell how much days differ.
 MIN_DAYS = 3
 # An interval of fewer defined resamples says more about the gaps than about the metric.
@@ -49,13 +54,22 @@ def draw_days(days: int, resamples: int, seed: int) -> Floats:
     return random.multinomial(days, np.full(days, 1 / days), size=resamples).astype(np.float64)
 
 
+def row_groups(rows: int, seed: int) -> npt.NDArray[np.int64]:
+    """Return a group for each of ``rows`` rows, to be drawn in place of days.
+
+    Groups are of equal size, put together by chance from ``seed``: drawing them gives the variance that
+    drawing single rows gives, at the cost of the number of groups.
+    """
+    return np.random.default_rng(seed).permutation(np.arange(rows) % _ROW_GROUPS)
+
+
 def resampled_metrics(
     label: npt.NDArray[Any],
     score: Floats,
     day: npt.NDArray[np.int64],
     drawn: Floats,
     *,
-    threshold: float,
+    threshold: float | Floats,
     costs: Costs,
     names: Iterable[str] = METRICS,
 ) -> dict[str, Floats]:
@@ -66,7 +80,7 @@ def resampled_metrics(
         score: Probabilities of the positive class, of shape (rows,).
         day: Position of each row's day among the columns of ``drawn``.
         drawn: As ``draw_days`` returns it.
-        threshold: Score from which a row is acted on.
+        threshold: Score from which a row is acted on; one for all, or one a row.
         costs: Of the two mistakes.
         names: Which metrics.
 

@@ -1,0 +1,167 @@
+"""Observed quality over the last 7 and 28 days, and by slice: what a single day is too small to tell.
+
+A judged day is the end of its windows. They are partitions of ``monitoring_windows`` (a row a window) and of
+``monitoring_slices`` (a row for each window, a day's own among them, slice and value) and follow from the
+outcomes of at most 28 days. A day that is judged anew moves the windows of at most 28 days that exist; the
+newest night has only its own.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from datetime import date, timedelta
+from functools import cache
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from nightshift.lake import tables
+from nightshift.lake.hashing import combine_hashes
+from nightshift.monitoring.figures import MIN_JUDGED_DAYS, Figures, figures, labelled, rows_table
+from nightshift.monitoring.truth import OUTCOMES, SLICE, model_of
+from nightshift.registry import card, deployments
+from nightshift.usecase import Metric, UseCase
+
+log = logging.getLogger(__name__)
+
+WINDOWS = "monitoring_windows"
+SLICES = "monitoring_slices"
+WINDOW_DAYS = (7, 28)
+
+LONGEST = timedelta(days=max(WINDOW_DAYS) - 1)
+
+_WINDOW_COLUMNS = {
+    "partition": pa.date32(),
+    "window_days": pa.int64(),
+    "start": pa.date32(),
+    "days": pa.int64(),
+    "rows": pa.int64(),
+    "model_hash": pa.string(),
+    "inputs": pa.string(),
+}
+_SLICE_COLUMNS = {
+    "partition": pa.date32(),
+    "window_days": pa.int64(),
+    "slice": pa.string(),
+    "value": pa.string(),
+    "days": pa.int64(),
+    "rows": pa.int64(),
+    "baseline": pa.float64(),
+    "verdict": pa.string(),
+}
+
+
+def update(uc: UseCase, first: date, last: date) -> list[date]:
+    """Make the windows that contain a day of ``first`` to ``last`` follow its outcomes.
+
+    Returns:
+        The last days of the windows that changed. Windows whose outcomes are as they were are not read.
+    """
+    outcomes = {day: version.content_hash for day, version in tables.partition_versions(uc, OUTCOMES).items()}
+    ends = [day for day in outcomes if first <= day <= last + LONGEST]
+    if not ends:
+        return []
+    kept = tables.read_partitions(uc, WINDOWS, min(ends), max(ends))
+    known = {row["partition"]: row["inputs"] for row in kept.to_pylist()}
+    deployed = deployments.history(uc)
+
+    @cache
+    def baseline_of(run_id: str) -> Mapping[str, Mapping[str, Mapping[str, float]]]:
+        return card.holdout_slices(uc, run_id)
+
+    changed = []
+    for end in ends:
+        champion = deployments.champion_at(uc, end, deployed)
+        run_id = champion.run_id if champion else ""
+        inputs = _inputs(uc, {day: outcomes[day] for day in outcomes if end - LONGEST <= day <= end}, run_id)
+        if known.get(end) != inputs:
+            _update(uc, end, inputs, baseline_of(run_id) if run_id else {})
+            changed.append(end)
+    return changed
+
+
+def read(uc: UseCase, start: date, end: date) -> list[dict[str, Any]]:
+    """Return a row for each window that ends on ``start`` to ``end``, by day, then length."""
+    rows: list[dict[str, Any]] = tables.read_partitions(uc, WINDOWS, start, end).to_pylist()
+    return rows
+
+
+def read_slices(uc: UseCase, start: date, end: date) -> list[dict[str, Any]]:
+    """Return a row for each window, slice and value, of windows that end on ``start`` to ``end``.
+
+    ``verdict`` is ``worse`` where the primary metric lies below ``baseline``, the figure of the same slice on
+    the champion's holdout, by more than ``gate.slices.max_loss`` even at the upper end of its interval; else
+    ``ok``; empty where there is no such figure, or there are fewer rows than ``gate.slices.min_rows`` or
+    fewer days than ``MIN_JUDGED_DAYS``.
+    """
+    rows: list[dict[str, Any]] = tables.read_partitions(uc, SLICES, start, end).to_pylist()
+    return rows
+
+
+def _inputs(uc: UseCase, outcomes: Mapping[date, str], run_id: str) -> str:
+    rules = {
+        "costs": uc.costs.model_dump(),
+        "gate": [uc.gate.primary, uc.gate.confidence, uc.gate.slices.model_dump(), MIN_JUDGED_DAYS],
+        "draws": [uc.evaluation.resamples, uc.training.seed],
+        "slices": uc.slices,
+    }
+    contents = [(day.isoformat(), content) for day, content in outcomes.items()]
+    return combine_hashes([*contents, ("rules", json.dumps(rules, sort_keys=True)), ("run", run_id)])
+
+
+def _update(
+    uc: UseCase, end: date, inputs: str, baseline: Mapping[str, Mapping[str, Mapping[str, float]]]
+) -> None:
+    outcomes = labelled(tables.read_partitions(uc, OUTCOMES, end - LONGEST, end))
+    windows, slices = [], []
+    for length in (1, *WINDOW_DAYS):
+        start = end - timedelta(days=length - 1)
+        inside = outcomes.filter(pc.greater_equal(outcomes.column("partition"), start))
+        named = {"partition": end, "window_days": length}
+        if length in WINDOW_DAYS:
+            found = figures(uc, inside)
+            windows.append(
+                found.as_row()
+                | named
+                | {"start": start, "days": found.days, "model_hash": model_of(inside), "inputs": inputs}
+            )
+        slices += [named | row for row in _by_slice(uc, inside, baseline)]
+    # Windows name what they rest on: a run killed in between finds them as they were, and does both again.
+    tables.replace_partition(
+        uc, SLICES, end, rows_table(slices, _SLICE_COLUMNS), ["window_days", "slice", "value"]
+    )
+    tables.replace_partition(uc, WINDOWS, end, rows_table(windows, _WINDOW_COLUMNS), ["window_days"])
+
+
+def _by_slice(
+    uc: UseCase, outcomes: pa.Table, baseline: Mapping[str, Mapping[str, Mapping[str, float]]]
+) -> list[dict[str, Any]]:
+    limits, primary = uc.gate.slices, uc.gate.primary
+    rows = []
+    for name in uc.slices:
+        if SLICE + name not in outcomes.column_names:
+            continue
+        column = outcomes.column(SLICE + name)
+        for value in sorted(pc.unique(column.drop_null()).to_pylist()):
+            inside = outcomes.filter(pc.equal(column, value))
+            names: tuple[Metric, ...] = (
+                (primary, "brier", "cost") if inside.num_rows >= limits.min_rows else ()
+            )
+            found = figures(uc, inside, names)
+            before = baseline.get(name, {}).get(value, {}).get(primary)
+            rows.append(
+                found.as_row()
+                | {"slice": name, "value": value, "days": found.days, "baseline": before}
+                | {"verdict": _verdict(found, primary, before, limits.max_loss)}
+            )
+    return rows
+
+
+def _verdict(found: Figures, primary: Metric, baseline: float | None, max_loss: float) -> str:
+    interval = found.intervals.get(primary)
+    if found.days < MIN_JUDGED_DAYS or interval is None or baseline is None:
+        return ""
+    return "worse" if interval.high < baseline - max_loss else "ok"
