@@ -483,7 +483,8 @@ def _send(send: Callable[[Notifier, Alert], None], notifier: Notifier, alert: Al
 
 
 def _log_ended_silences(uc: UseCase, now: datetime) -> None:
-    for ended in silences(uc.name, now):
+    newest = {(silence.kind, silence.subject): silence for silence in silences(uc.name, now)}
+    for ended in newest.values():
         marker = f"silences_ended/{uc.name}/{ended.number:09d}"
         if ended.until > now or append_log.read_log(marker):
             continue

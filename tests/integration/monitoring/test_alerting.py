@@ -15,6 +15,7 @@ import pytest
 from pydantic import ValidationError
 from tests import forked
 
+from nightshift import stages
 from nightshift.errors import DataError
 from nightshift.lake.append_log import append, read_log
 from nightshift.monitoring import alerting
@@ -289,3 +290,19 @@ def test_a_repetition_is_a_line_in_the_log_and_no_rewriting(uc: UseCase) -> None
     records = read_log(f"alerts/{uc.name}")
     assert [record.get("repeats") for record in records] == [None, *[1] * 39]
     assert read_alerts(uc.name)[0].count == 40, "also when it is further back than one reading fetches"
+
+
+def test_a_night_that_is_late_or_stuck_is_alerted_about_hour_after_hour_as_one(
+    usecase: UseCase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``LIVE_FROM`` a week ago, and nothing landed: the nights since are late."""
+    today = datetime.now(UTC).astimezone(usecase.zone).date()
+    monkeypatch.setenv("NIGHTSHIFT_LIVE_FROM", str(today - timedelta(days=2)))
+    settings.cache_clear()
+    for _ in range(2):
+        late = stages.find_gaps(usecase, grace_minutes=90)["late"]
+    found = read_alerts(usecase.name)
+    assert len(late) >= 2
+    assert sorted((one.kind, one.subject, one.count) for one in found) == [
+        ("night_late", day, 2) for day in late
+    ]

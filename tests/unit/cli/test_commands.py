@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 from nightshift.cli.main import app
 from nightshift.lake import tables
 from nightshift.lake.append_log import append
-from nightshift.orchestration.alerts import alert, run_failed
+from nightshift.monitoring.alerting import raise_alert
+from nightshift.orchestration.alerts import run_failed
 from nightshift.settings import settings
 from nightshift.usecase import UseCase
 
@@ -109,28 +110,51 @@ def test_a_malformed_day_is_explained(home: Path) -> None:
 def test_a_failed_run_shows_in_status_and_alerts_with_its_cure(home: Path, flight_delays: UseCase) -> None:
     name = flight_delays.name
     assert f"{name}: no alerts" in _command("alerts")
-    run_failed({"dag_run": SimpleNamespace(dag_id=f"{name}.score", partition_key="2013-07-01", run_id="r1")})
-    for _ in range(2):
-        alert(name, "night_late", "2013-07-02 is past its SLA and has no predictions")
     long_ago = datetime.now(UTC) - timedelta(days=8)
     append(f"alerts/{name}", {"kind": "night_late", "message": "long ago", "at": long_ago.isoformat()})
+    run_failed({"dag_run": SimpleNamespace(dag_id=f"{name}.score", partition_key="2013-07-01", run_id="r1")})
+    for _ in range(2):
+        raise_alert(name, "night_late", "2013-07-02", "2013-07-02 is past its SLA and has no predictions")
 
     shown = json.loads(_command("status", "--json"))["usecases"][name]["alerts"]
-    assert (shown["days"], shown["number"]) == (7, 3)
+    assert (shown["days"], shown["number"]) == (7, 2)
     late, failed = (item["message"] for item in shown["newest"])
     assert "2013-07-02" in late
     assert failed == f"{name}.score failed, partition 2013-07-01 (run r1)"
 
     status = _command("status")
-    assert "3 in the last 7 days" in status
-    assert status.count("2013-07-02 is past its SLA") == 1, "the same words once"
+    assert "2 in the last 7 days" in status
+    assert "critical  2013-07-02 is past its SLA and has no predictions (2 times)" in status
     assert "cure: read the log of its failed task" in status
 
     rows = [json.loads(line) for line in _command("alerts", "--json").splitlines()]
-    assert [row["kind"] for row in rows] == ["night_late", "night_late", "night_late", "run_failed"]
+    assert [row["kind"] for row in rows] == ["night_late", "run_failed", "night_late"]
     assert all(row["usecase"] == name and row["cure"] and row["at"] for row in rows)
     listed = _command("alerts")
-    assert listed.index("long ago") < listed.index("is past its SLA") < listed.index(failed)
+    assert listed.index("is past its SLA") < listed.index(failed) < listed.index("long ago")
+    assert "(docs/runbooks/night_late.md)" in listed
+
+
+def test_a_silence_is_begun_listed_and_ended_by_command(home: Path, flight_delays: UseCase) -> None:
+    name = flight_delays.name
+    assert f"{name}: no silences" in _command("silences")
+    begun = ["silence", "drift", "--reason", "holiday week", "--by", "ann"]
+    assert "recorded and not sent until" in _command(*begun, "--days", "7")
+    raise_alert(name, "drift", "2013-07-02", "moved")
+    assert "by ann: holiday week" in _command("alerts")
+    (found,) = [json.loads(line) for line in _command("silences", "--json").splitlines()]
+    assert (found["usecase"], found["kind"], found["in_force"]) == (name, "drift", True)
+    assert "are sent again" in _command(*begun, "--days", "0")
+    assert _command("silences").count("  over ") == 2
+    assert "until 2999-01-01 00:00 UTC" in _command(*begun, "--until", "2999-01-01")
+    for wrong, words in (
+        ([*begun, "--until", "soon"], "'soon' is no moment"),
+        (["silence", "drfit", "--reason", "x", "--days", "1"], "no alerts of kind 'drfit'"),
+        (begun, "give --until or --days"),
+    ):
+        result = CliRunner().invoke(app, wrong)
+        assert result.exit_code
+        assert words in result.output
 
 
 def test_status_says_how_to_reach_the_predictions_without_the_password(
@@ -154,7 +178,9 @@ def test_the_version_is_the_packages() -> None:
     assert _command("--version").strip() == version("nightshift")
 
 
-@pytest.mark.parametrize("command", ["up", "demo", "down", "status", "doctor", "partitions", "alerts", "dbt"])
+@pytest.mark.parametrize(
+    "command", ["up", "demo", "down", "status", "doctor", "partitions", "alerts", "silence", "dbt"]
+)
 def test_every_command_explains_itself(command: str) -> None:
     assert command in _command("--help")
     assert "Usage" in _command(command, "--help")

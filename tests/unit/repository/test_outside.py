@@ -18,6 +18,7 @@ PAGES = [
     PROJECT / "CONTRIBUTING.md",
     *sorted((PROJECT / "docs").glob("*.md")),
     *sorted((PROJECT / "docs" / "decisions").glob("*.md")),
+    *sorted((PROJECT / "docs" / "runbooks").glob("*.md")),
 ]
 
 

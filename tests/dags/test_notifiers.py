@@ -1,0 +1,296 @@
+"""Alerts by e-mail, Slack and webhook, to real servers on this machine, through Airflow's own connections."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import socket
+import socketserver
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from email import message_from_string
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from nightshift.monitoring import alerting
+from nightshift.monitoring.alerting import deliver, raise_alert, read_alerts
+from nightshift.usecase import AlertRules, UseCase
+
+MESSAGE = "{{ 7 * 7 }} rows & <b>too many</b>"
+
+
+class Mailbox(socketserver.ThreadingTCPServer):
+    """As much of an SMTP server as a client needs; keeps what it was sent."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Conversation)
+        self.received: list[tuple[list[str], str]] = []
+        self.refusals = 0
+
+
+class _Conversation(socketserver.StreamRequestHandler):
+    server: Mailbox
+
+    def handle(self) -> None:
+        self._say("220 here")
+        to: list[str] = []
+        while line := self.rfile.readline().decode().strip():
+            match line.split(":")[0].split(" ")[0].upper():
+                case "RCPT":
+                    to.append(line.split(":", 1)[1].strip("<> "))
+                    self._say("250 ok")
+                case "DATA" if self.server.refusals:
+                    self.server.refusals -= 1
+                    self._say("451 later")
+                case "DATA":
+                    self._say("354 go on")
+                    lines = []
+                    while (text := self.rfile.readline().decode().rstrip("\r\n")) != ".":
+                        lines.append(text)
+                    self.server.received.append((to, "\n".join(lines)))
+                    self._say("250 ok")
+                case "QUIT":
+                    self._say("221 bye")
+                    return
+                case _:
+                    self._say("250 ok")
+
+    def _say(self, words: str) -> None:
+        self.wfile.write(f"{words}\r\n".encode())
+
+
+class Hook(ThreadingHTTPServer):
+    """A web server that keeps what it was posted, and answers with ``status``."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Post)
+        self.received: list[tuple[str, str, dict[str, Any]]] = []
+        self.status = 200
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class _Post(BaseHTTPRequestHandler):
+    server: Hook
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.received.append((self.path, self.headers.get("Authorization", ""), body))
+        self.send_response(self.server.status)
+        self.end_headers()
+
+    def log_message(self, *arguments: Any) -> None:
+        """Be quiet."""
+
+
+@contextmanager
+def serving(server: Any) -> Iterator[Any]:
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture
+def mailbox() -> Iterator[Mailbox]:
+    with serving(Mailbox()) as server:
+        yield server
+
+
+@pytest.fixture
+def hook() -> Iterator[Hook]:
+    with serving(Hook()) as server:
+        yield server
+
+
+@pytest.fixture
+def connect(airflow_home: None, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Add an Airflow connection, from where Airflow looks first."""
+
+    def add(name: str, **values: Any) -> None:
+        monkeypatch.setenv(f"AIRFLOW_CONN_{name.upper()}", json.dumps(values))
+
+    return add
+
+
+def connect_mail(connect: Any, mailbox: Mailbox) -> None:
+    extra = {"disable_ssl": True, "disable_tls": True, "from_email": "nightshift@example.com"}
+    connect("mail", conn_type="smtp", host="127.0.0.1", port=mailbox.server_address[1], extra=extra)
+
+
+def tell(uc: UseCase, **notifier: Any) -> UseCase:
+    rules = {"notifiers": {"it": notifier}, "routes": [{"to": ["it"]}]}
+    return uc.model_copy(update={"alerts": AlertRules.model_validate(rules)})
+
+
+def send_all(uc: UseCase) -> dict[str, int]:
+    from nightshift.orchestration.notifiers import send
+
+    return deliver(uc, send)
+
+
+@pytest.fixture
+def raised(home: Path, flight_delays: UseCase) -> UseCase:
+    raise_alert(flight_delays.name, "quality", "2013-07-02", MESSAGE)
+    return flight_delays
+
+
+def test_an_email_says_what_happened_and_runs_nothing_of_it(
+    raised: UseCase, mailbox: Mailbox, connect: Any
+) -> None:
+    connect_mail(connect, mailbox)
+    uc = tell(raised, kind="email", connection="mail", to=["ann@example.com", "bob@example.com"])
+    assert send_all(uc) == {"sent": 1, "failed": 0, "waiting": 0}
+    ((to, whole),) = mailbox.received
+    assert to == ["ann@example.com", "bob@example.com"]
+    mail = message_from_string(whole)
+    assert mail["Subject"] == "[critical] flight_delays: quality 2013-07-02"
+    assert mail["From"] == "nightshift@example.com"
+    (part,) = mail.get_payload()
+    text = part.get_payload(decode=True).decode()
+    assert "{{ 7 * 7 }} rows &amp; &lt;b&gt;too many&lt;/b&gt;" in text
+    assert "docs/runbooks/quality.md" in text
+    assert "nightly/2013-07-02.html" in text
+
+
+def test_a_mail_server_that_says_later_is_asked_again_later_and_only_then(
+    raised: UseCase, mailbox: Mailbox, connect: Any
+) -> None:
+    connect_mail(connect, mailbox)
+    mailbox.refusals = 1
+    uc = tell(raised, kind="email", connection="mail", to=["ann@example.com"])
+    assert send_all(uc)["failed"] == 1
+    assert mailbox.received == [], "the provider's own tries would have sent it at once"
+    assert send_all(uc)["sent"] == 1
+    assert send_all(uc) == {"sent": 0, "failed": 0, "waiting": 0}
+    assert len(mailbox.received) == 1
+
+
+def test_slack_gets_its_payload_at_the_secret_address(raised: UseCase, hook: Hook, connect: Any) -> None:
+    connect("pager", conn_type="http", password=f"{hook.url}/services/T0/B0/secret")
+    assert send_all(tell(raised, kind="slack", connection="pager"))["sent"] == 1
+    ((path, _, body),) = hook.received
+    assert path == "/services/T0/B0/secret"
+    assert list(body) == ["text"]
+    title, message, *_ = body["text"].splitlines()
+    assert title == "[critical] flight_delays: quality 2013-07-02"
+    assert message == "{{ 7 * 7 }} rows &amp; &lt;b&gt;too many&lt;/b&gt;"
+
+
+def test_a_webhook_gets_the_whole_alert_and_a_token(raised: UseCase, hook: Hook, connect: Any) -> None:
+    connect("hook", conn_type="http", host=f"{hook.url}/alerts", password="letmein")
+    assert send_all(tell(raised, kind="webhook", connection="hook"))["sent"] == 1
+    ((path, authorization, body),) = hook.received
+    assert (path, authorization) == ("/alerts", "Bearer letmein")
+    assert (body["kind"], body["message"], body["severity"]) == ("quality", MESSAGE, "critical")
+
+
+def test_an_answer_of_failure_is_tried_again_and_its_address_stays_secret(
+    raised: UseCase, hook: Hook, connect: Any
+) -> None:
+    connect("pager", conn_type="http", password=f"{hook.url}/services/secret")
+    uc, number = tell(raised, kind="slack", connection="pager"), read_alerts(raised.name)[0].number
+    hook.status = 500
+    assert send_all(uc)["failed"] == 1
+    (stands,) = alerting.deliveries(uc.name, number)
+    assert stands.error == "NotDeliveredError: connection pager answered 500"
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        nowhere = f"http://127.0.0.1:{closed.getsockname()[1]}/services/secret"
+    connect("pager", conn_type="http", password=nowhere)
+    assert send_all(uc)["failed"] == 1
+    (stands,) = alerting.deliveries(uc.name, number)
+    assert "ConnectError" in stands.error
+    assert "secret" not in stands.error
+    connect("pager", conn_type="http", password=f"{hook.url}/services/secret")
+    hook.status = 200
+    assert send_all(uc)["sent"] == 1
+
+
+@pytest.mark.parametrize("kind", ["slack", "email"])
+def test_a_connection_that_is_missing_fails_the_message_and_nothing_else(
+    raised: UseCase, airflow_home: None, kind: str
+) -> None:
+    to = {"to": ["ann@example.com"]} if kind == "email" else {}
+    assert send_all(tell(raised, kind=kind, connection="nowhere", **to))["failed"] == 1
+
+
+def test_a_server_that_never_answers_costs_its_time_and_no_more(
+    raised: UseCase, connect: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nightshift.orchestration import notifiers
+
+    monkeypatch.setattr(notifiers, "_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        extra = {"disable_ssl": True, "disable_tls": True, "from_email": "nightshift@example.com"}
+        connect("mail", conn_type="smtp", host="127.0.0.1", port=silent.getsockname()[1], extra=extra)
+        uc = tell(raised, kind="email", connection="mail", to=["ann@example.com"])
+        assert send_all(uc) == {"sent": 0, "failed": 1, "waiting": 0}
+    (stands,) = alerting.deliveries(uc.name, 1)
+    assert "no answer within 0.2 seconds" in stands.error
+    assert stands.state == "due"
+
+
+def test_the_log_is_a_notifier_too(
+    raised: UseCase, airflow_home: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, logger="nightshift.orchestration.notifiers"):
+        assert send_all(raised)["sent"] == 1
+    (line,) = [record for record in caplog.records if record.name == "nightshift.orchestration.notifiers"]
+    assert line.levelname == "ERROR"
+    assert line.message.startswith("[critical] flight_delays: quality 2013-07-02\n")
+
+
+def test_callbacks_record_link_and_send_at_once_whatever_the_notifier_does(
+    home: Path, flight_delays: UseCase, connect: Any, hook: Hook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nightshift import usecase
+    from nightshift.orchestration.alerts import deadline_missed, run_failed
+
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://airflow.example/")
+    uc = tell(flight_delays, kind="webhook", connection="hook")
+    monkeypatch.setattr(usecase, "load_usecase", lambda name: uc)
+    run = SimpleNamespace(dag_id=f"{uc.name}.score", partition_key="2013-07-01", run_id="manual__1+2")
+    run_failed({"dag_run": run})
+    assert hook.received == []
+    (failed,) = read_alerts(uc.name)
+    assert (failed.kind, failed.subject) == ("run_failed", "score 2013-07-01")
+    assert failed.link == f"https://airflow.example/dags/{uc.name}.score/runs/manual__1%2B2"
+
+    connect("hook", conn_type="http", host=hook.url)
+    late = {"dag_id": f"{uc.name}.score", "dag_run_id": "r2", "partition_key": "2013-07-02"}
+    for _ in range(2):
+        asyncio.run(deadline_missed(uc.name, {"dag_run": late}))
+    assert [body["subject"] for _, _, body in hook.received] == ["score 2013-07-01", "score 2013-07-02"]
+    assert read_alerts(uc.name)[0].count == 2
+
+
+def test_alerts_are_sent_also_after_a_task_that_failed_and_hide_no_failure(dagbag: Any) -> None:
+    found = 0
+    for name in ("monitor", "watch"):
+        dag = dagbag.dags[f"flight_delays.{name}"]
+        task = dag.get_task("send_alerts")
+        assert task.trigger_rule == "all_done"
+        assert task.upstream_task_ids
+        assert not task.downstream_task_ids
+        for before in task.upstream_task_ids:
+            others = {dag.get_task(after) for after in dag.get_task(before).downstream_task_ids} - {task}
+            assert others, f"{dag.dag_id}: a run whose {before} failed would end well"
+            assert all(other.trigger_rule != "all_done" for other in others)
+            found += 1
+    assert found == 3
