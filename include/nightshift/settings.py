@@ -11,13 +11,27 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from nightshift.errors import DataError
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
 _PREFIX = "NIGHTSHIFT_"
+
+
+class Prices(BaseModel):
+    """What an hour costs. The defaults weigh by what an hour of one processor core costs, as clouds do roughly.
+
+    So with the defaults a cost of 1 is that of one core's hour, whatever that costs where you are.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    unit: str = Field("CPU-hours", description="What costs are in: a currency, once the prices are yours.")
+    cpu_hour: float = Field(1.0, ge=0, description="Of an hour of one core at work.")
+    gb_hour: float = Field(0.1, ge=0, description="Of holding 1 GiB of memory for an hour.")
+    gpu_hour: float = Field(50.0, ge=0, description="Of holding a GPU for an hour.")
 
 
 class Settings(BaseSettings):
@@ -41,6 +55,9 @@ class Settings(BaseSettings):
     retry_seconds: float = Field(30, gt=0, description="Pause before a task is tried again.")
     image: str = Field("", description="Container image that this runs in; set when it is built.")
     commit: str = Field("", description="Commit that the image was built from; empty: the checkout's.")
+    prices: Prices = Field(
+        default_factory=Prices, description="Price table of compute, as JSON; docs/monitoring-resources.md."
+    )
     live_from: date = Field(
         date(2999, 1, 1),
         description="First day the nightly schedule runs by itself. Far away by default, so that "
@@ -115,4 +132,11 @@ def settings() -> Settings:
             rule=Settings.model_fields[name].description or name,
             where="the environment",
             cure="correct or unset the variable",
+        ) from None
+    except SettingsError:
+        raise DataError(
+            f"cannot use {_PREFIX}PRICES: it is no JSON",
+            rule=Settings.model_fields["prices"].description or "prices",
+            where="the environment",
+            cure='correct or unset the variable; such as {"unit": "EUR", "cpu_hour": 0.04}',
         ) from None
