@@ -21,9 +21,9 @@ _PREFIX = "NIGHTSHIFT_"
 
 
 class Prices(BaseModel):
-    """What an hour costs. The defaults weigh by what an hour of one processor core costs, as clouds do roughly.
+    """What an hour costs. By default in hours of one core, memory and GPU weighed roughly as clouds do.
 
-    So with the defaults a cost of 1 is that of one core's hour, whatever that costs where you are.
+    So with the defaults a cost of 1 is that of one core's hour, whatever that is where you are.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -256,9 +256,7 @@ def account(uc: UseCase, night: date) -> dict[str, float]:
         if cost.partition < night - timedelta(days=1):
             continue
         if broken := resources.over_budget(uc, cost):
-            raise_alert(
-                uc.name, "cost", f"{cost.partition}", broken, once=f"cost/{uc.name}/{cost.partition}"
-            )
+            raise_alert(uc.name, "cost", f"{cost.partition}", broken, once=f"cost/{uc.name}/{cost.partition}")
     for cost in found[-1:]:
         log.info(
             "%s cost %.4g %s so far, %.4g for 1,000 predictions",
@@ -684,7 +682,10 @@ def _by_layer(staged: Sequence[dict[str, Any]]) -> Iterator[list[Staged]]:
 def _log(
     what: str, items: Sequence[Staged | PartitionVersion], before: Sequence[PartitionVersion] = ()
 ) -> None:
-    """Count the rows, and log a line a layer: its days and rows and, of what was published, whether it differs from before."""
+    """Log a line a layer: its days and rows and, of what was published, whether it differs from before.
+
+    The rows count as those that the task handled.
+    """
     count_rows(sum(item.rows for item in items))
     for layer in dict.fromkeys(item.layer for item in items):
         of_layer = [item for item in items if item.layer == layer]

@@ -1,7 +1,7 @@
-"""What a stretch of work costs the machine: seconds, processor time, memory, GPU, and how many rows it handled.
+"""What a stretch of work takes of the machine: seconds, processor time, memory, GPU; and the rows it handled.
 
-Measuring reads counters that the kernel keeps anyway, at the beginning and at the end. Only where NVML finds a
-GPU does a thread look at it once a second. What cannot be measured here is None, and never an error.
+Measuring reads counters that the kernel keeps anyway, at the beginning and at the end. Only where NVML finds
+a GPU does a thread look at it once a second. What cannot be measured here is None, and never an error.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def _high_water() -> float:
 
 
 def _reset_high_water() -> None:
-    # Where the kernel does not let us, the mark is that of the process's whole life: a task has one of its own.
+    # Where the kernel does not let us, the mark is that of the process's whole life: a task has its own.
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 

@@ -492,7 +492,9 @@ class Budget(_Strict):
     """What a night may cost before somebody is told, in the unit of ``NIGHTSHIFT_PRICES``."""
 
     night: float | None = Field(
-        None, gt=0, description="Of a night and what else was done for it, such as a training; none: no limit."
+        None,
+        gt=0,
+        description="Of a night and what else was done for it, such as a training; none: no limit.",
     )
     per_thousand: float | None = Field(
         None, gt=0, description="Of 1,000 predictions, by what the nightly chain cost; none: no limit."
@@ -503,7 +505,9 @@ class Budget(_Strict):
     window_nights: int = Field(28, ge=1, description="So many nights before are compared with.")
     min_nights: int = Field(7, ge=1, description="With fewer of them known, nothing is compared.")
     floor: float = Field(
-        0.1, ge=0, description="A night that costs less is never expensive by comparison: noise of small sums."
+        0.1,
+        ge=0,
+        description="A night that costs less is never expensive by comparison: noise of small sums.",
     )
 
 

@@ -1,12 +1,12 @@
 """What the work for a night used and cost: a record a task, folded into tables, priced, and held to a budget.
 
-Tasks of one night end at about the same time in processes of their own. Each leaves a small object that names
-itself by its content; ``fold`` puts them into one partition of ``monitoring_resources`` for the night (a row a
-try of a task) and one row of ``monitoring_costs``. Timing is the subject of these two tables: work that is done
-again adds to them, as it added to the bill. Folding again adds nothing.
+Tasks of one night end at about the same time in processes of their own. Each leaves a small object that is
+named by its content; ``fold`` puts them into one partition of ``monitoring_resources`` for the night (a row a
+try of a task) and one row of ``monitoring_costs``. Timing is the subject of these two tables: work that is
+done again adds to them, as it added to the bill. Folding again adds nothing.
 
 A night costs what the chain that runs every night used (``NIGHTLY``). What else was done for it, such as a
-training, and what was done for a range of days at once, stand beside it and never make a night look expensive.
+training, and what was done for a range of days at once, stand beside it: nights are compared without them.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, date, datetime, timedelta
+from math import fsum
 from statistics import median
 from typing import Any, Literal
 
@@ -37,7 +38,7 @@ COSTS = "monitoring_costs"
 NIGHTLY = ("ingest", "features", "score", "monitor")
 """The DAGs that run for each night; see DESIGN, section 5."""
 
-_KEY = ("dag", "task", "map_index", "run_id", "attempt")
+_KEY = ("dag", "task", "map_index", "run", "attempt")
 # Whoever folds has read a record before it is that old.
 _KEPT = timedelta(days=1)
 
@@ -53,7 +54,7 @@ class Work:
         dag: Name of the DAG within the use case; of work outside Airflow, of whatever ran it.
         task: The task.
         map_index: Which of a mapped task; -1 for a task that is not mapped.
-        run_id: The run.
+        run: Id of the run.
         attempt: Which try, from 1 on.
         state: How it ended.
     """
@@ -64,7 +65,7 @@ class Work:
     task: str
     days: int = 1
     map_index: int = -1
-    run_id: str = ""
+    run: str = ""
     attempt: int = 1
     state: Literal["success", "failed", "skipped"] = "success"
 
@@ -138,42 +139,42 @@ def fold(uc: UseCase, night: date) -> list[NightCost]:
     found = [
         price(day, whole[day], predictions[day].rows if day in predictions else 0, prices) for day in days
     ]
-    tables.replace_partitions(
-        uc, COSTS, {cost.partition: _cost_table(cost) for cost in found}, ["partition"]
-    )
+    tables.replace_partitions(uc, COSTS, {cost.partition: _cost_table(cost) for cost in found}, ["partition"])
     return found
 
 
 def price(day: date, rows: Sequence[Mapping[str, Any]], predictions: int, prices: Prices) -> NightCost:
     """Return what the work in ``rows`` (as in ``monitoring_resources``) cost.
 
-    CPU-hours used, memory at its peak for as long as the task took, and hours that a GPU was held, each at its
-    price. A machine that stands idle costs money, too, and is in none of these.
+    CPU-hours used, memory at its peak for as long as the task took, and hours that a GPU was held, each at
+    its price. A machine that stands idle costs money, too, and is in none of these.
     """
-    by_dag: dict[str, float] = {}
-    parts = {"night": 0.0, "other": 0.0, "ranges": 0.0}
+    by_dag: dict[str, list[float]] = {}
+    parts: dict[str, list[float]] = {"night": [], "other": [], "ranges": []}
     for row in rows:
         cost = (
             row["cpu_seconds"] / 3600 * prices.cpu_hour
             + _gb_hours(row) * prices.gb_hour
             + (row["gpu_seconds"] or 0.0) / 3600 * prices.gpu_hour
         )
-        by_dag[row["dag"]] = by_dag.get(row["dag"], 0.0) + cost
+        by_dag.setdefault(row["dag"], []).append(cost)
         part = "ranges" if row["days"] > 1 else "night" if row["dag"] in NIGHTLY else "other"
-        parts[part] += cost
+        parts[part].append(cost)
+    # fsum gives the same sum in whatever order the rows come.
+    night = fsum(parts["night"])
     return NightCost(
         partition=day,
         tasks=len(rows),
-        seconds=_sum(row["seconds"] for row in rows),
-        cpu_seconds=_sum(row["cpu_seconds"] for row in rows),
-        gb_hours=_sum(_gb_hours(row) for row in rows),
-        gpu_seconds=_sum(row["gpu_seconds"] or 0.0 for row in rows),
+        seconds=fsum(row["seconds"] for row in rows),
+        cpu_seconds=fsum(row["cpu_seconds"] for row in rows),
+        gb_hours=fsum(_gb_hours(row) for row in rows),
+        gpu_seconds=fsum(row["gpu_seconds"] or 0.0 for row in rows),
         predictions=predictions,
-        night=_sum([parts["night"]]),
-        other=_sum([parts["other"]]),
-        ranges=_sum([parts["ranges"]]),
-        per_thousand=_sum([parts["night"] / predictions * 1000]) if predictions else None,
-        by_dag={dag: _sum([cost]) for dag, cost in sorted(by_dag.items())},
+        night=night,
+        other=fsum(parts["other"]),
+        ranges=fsum(parts["ranges"]),
+        per_thousand=night / predictions * 1000 if predictions else None,
+        by_dag={dag: fsum(costs) for dag, costs in sorted(by_dag.items())},
         prices=prices,
     )
 
@@ -192,8 +193,8 @@ def over_budget(uc: UseCase, cost: NightCost) -> str | None:
     budget, unit = uc.budget, cost.prices.unit
     if budget.night is not None and cost.night + cost.other > budget.night:
         return (
-            f"the night of {cost.partition} cost {cost.night + cost.other:.4g} {unit}, more than the budget of "
-            f"{budget.night:g} ({_largest(cost)})"
+            f"the night of {cost.partition} cost {cost.night + cost.other:.4g} {unit}, more than the budget "
+            f"of {budget.night:g} ({_largest(cost)})"
         )
     if (
         budget.per_thousand is not None
@@ -201,8 +202,8 @@ def over_budget(uc: UseCase, cost: NightCost) -> str | None:
         and cost.per_thousand > budget.per_thousand
     ):
         return (
-            f"1,000 predictions of {cost.partition} cost {cost.per_thousand:.4g} {unit}, more than the budget "
-            f"of {budget.per_thousand:g} ({_largest(cost)})"
+            f"1,000 predictions of {cost.partition} cost {cost.per_thousand:.4g} {unit}, more than the "
+            f"budget of {budget.per_thousand:g} ({_largest(cost)})"
         )
     before = costs(
         uc, cost.partition - timedelta(days=budget.window_nights), cost.partition - timedelta(days=1)
@@ -215,8 +216,8 @@ def over_budget(uc: UseCase, cost: NightCost) -> str | None:
     middle = median(usual)
     if cost.night > budget.ratio * middle:
         return (
-            f"the night of {cost.partition} cost {cost.night:.4g} {unit}, {cost.night / middle:.1f} times the "
-            f"median of the {len(usual)} nights before ({middle:.4g}; {_largest(cost)})"
+            f"the night of {cost.partition} cost {cost.night:.4g} {unit}, {cost.night / middle:.1f} times "
+            f"the median of the {len(usual)} nights before ({middle:.4g}; {_largest(cost)})"
         )
     return None
 
@@ -248,7 +249,7 @@ _SCHEMA = pa.schema(
         ("dag", pa.string()),
         ("task", pa.string()),
         ("map_index", pa.int64()),
-        ("run_id", pa.string()),
+        ("run", pa.string()),
         ("attempt", pa.int64()),
         ("state", pa.string()),
         ("days", pa.int64()),
@@ -292,11 +293,6 @@ def _gb_hours(row: Mapping[str, Any]) -> float:
     return float(row["peak_memory_mb"]) / 1024 * float(row["seconds"]) / 3600
 
 
-def _sum(values: Any) -> float:
-    # Rounded, so that the order of addition cannot make a new version of the same costs.
-    return round(float(sum(values)), 9)
-
-
 def _largest(cost: NightCost) -> str:
     most = sorted(cost.by_dag.items(), key=lambda item: -item[1])[:3]
     return "most of it: " + ", ".join(f"{dag} {spent:.4g}" for dag, spent in most)
@@ -308,7 +304,16 @@ def _cost_table(cost: NightCost) -> pa.Table:
         "by_dag": json.dumps(cost.by_dag, sort_keys=True),
         "prices": cost.prices.model_dump_json(),
     }
-    numbers = ("seconds", "cpu_seconds", "gb_hours", "gpu_seconds", "night", "other", "ranges", "per_thousand")
+    numbers = (
+        "seconds",
+        "cpu_seconds",
+        "gb_hours",
+        "gpu_seconds",
+        "night",
+        "other",
+        "ranges",
+        "per_thousand",
+    )
     schema = pa.schema(
         [
             ("partition", pa.date32()),

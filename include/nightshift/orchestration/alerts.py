@@ -17,7 +17,6 @@ _CURES = {
     "run_failed": "read the log of its failed task in Airflow's UI: the error there names its own cure",
     "deadline_missed": "open the run in Airflow's UI: the log of a task up for retry says what it waits for",
     "night_late": "find the night's newest run in Airflow's UI; where there is none, trigger `ingest` for it",
-    "cost": "docs/monitoring-resources.md: which task costs more than before, and why",
     "night_stuck": "mend what its failed run says, then trigger the DAG that failed, with that partition",
 }
 

@@ -26,7 +26,7 @@ State = Literal["success", "failed", "skipped"]
 
 
 class _MeteredTask:
-    """Airflow's ``task`` with each function metered: ``@task``, ``@task(...)``, ``@task.short_circuit(...)``."""
+    """Airflow's ``task``, as ``@task``, ``@task(...)`` and ``@task.<kind>(...)``, each function metered."""
 
     def __init__(self, decorator: Any) -> None:
         self._decorator = decorator
@@ -100,7 +100,7 @@ def _record(used: Usage | None, state: State) -> None:
             dag=dag,
             task=task_instance.task_id,
             map_index=task_instance.map_index if task_instance.map_index is not None else -1,
-            run_id=task_instance.run_id,
+            run=task_instance.run_id,
             attempt=task_instance.try_number,
             state=state,
         )
