@@ -200,7 +200,8 @@ class _GpuWatch:
             log.debug("a GPU could not be measured: %s", error)
 
     def _memory(self) -> float:
-        return sum(self._nvml.nvmlDeviceGetMemoryInfo(device).used for device in self._devices) / _MB
+        used = [int(self._nvml.nvmlDeviceGetMemoryInfo(device).used) for device in self._devices]
+        return sum(used) / _MB
 
 
 def _holds_gpu() -> bool:

@@ -44,7 +44,7 @@ class _MeteredTask:
 
 # To type checkers it is Airflow's own.
 if TYPE_CHECKING:
-    from airflow.sdk import task
+    from airflow.sdk import task as task
 else:
     task = _MeteredTask(airflow_task)
 
