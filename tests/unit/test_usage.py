@@ -66,11 +66,18 @@ def test_a_measurement_within_another_counts_for_both() -> None:
 
 
 def test_work_that_fails_is_measured_and_its_error_goes_on() -> None:
-    with pytest.raises(ValueError, match="the work"), measure() as meter:
-        count_rows(7)
-        raise ValueError("the work")
-    assert used(meter).rows == 7
-    assert used(meter).seconds > 0
+    meters = []
+
+    def work() -> None:
+        with measure() as meter:
+            meters.append(meter)
+            count_rows(7)
+            raise ValueError("the work")
+
+    with pytest.raises(ValueError, match="the work"):
+        work()
+    assert used(meters[0]).rows == 7
+    assert used(meters[0]).seconds > 0
 
 
 def test_rows_outside_any_measurement_are_nobodys() -> None:
