@@ -33,6 +33,10 @@ class Prices(BaseModel):
     gb_hour: float = Field(0.1, ge=0, description="Of holding 1 GiB of memory for an hour.")
     gpu_hour: float = Field(50.0, ge=0, description="Of holding a GPU for an hour.")
 
+    def __str__(self) -> str:
+        """Return what the variable would hold."""
+        return self.model_dump_json()
+
 
 class Settings(BaseSettings):
     """One frozen view of the environment."""
@@ -56,7 +60,7 @@ class Settings(BaseSettings):
     image: str = Field("", description="Container image that this runs in; set when it is built.")
     commit: str = Field("", description="Commit that the image was built from; empty: the checkout's.")
     prices: Prices = Field(
-        default_factory=Prices, description="Price table of compute, as JSON; docs/monitoring-resources.md."
+        Prices(), description="What an hour of compute costs: docs/monitoring-resources.md."
     )
     live_from: date = Field(
         date(2999, 1, 1),
@@ -136,7 +140,7 @@ def settings() -> Settings:
     except SettingsError:
         raise DataError(
             f"cannot use {_PREFIX}PRICES: it is no JSON",
-            rule=Settings.model_fields["prices"].description or "prices",
+            rule="the price table is a JSON object",
             where="the environment",
             cure='correct or unset the variable; such as {"unit": "EUR", "cpu_hour": 0.04}',
         ) from None
