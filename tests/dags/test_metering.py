@@ -24,9 +24,9 @@ def run(task: Any, params: dict[str, Any] | None = None, partition: str | None =
         dag_id="flight_delays.score", task_id="work", run_id="a run", try_number=2, map_index=-1
     )
     run = SimpleNamespace(partition_key=partition, dag_id=ti.dag_id, run_id=ti.run_id)
-    context: Any = {"ti": ti, "dag_run": run, "params": params or {}, "run_id": ti.run_id}
+    context: Any = {"ti": ti, "dag_run": run, "params": params or {}, "outlet_events": {}}
     with set_current_context(context):
-        return task.operator.python_callable(**task.operator.op_kwargs)
+        return task.operator.execute(context)
 
 
 def records() -> list[dict[str, Any]]:
