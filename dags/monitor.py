@@ -25,4 +25,5 @@ for uc in use_cases():
     ):
         checks = [tasks.check_drift(uc.name), tasks.judge(uc.name)]
         checks >> tasks.send_alerts(uc.name)
+        checks >> tasks.account(uc.name)
         checks >> tasks.request_retrain.override(outlets=[assets.asset(uc, "retrain_request")])(uc.name)

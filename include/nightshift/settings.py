@@ -11,13 +11,31 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from nightshift.errors import DataError
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
 _PREFIX = "NIGHTSHIFT_"
+
+
+class Prices(BaseModel):
+    """What an hour costs. By default in hours of one core, memory and GPU weighed roughly as clouds do.
+
+    So with the defaults a cost of 1 is that of one core's hour, whatever that is where you are.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    unit: str = Field("CPU-hours", description="What costs are in: a currency, once the prices are yours.")
+    cpu_hour: float = Field(1.0, ge=0, description="Of an hour of one core at work.")
+    gb_hour: float = Field(0.1, ge=0, description="Of holding 1 GiB of memory for an hour.")
+    gpu_hour: float = Field(50.0, ge=0, description="Of holding a GPU for an hour.")
+
+    def __str__(self) -> str:
+        """Return what the variable would hold."""
+        return self.model_dump_json()
 
 
 class Settings(BaseSettings):
@@ -45,6 +63,9 @@ class Settings(BaseSettings):
         "", description="Where people read <home>/reports, for links in alerts; empty: its path."
     )
     commit: str = Field("", description="Commit that the image was built from; empty: the checkout's.")
+    prices: Prices = Field(
+        Prices(), description="What an hour of compute costs: docs/monitoring-resources.md."
+    )
     live_from: date = Field(
         date(2999, 1, 1),
         description="First day the nightly schedule runs by itself. Far away by default, so that "
@@ -119,4 +140,11 @@ def settings() -> Settings:
             rule=Settings.model_fields[name].description or name,
             where="the environment",
             cure="correct or unset the variable",
+        ) from None
+    except SettingsError:
+        raise DataError(
+            f"cannot use {_PREFIX}PRICES: it is no JSON",
+            rule="the price table is a JSON object",
+            where="the environment",
+            cure='correct or unset the variable; such as {"unit": "EUR", "cpu_hour": 0.04}',
         ) from None

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from nightshift.errors import DataError
 from nightshift.partition import days, spans
+from nightshift.usage import count_rows
 from nightshift.usecase import UseCase
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ def land(
             "rows_accepted": sum(m.rows_accepted for m in manifests),
             "rows_quarantined": sum(m.rows_quarantined for m in manifests),
         }
+        count_rows(landed[name]["rows_in"])
         log.info(
             "landed %s.%s, %s: %d rows in %d partitions = %d accepted + %d quarantined",
             source,
@@ -96,6 +98,7 @@ def load(uc: UseCase, start: date, end: date) -> dict[str, int]:
 
     with engine().exclusive(uc.name):
         loaded = load_raw(uc, start, end)
+    count_rows(sum(loaded.values()))
     changed = ", ".join(f"{table} {rows} rows" for table, rows in loaded.items() if rows)
     log.info("loaded, %s: %s", _span(start, end), changed or "nothing that was not there")
     return loaded
@@ -159,7 +162,9 @@ def score(
 
     nights = _nights(uc, "predictions", start, end, only_stale=only_stale)
     deployed = history(uc)
-    return [score_partition(uc, day, run_id, deployed).model_dump(mode="json") for day in nights]
+    staged = [score_partition(uc, day, run_id, deployed) for day in nights]
+    count_rows(sum(item.rows for item in staged))
+    return [item.model_dump(mode="json") for item in staged]
 
 
 def validate_predictions(uc: UseCase, staged: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -261,6 +266,7 @@ def judge(uc: UseCase, start: date, end: date, *, only_stale: bool = False) -> d
         alert_when_degraded(uc, last)
     for day, found in judged.items():
         if found["status"] == "judged":
+            count_rows(int(found["rows"]))
             metrics = {name: found[name] for name in ("roc_auc", "pr_auc", "brier", "ece") if name in found}
             figures = ", ".join(f"{name} {value:.3f}" for name, value in metrics.items())
             log.info("judged predictions %s: %d rows, %s", day, found["rows"], figures)
@@ -273,6 +279,33 @@ def judge_shadow(uc: UseCase, judged: Iterable[date]) -> dict[str, Any]:
 
     found = {day.isoformat(): judge(uc, day) for day in judged}
     return {day: row["rows"] for day, row in found.items() if row is not None}
+
+
+def account(uc: UseCase, night: date) -> dict[str, float]:
+    """Put what tasks used for ``night`` and before into tables, price it, and alert where a budget is broken.
+
+    Returns:
+        By night (``YYYY-MM-DD``), what its chain has cost so far.
+    """
+    from nightshift.monitoring import resources
+    from nightshift.monitoring.alerting import raise_alert
+
+    found = resources.fold(uc, night)
+    # The night so far, and the one before, whose last tasks have ended by now.
+    for cost in found:
+        if cost.partition < night - timedelta(days=1):
+            continue
+        if broken := resources.over_budget(uc, cost):
+            raise_alert(uc.name, "cost", f"{cost.partition}", broken, once=f"cost/{uc.name}/{cost.partition}")
+    for cost in found[-1:]:
+        log.info(
+            "%s cost %.4g %s so far, %.4g for 1,000 predictions",
+            cost.partition,
+            cost.night,
+            cost.prices.unit,
+            math.nan if cost.per_thousand is None else cost.per_thousand,
+        )
+    return {cost.partition.isoformat(): cost.night for cost in found}
 
 
 def decide_retrain(uc: UseCase, night: date) -> list[str]:
@@ -405,6 +438,7 @@ def take_snapshot(uc: UseCase, night: date) -> dict[str, Any]:
     refuse_leaks(uc, night, train)
     # The suites of later nights compare their features with what training saw.
     remember(uc, frozen.content_hash, train)
+    count_rows(frozen.train.rows + frozen.validation.rows + frozen.holdout.rows)
     parts = (("train", frozen.train), ("validation", frozen.validation), ("holdout", frozen.holdout))
     log.info(
         "snapshot %s of night %s: %s",
@@ -688,8 +722,9 @@ def replay_quarantine(uc: UseCase, night: date) -> dict[str, Any]:
 def sweep_lake(uc: UseCase, today: date) -> dict[str, int]:
     """Delete what the use case's retention no longer keeps: number of things deleted, by kind."""
     from nightshift.lake.retention import sweep
+    from nightshift.monitoring import resources
 
-    deleted = sweep(uc, today)
+    deleted = sweep(uc, today) | {"usage_records": resources.sweep(uc)}
     log.info("swept as of %s: %s", today, ", ".join(f"{kind} {number}" for kind, number in deleted.items()))
     return deleted
 
@@ -759,7 +794,11 @@ def _by_layer(staged: Sequence[dict[str, Any]]) -> Iterator[list[Staged]]:
 def _log(
     what: str, items: Sequence[Staged | PartitionVersion], before: Sequence[PartitionVersion] = ()
 ) -> None:
-    """Log a line a layer: its days and rows and, of what was published, whether it differs from before."""
+    """Log a line a layer: its days and rows and, of what was published, whether it differs from before.
+
+    The rows count as those that the task handled.
+    """
+    count_rows(sum(item.rows for item in items))
     for layer in dict.fromkeys(item.layer for item in items):
         of_layer = [item for item in items if item.layer == layer]
         start, end = min(item.partition for item in of_layer), max(item.partition for item in of_layer)

@@ -609,6 +609,29 @@ class AlertRules(_Strict):
         return self
 
 
+class Budget(_Strict):
+    """What a night may cost before somebody is told, in the unit of ``NIGHTSHIFT_PRICES``."""
+
+    night: float | None = Field(
+        None,
+        gt=0,
+        description="Of a night and what else was done for it, such as a training; none: no limit.",
+    )
+    per_thousand: float | None = Field(
+        None, gt=0, description="Of 1,000 predictions, by what the nightly chain cost; none: no limit."
+    )
+    ratio: float = Field(
+        3.0, gt=1, description="The nightly chain may cost so many times the median of the nights before."
+    )
+    window_nights: int = Field(28, ge=1, description="So many nights before are compared with.")
+    min_nights: int = Field(7, ge=1, description="With fewer of them known, nothing is compared.")
+    floor: float = Field(
+        0.1,
+        ge=0,
+        description="A night that costs less is never expensive by comparison: noise of small sums.",
+    )
+
+
 class Retention(_Strict):
     """Days kept by ``maintain``."""
 
@@ -642,6 +665,7 @@ class UseCase(_Strict):
     drift: Drift = Field(default_factory=Drift)
     retrain: Retrain = Field(default_factory=Retrain)
     alerts: AlertRules = Field(default_factory=AlertRules)
+    budget: Budget = Field(default_factory=Budget)
     retention: Retention
     sources: dict[str, Source] = Field(min_length=1)
 

@@ -220,6 +220,17 @@ def silences(usecase: _UseCases = None, as_json: _Json = False) -> None:
 
 
 @app.command()
+def metrics(
+    usecase: _UseCases = None,
+) -> None:
+    """Print what Prometheus reads: ages of partitions, drift, quality, costs, what tasks used, alerts."""
+    from nightshift.orchestration.exposition import page
+
+    with _explained():
+        typer.echo(page([usecase] if usecase else None), nl=False)
+
+
+@app.command()
 def partitions(
     usecase: _UseCases = None,
     layer: Annotated[

@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from datetime import date, timedelta
 from typing import Any
 
-from airflow.sdk import get_current_context, task
+from airflow.sdk import get_current_context
 from airflow.sdk.exceptions import AirflowSkipException
 
 from nightshift.orchestration.assets import announce
 from nightshift.orchestration.defaults import waiting
+from nightshift.orchestration.metering import task
 from nightshift.orchestration.params import night, only_stale, window
 from nightshift.partition import parse_partition
 from nightshift.usecase import load_usecase
@@ -178,6 +179,15 @@ def request_retrain(usecase: str) -> list[str]:
         raise AirflowSkipException("the policy asks for no new model")
     _announce_night()
     return reasons
+
+
+# Also when a check failed: what failed cost something, too.
+@task(trigger_rule="all_done")
+def account(usecase: str) -> dict[str, float]:
+    """Put what the tasks of the night used into the lake, and its costs: a night over its budget alerts."""
+    from nightshift import stages
+
+    return stages.account(load_usecase(usecase), night())
 
 
 @task
