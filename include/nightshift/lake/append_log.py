@@ -28,8 +28,16 @@ def begin(log: str, record: dict[str, Any]) -> bool:
 
     Of several that begin one log at the same moment, one succeeds.
     """
+    return append_after(log, 0, record)
+
+
+def append_after(log: str, count: int, record: dict[str, Any]) -> bool:
+    """Append ``record`` if ``log`` has exactly ``count`` records; False, and no change, when it has more.
+
+    For who decides by what the log says: nobody else's record can come between the reading and the writing.
+    """
     content = json.dumps(record, sort_keys=True, indent=1).encode()
-    return open_store().put_new(f"{_folder(log)}{1:09d}.json", content)
+    return open_store().put_new(f"{_folder(log)}{count + 1:09d}.json", content)
 
 
 def read_log(log: str) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ from nightshift.errors import DataError, TransientError
 from nightshift.lake.store import open_store
 from nightshift.usecase import UseCase
 
-LAYERS = ("features", "labels", "predictions", "quarantine", "monitoring", "outcomes")
+LAYERS = ("features", "labels", "predictions", "quarantine", "monitoring", "outcomes", "feedback")
 HASH_COLUMN = "content_hash"
 
 _LAYER = re.compile(rf"({'|'.join(LAYERS)})(_[a-z0-9_]+)?")

@@ -149,6 +149,14 @@ def judge(usecase: str) -> dict[str, Any]:
 
 
 @task
+def queue_labels(usecase: str) -> dict[str, Any]:
+    """Queue the predictions of the run's days that people are to label."""
+    from nightshift import stages
+
+    return stages.queue_labels(load_usecase(usecase), *window())
+
+
+@task
 def request_retrain(usecase: str) -> list[str]:
     """Ask for a new model when the policy says so; skipped when it does not."""
     from nightshift import stages
