@@ -88,7 +88,7 @@ def export(uc: UseCase, night: date, file: Path, limit: int | None = None) -> in
             where=str(file),
             cure="choose another name, or import the file first and move it away",
         ) from error
-    return rows.num_rows
+    return int(rows.num_rows)
 
 
 def import_labels(

@@ -145,7 +145,7 @@ def choose(
 
 
 def _answered(uc: UseCase, night: date, start: date, end: date) -> pa.Array:
-    """Return the entities of ``start`` to ``end`` that the pipeline had labelled by ``night``, or ruled out."""
+    """Return entities of ``start`` to ``end`` that the pipeline had by ``night`` labelled or ruled out."""
     columns = [uc.entity, uc.label.column, LABEL_AVAILABLE_ON]
     labels = tables.read_partitions(uc, "labels", start, end, columns=columns)
     if not labels.num_rows:

@@ -2,8 +2,9 @@
 
 The record is an append-only log of imports: who, when, which labels, and the first night that knows them.
 The Delta table ``feedback``, a partition a day of the entities, is made from the log and can be made again at
-any time. An import is one record, so all of it counts or nothing. A correction is a row with the next version;
-what was said before stays. A night sees what was known by it and nothing later, however late it runs.
+any time. An import is one record, so all of it counts or nothing. A correction is a row with the next
+version; what was said before stays. A night sees what was known by it and nothing later, however late it
+runs.
 """
 
 from __future__ import annotations
