@@ -702,9 +702,6 @@ class UseCase(_Strict):
         ]
 
 
-_FILE_OF = {"feedback": "sources"}
-
-
 def load_usecase(name: str) -> UseCase:
     """Read and check one use case.
 
@@ -735,13 +732,9 @@ def load_usecase(name: str) -> UseCase:
         problems = "; ".join(
             f"{'.'.join(map(str, e['loc'])) or 'top level'}: {e['msg']}" for e in error.errors()
         )
+        holder = files | {"feedback": files["sources"]}
         broken = {
-            str(
-                files.get(
-                    _FILE_OF.get(first := str(e["loc"][0]) if e["loc"] else "", first), files["usecase"]
-                )
-            )
-            for e in error.errors()
+            str(holder.get(str(e["loc"][0]) if e["loc"] else "", files["usecase"])) for e in error.errors()
         }
         raise DataError(
             f"use case {name!r} is not valid: {problems}",
