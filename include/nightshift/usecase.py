@@ -717,11 +717,11 @@ def load_usecase(name: str) -> UseCase:
         if key == "stress" and not file.exists():
             continue
         part = _read_yaml(file)
-        for misplaced in (content.keys() & held[key]) | (part.keys() - held[key]):
+        for misplaced in (content.keys() & {key, *part}) | (part.keys() - held[key]):
             raise DataError(
                 f"key {misplaced!r} is in the wrong file",
-                rule="sources.yml holds `sources` and `feedback`, stress.yml holds `stress`; "
-                "usecase.yml holds the rest",
+                rule="sources.yml holds `sources`, and `feedback` where it is declared; stress.yml holds "
+                "`stress`; usecase.yml holds the rest",
                 where=str(folder),
                 cure=f"move {misplaced!r} to its file",
             )
