@@ -577,8 +577,8 @@ class UseCase(_Strict):
     @model_validator(mode="after")
     def _feedback_has_its_columns(self) -> UseCase:
         needed = {name: column.type for name, column in self._feedback_columns.items()}
-        declared = {name: column.type for name, column in self.feedback_table.columns.items()}
-        if declared != needed:
+        declared = {name: column.type for name, column in (self.feedback.columns or {}).items()}
+        if declared and declared != needed:
             listed = ", ".join(f"{name} ({kind})" for name, kind in needed.items())
             raise ValueError(f"feedback.columns: they are exactly {listed}")
         return self
