@@ -122,7 +122,7 @@ def curve(case: Case, strategy: str, seed: int) -> list[tuple[int, float]]:
     inputs = np.concatenate([numbers for numbers, _, _ in case.nights[:7]])
     labels = np.concatenate([truth for _, _, truth in case.nights[:7]])
     first = random.permutation(len(labels))
-    # Both classes, or nothing can be learned: the same rows for every strategy.
+    # The same rows for every strategy, with two positives in any case: of one class nothing can be learned.
     first = np.concatenate([first[:_FIRST_LABELS], first[labels[first] == 1][:2]])
     known, said = [inputs[first]], [labels[first]]
     points = []
