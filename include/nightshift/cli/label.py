@@ -51,4 +51,9 @@ def take_in(uc: UseCase, file: Path, by: str, known_from: date | None, *, correc
         markup=False,
     )
     if done.recorded:
-        console.print(f"Models trained from the night of {done.known_from} on learn from them.", markup=False)
+        waits = uc.training.validation_days + uc.training.holdout_days
+        console.print(
+            f"Known from the night of {done.known_from} on. Models learn from them once their days are training "
+            f"days: the newest {waits} validate and judge.",
+            markup=False,
+        )

@@ -154,13 +154,12 @@ def assemble(
         DataError: The window is too short for the three parts, a part has no rows, or an entity is repeated.
     """
     known = _known(uc, labels, night)
-    joined = _join(uc, features, known)
-    learned = joined
     if said is not None and said.num_rows:
-        learned = _join(uc, features, feedback.fill(uc, known, labels, said, night))
+        known = feedback.fill(uc, known, labels, said, night)
+    joined = _join(uc, features, known)
     parts = {}
     for part, (first, last) in _split(uc, start, end).items():
-        parts[part] = _between(learned if part == "train" else joined, first, last)
+        parts[part] = _between(joined, first, last)
         if parts[part].num_rows == 0:
             raise _too_short(uc, night, f"no labelled row from {first} to {last} for {part}")
     return parts

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from threading import Barrier
+from threading import Barrier, local
 from typing import Any
 
 import numpy as np
@@ -319,11 +319,20 @@ def test_a_correction_is_asked_for_and_keeps_what_was_said_before(uc: UseCase, t
     assert feedback.known(uc, NIGHT + 2 * DAY, *window)["returned"].to_pylist() == [0]
 
 
-def _at_once(actions: list[Callable[[], Any]]) -> list[Any]:
-    start = Barrier(len(actions))
+def _at_once(actions: list[Callable[[], Any]], monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Let people act side by side; each has read what was said before anybody adds to it."""
+    start, read_log = Barrier(len(actions)), append_log.read_log
+    waited = local()
+
+    def read_together(log: str) -> list[dict[str, Any]]:
+        found = read_log(log)
+        if not hasattr(waited, "here"):
+            waited.here = start.wait()
+        return found
+
+    monkeypatch.setattr(append_log, "read_log", read_together)
 
     def act(action: Callable[[], Any]) -> Any:
-        start.wait()
         try:
             return action()
         except DataError as error:
@@ -333,28 +342,49 @@ def _at_once(actions: list[Callable[[], Any]]) -> list[Any]:
         return list(people.map(act, actions))
 
 
-def test_of_two_people_at_once_neither_loses_a_label(uc: UseCase, tmp_path: Path) -> None:
+def test_of_two_people_at_once_neither_loses_a_label(
+    uc: UseCase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     files = []
     for person in range(4):
         folder = tmp_path / str(person)
         folder.mkdir()
         files.append(_file(folder, *(f"20200126-{person * 10 + row:04d},1" for row in range(10))))
-    done = _at_once([lambda file=file: _import(uc, file) for file in files])
+    done = _at_once([lambda file=file: _import(uc, file) for file in files], monkeypatch)
     assert [one.recorded for one in done] == [10] * 4
     assert sorted(row["order_id"] for row in _recorded(uc)) == [f"20200126-{row:04d}" for row in range(40)]
 
 
-def test_of_two_people_who_contradict_each_other_one_is_told(uc: UseCase, tmp_path: Path) -> None:
+def test_of_two_people_who_contradict_each_other_one_is_told(
+    uc: UseCase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     files = []
     for value in (0, 1):
         folder = tmp_path / str(value)
         folder.mkdir()
         files.append(_file(folder, f"{NEVER},{value}", f"20200126-000{value},1"))
-    done = _at_once([lambda file=file: _import(uc, file) for file in files])
+    done = _at_once([lambda file=file: _import(uc, file) for file in files], monkeypatch)
     refused = [one for one in done if isinstance(one, DataError)]
     assert len(refused) == 1
     assert "was labelled" in refused[0].message
     assert len(_recorded(uc)) == 2, "one file as a whole, nothing of the other"
+
+
+def test_who_publishes_last_does_not_hide_what_came_in_between(
+    uc: UseCase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace, folder = tables.replace_partitions, tmp_path / "other"
+    folder.mkdir()
+    mine, other = _file(tmp_path, "20200126-0001,1"), _file(folder, "20200126-0002,1")
+
+    def overtaken(*arguments: Any, **named: Any) -> Any:
+        monkeypatch.setattr(tables, "replace_partitions", replace)
+        _import(uc, other, by="Ben")
+        return replace(*arguments, **named)
+
+    monkeypatch.setattr(tables, "replace_partitions", overtaken)
+    _import(uc, mine)
+    assert [row["labelled_by"] for row in _recorded(uc)] == ["Ann", "Ben"]
 
 
 _KILLED = """
@@ -487,7 +517,8 @@ def test_the_commands_say_what_to_do_and_what_was_done(
         _command("label", "import", str(file), "--by", "Ann", "--known-from", "2020-01-27").split()
     )
     assert "2 labels recorded, 0 were known already, 4 rows have none" in taken
-    assert "from the night of 2020-01-27 on" in taken
+    assert "Known from the night of 2020-01-27 on" in taken
+    assert "the newest 9 validate and judge" in taken
     rest = tmp_path / "rest.csv"
     _command("label", "export", str(rest), "--limit", "3", "--night", "2020-01-26")
     assert [row[0] for row in _filled_in(rest, {})[1:]] == asked[2:5]
