@@ -53,7 +53,7 @@ def take_in(uc: UseCase, file: Path, by: str, known_from: date | None, *, correc
     if done.recorded:
         waits = uc.training.validation_days + uc.training.holdout_days
         console.print(
-            f"Known from the night of {done.known_from} on. Models learn from them once their days are training "
-            f"days: the newest {waits} validate and judge.",
+            f"Known from the night of {done.known_from} on. Models learn from them once their days are "
+            f"training days: the newest {waits} validate and judge.",
             markup=False,
         )
