@@ -2,8 +2,9 @@
 ### Monitor
 
 When a predictions partition is updated: compare the day's features and scores with the champion's
-training data, judge earlier predictions by the truth known by now, and ask for a new model when the
-use case's policy says so. A night whose truth has not arrived is reported, not failed.
+training data, judge earlier predictions by the truth known by now, queue the predictions that people
+are to label, and ask for a new model when the use case's policy says so. A night whose truth has not
+arrived is reported, not failed.
 """
 
 from airflow.sdk import DAG
@@ -25,5 +26,5 @@ for uc in use_cases():
     ):
         checks = [tasks.check_drift(uc.name), tasks.judge(uc.name)]
         checks >> tasks.send_alerts(uc.name)
-        checks >> tasks.account(uc.name)
+        [*checks, tasks.queue_labels(uc.name)] >> tasks.account(uc.name)
         checks >> tasks.request_retrain.override(outlets=[assets.asset(uc, "retrain_request")])(uc.name)

@@ -325,6 +325,16 @@ def decide_retrain(uc: UseCase, night: date) -> list[str]:
     return reasons
 
 
+def queue_labels(uc: UseCase, start: date, end: date) -> dict[str, Any]:
+    """Queue each night's most informative predictions for people to label: how many, a night."""
+    from nightshift.monitoring.labelling import queue
+
+    queued = {night.isoformat(): queue(uc, night) for night in days(start, end)}
+    for night, found in queued.items():
+        log.info("labelling %s: %s, %d of %d", night, found["status"], found["queued"], found["candidates"])
+    return queued
+
+
 # Training -------------------------------------------------------------------------------------------
 
 

@@ -118,6 +118,19 @@ class Source(_Strict):
     tables: dict[str, Table] = Field(min_length=1)
 
 
+class Feedback(_Strict):
+    """The catalogue's entry of the labels that people give: no night lands them, a person imports them.
+
+    Its columns may be described one by one, as those of every source; where they are not, the defaults hold.
+    """
+
+    description: str = "Labels that people gave to entities for which the pipeline has none."
+    owner: str | None = Field(None, description="None: who owns the use case.")
+    access: str = "CSV files: nightshift label export, then nightshift label import"
+    sla: str = "a label counts from the first night after its import on"
+    columns: dict[str, Column] | None = Field(None, description="Every column of the table, or none.")
+
+
 class Schedule(_Strict):
     """When the nightly run starts, in the use case's time zone."""
 
@@ -632,6 +645,21 @@ class Budget(_Strict):
     )
 
 
+class Labelling(_Strict):
+    """Which predictions people are asked about, so that the next model learns most from their answers."""
+
+    budget: int = Field(50, ge=0, description="Predictions queued a night; 0 asks for none.")
+    horizon_days: int = Field(28, gt=0, description="So many nights a queued prediction waits for its label.")
+    show: tuple[str, ...] = Field(
+        (), description="Feature columns that a person sees beside the score; none named: the slices."
+    )
+    null_label: Literal["undefined", "unknown"] = Field(
+        "undefined",
+        description="What a label row without a value says: that there is no outcome, so nobody is asked; "
+        "or that nobody has told yet, so people may.",
+    )
+
+
 class Retention(_Strict):
     """Days kept by ``maintain``."""
 
@@ -666,7 +694,9 @@ class UseCase(_Strict):
     retrain: Retrain = Field(default_factory=Retrain)
     alerts: AlertRules = Field(default_factory=AlertRules)
     budget: Budget = Field(default_factory=Budget)
+    labelling: Labelling = Field(default_factory=Labelling)
     retention: Retention
+    feedback: Feedback = Field(default_factory=Feedback)
     sources: dict[str, Source] = Field(min_length=1)
 
     @field_validator("timezone")
@@ -682,6 +712,21 @@ class UseCase(_Strict):
     def _slices_are_features(self) -> UseCase:
         if unknown := [name for name in self.slices if name not in self.features.columns]:
             raise ValueError(f"slices: {', '.join(unknown)} are no columns under features")
+        return self
+
+    @model_validator(mode="after")
+    def _shown_are_features(self) -> UseCase:
+        if unknown := [name for name in self.labelling.show if name not in self.features.columns]:
+            raise ValueError(f"labelling.show: {', '.join(unknown)} are no columns under features")
+        return self
+
+    @model_validator(mode="after")
+    def _feedback_has_its_columns(self) -> UseCase:
+        needed = {name: column.type for name, column in self._feedback_columns.items()}
+        declared = {name: column.type for name, column in (self.feedback.columns or {}).items()}
+        if declared and declared != needed:
+            listed = ", ".join(f"{name} ({kind})" for name, kind in needed.items())
+            raise ValueError(f"feedback.columns: they are exactly {listed}")
         return self
 
     @model_validator(mode="after")
@@ -769,6 +814,31 @@ class UseCase(_Strict):
         """Cron expression of the nightly run, in ``timezone``."""
         return f"0 {self.schedule.hour} * * *"
 
+    @cached_property
+    def feedback_table(self) -> Table:
+        """The catalogue's table of the labels that people give; a correction is another version of a row."""
+        return Table(
+            description=self.feedback.description,
+            key=(self.entity, "version"),
+            refresh="daily",
+            available_at="imported_at",
+            allow_empty=True,
+            columns=self.feedback.columns or self._feedback_columns,
+        )
+
+    @cached_property
+    def _feedback_columns(self) -> dict[str, Column]:
+        return {
+            self.entity: Column(type="string", description="What was labelled.", nullable=False),
+            "version": Column(type="int64", description="1, and one more a correction.", nullable=False),
+            self.label.column: Column(type="int64", description="0 or 1.", nullable=False),
+            "label_available_on": Column(
+                type="date", description="First night that knows the label.", nullable=False
+            ),
+            "labelled_by": Column(type="string", description="Who said so.", nullable=False, pii="direct"),
+            "imported_at": Column(type="timestamp", description="When it was imported.", nullable=False),
+        }
+
     def tables(self) -> list[tuple[str, str, Table]]:
         """Return every (source, table name, table) of the catalogue, in declared order."""
         return [
@@ -786,15 +856,18 @@ def load_usecase(name: str) -> UseCase:
     """
     folder = settings().usecases / name
     files = {key: folder / f"{key}.yml" for key in ("usecase", "sources", "stress")}
+    # The catalogue has the labels that people give beside what nights land.
+    held = {"sources": {"sources", "feedback"}, "stress": {"stress"}}
     content = _read_yaml(files["usecase"])
     for key, file in list(files.items())[1:]:
         if key == "stress" and not file.exists():
             continue
         part = _read_yaml(file)
-        for misplaced in (content.keys() & {key}) | (part.keys() - {key}):
+        for misplaced in (content.keys() & {key, *part}) | (part.keys() - held[key]):
             raise DataError(
                 f"key {misplaced!r} is in the wrong file",
-                rule="sources.yml holds `sources` and stress.yml `stress`; usecase.yml holds the rest",
+                rule="sources.yml holds `sources`, and `feedback` where it is declared; stress.yml holds "
+                "`stress`; usecase.yml holds the rest",
                 where=str(folder),
                 cure=f"move {misplaced!r} to its file",
             )
@@ -805,8 +878,9 @@ def load_usecase(name: str) -> UseCase:
         problems = "; ".join(
             f"{'.'.join(map(str, e['loc'])) or 'top level'}: {e['msg']}" for e in error.errors()
         )
+        holder = files | {"feedback": files["sources"]}
         broken = {
-            str(files.get(str(e["loc"][0]) if e["loc"] else "", files["usecase"])) for e in error.errors()
+            str(holder.get(str(e["loc"][0]) if e["loc"] else "", files["usecase"])) for e in error.errors()
         }
         raise DataError(
             f"use case {name!r} is not valid: {problems}",

@@ -19,7 +19,7 @@ from nightshift.registry.deployments import promote
 from nightshift.registry.records import Decision
 from nightshift.training.snapshot import snapshot
 from nightshift.training.train import train
-from nightshift.usecase import EvaluationRules, Explanations, Trainer, UseCase, load_usecase
+from nightshift.usecase import EvaluationRules, Explanations, Labelling, Trainer, UseCase, load_usecase
 
 FIRST_DAY = date(2013, 1, 1)
 TRAINED_NIGHT = date(2013, 1, 16)
@@ -40,6 +40,7 @@ def small_usecase() -> UseCase:
             # Those of flight delays name features that are not here.
             "evaluation": EvaluationRules(resamples=200),
             "explanation": Explanations(),
+            "labelling": Labelling(),
             "stress": (),
             "training": whole.training.model_copy(
                 update={

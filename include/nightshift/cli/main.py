@@ -34,6 +34,10 @@ registry = typer.Typer(
     help="Versions of the model: in which state each is, and what was in production when.",
 )
 app.add_typer(registry, name="registry")
+label = typer.Typer(
+    no_args_is_help=True, help="Predictions that wait for a person's label: out to a CSV file, and back in."
+)
+app.add_typer(label, name="label")
 
 
 def _print_version(wanted: bool) -> None:
@@ -489,6 +493,47 @@ def quarantine_replay(suite: _Suite, partition: _Partition, usecase: _UseCase = 
 
     with _explained():
         command.replay_kept(_one(usecase), suite, parse_partition(partition))
+
+
+@label.command("export")
+def label_export(
+    file: Annotated[Path, typer.Argument(help="A new CSV file.")],
+    usecase: _UseCase = None,
+    night: Annotated[
+        str | None, typer.Option(help="As of this night, YYYY-MM-DD.", show_default="the newest with a queue")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many rows.")] = None,
+) -> None:
+    """Write the predictions that wait for a label, those first that teach the next model most."""
+    from nightshift.cli import label as command
+
+    with _explained():
+        day = parse_partition(night) if night else None
+        command.export(_one(usecase), day, file, limit)
+
+
+@label.command("import")
+def label_import(
+    file: Annotated[Path, typer.Argument(help="What `export` wrote, with 0 or 1 under label.")],
+    by: Annotated[str, typer.Option(help="Who labelled.")],
+    usecase: _UseCase = None,
+    known_from: Annotated[
+        str | None,
+        typer.Option(
+            help="First night that knows the labels, for a lake that lives in the past.",
+            show_default="the first night after now",
+        ),
+    ] = None,
+    correct: Annotated[
+        bool, typer.Option("--correct", help="Let labels take the place of others that people gave.")
+    ] = False,
+) -> None:
+    """Record the labels of a file; all of them, or none when one row breaks a rule."""
+    from nightshift.cli import label as command
+
+    with _explained():
+        day = parse_partition(known_from) if known_from else None
+        command.take_in(_one(usecase), file, by, day, correct=correct)
 
 
 @registry.command("list")

@@ -201,9 +201,7 @@ def folds_of(uc: UseCase, snapshot: Snapshot, number: int | None = None) -> tupl
     for cutoff, parts in zip(cutoffs, stretches, strict=True):
         windows = {}
         for part, (first, last) in parts.items():
-            inside = next(rows)
-            if part != "test":
-                inside = _known(uc, inside, known_since, cutoff)
+            inside = _known(uc, next(rows), known_since, snapshot.night if part == "test" else cutoff)
             if inside.num_rows == 0:
                 raise DataError(
                     f"no labelled row from {first} to {last} for {part} at the cut-off {cutoff}",
@@ -232,6 +230,7 @@ def evaluate_fold(uc: UseCase, snapshot: Snapshot, fold: Fold, trainer: str) -> 
     rows = dict(zip(parts, load_days(snapshot, *parts.values()), strict=True))
     known_since = _known_since(uc, snapshot)
     train, validation = (_known(uc, rows[part], known_since, fold.cutoff) for part in ("train", "validation"))
+    test = _known(uc, rows["test"], known_since, snapshot.night)
     with tempfile.TemporaryDirectory() as scratch:
         built = build(
             uc,
@@ -241,8 +240,8 @@ def evaluate_fold(uc: UseCase, snapshot: Snapshot, fold: Fold, trainer: str) -> 
             Path(scratch) / MODEL_FOLDER,
         )
         metrics = forecast_metrics(
-            labels_of(uc, rows["test"]).to_numpy(zero_copy_only=False),
-            built.model.predict_proba(rows["test"]),
+            labels_of(uc, test).to_numpy(zero_copy_only=False),
+            built.model.predict_proba(test),
             threshold=built.model.threshold,
             costs=uc.costs,
         )
@@ -365,15 +364,19 @@ def _stretches(uc: UseCase, snapshot: Snapshot, cutoff: date) -> dict[str, tuple
 
 
 def _known_since(uc: UseCase, snapshot: Snapshot) -> pa.Table:
-    """Return the night from which each label was known, as the snapshot read them, the holdout's left out."""
-    return tables.read_partitions(
+    """Return the night from which each label was known, as the snapshot read them, the holdout's left out.
+
+    Those that people gave are not among them: no cut-off of the past knew what was said much later.
+    """
+    labels = tables.read_partitions(
         uc,
         "labels",
         snapshot.train.start,
         snapshot.validation.end,
-        columns=[uc.entity, LABEL_AVAILABLE_ON],
+        columns=[uc.entity, uc.label.column, LABEL_AVAILABLE_ON],
         at=snapshot.label_table,
     )
+    return labels.filter(pc.is_valid(labels[uc.label.column])).drop_columns(uc.label.column)
 
 
 def _known(uc: UseCase, rows: pa.Table, known_since: pa.Table, cutoff: date) -> pa.Table:

@@ -168,6 +168,14 @@ def judge(usecase: str) -> dict[str, Any]:
     return found
 
 
+@task
+def queue_labels(usecase: str) -> dict[str, Any]:
+    """Queue the predictions of the run's days that people are to label."""
+    from nightshift import stages
+
+    return stages.queue_labels(load_usecase(usecase), *window())
+
+
 # One at a time: two nights that decide at once would not see each other's request.
 @task(max_active_tis_per_dag=1)
 def request_retrain(usecase: str) -> list[str]:

@@ -25,7 +25,7 @@ from nightshift.registry import deployments
 from nightshift.registry import mlflow as tracking
 from nightshift.registry.models import MODEL_FOLDER
 from nightshift.settings import settings
-from nightshift.training import checkout, manifest
+from nightshift.training import checkout, feedback, manifest
 from nightshift.training.manifest import Environment, Manifest, Randomness, TableRead
 from nightshift.training.snapshot import Part, assemble, hash_of, load_parts
 from nightshift.training.train import LIBRARIES, build
@@ -206,6 +206,20 @@ def _data(uc: UseCase, recorded: Manifest) -> tuple[list[Difference], dict[str, 
         located[layer] = contents.locate(uc, layer, read.partitions, read.table_version)
         published = {day: one.content_hash for day, one in tables.partition_versions(uc, layer).items()}
         found += _partitions(layer, read, published, set(located[layer].gone))
+    snapshot = recorded.data.snapshot
+    said = feedback.known(uc, snapshot.night, snapshot.train.start, snapshot.train.end)
+    now = feedback.version(uc, said)
+    if now != snapshot.feedback_version:
+        before = snapshot.feedback_version
+        found.append(
+            Difference(
+                cause="data",
+                what=f"labels that people gave by {snapshot.night}",
+                recorded=f"content {before[:12]}" if before else "none",
+                current=f"content {now[:12]}" if now else "none",
+                in_effect=True,
+            )
+        )
     return found, located
 
 
@@ -249,7 +263,9 @@ def _rows(
                 "again, which gives the same content if their raw objects and the dbt models are the same",
             ) from error
     features, labels = (contents.read(then, layer, located[layer]) for layer in ("features", "labels"))
-    parts = assemble(then, snapshot.night, features, labels, snapshot.train.start, snapshot.holdout.end)
+    start, end = snapshot.train.start, snapshot.holdout.end
+    said = feedback.known(then, snapshot.night, snapshot.train.start, snapshot.train.end)
+    parts = assemble(then, snapshot.night, features, labels, start, end, said)
     return {part: parts[part] for part in _LEARNED}, hash_of(then, parts)
 
 

@@ -5,6 +5,10 @@ night, so taking it again on any later day gives the same hash, until someone co
 The holdout is its newest days, the validation rows the days before, the training rows all earlier ones
 within the use case's window. Holdout rows lie in a sealed object of their own, so nothing that trains,
 searches or stops early can reach them: ``nightshift.evaluation.ledger`` opens it, once for each model.
+
+Labels that people gave (``training.feedback``) join the training rows, where the pipeline has none. They
+never join validation or holdout: people were asked about the rows that models find hard, and what calibrates
+or judges a model has to look like the days that it will score.
 """
 
 from __future__ import annotations
@@ -21,12 +25,13 @@ from nightshift.errors import DataError, TransientError
 from nightshift.lake import frozen, tables
 from nightshift.lake.hashing import combine_hashes, content_hash
 from nightshift.partition import days
+from nightshift.training import feedback
 from nightshift.usecase import UseCase
 
 Part = Literal["train", "validation"]
 """What may be learned from."""
 
-LABEL_AVAILABLE_ON = "label_available_on"
+LABEL_AVAILABLE_ON = feedback.LABEL_AVAILABLE_ON
 
 
 class Window(BaseModel):
@@ -51,6 +56,8 @@ class Snapshot(BaseModel):
         feature_table: Version of the features' Delta table that they were read from.
         label_table: The same of the labels.
         columns: Names of the columns that its rows have.
+        feedback_version: Content hash of the labels of people that the night knew in its training window;
+            None when there were none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -64,6 +71,7 @@ class Snapshot(BaseModel):
     feature_table: int
     label_table: int
     columns: tuple[str, ...]
+    feedback_version: str | None = None
     train: Window
     validation: Window
     holdout: Window
@@ -98,7 +106,8 @@ def snapshot(
     label_table, label_version = _version(uc, "labels", start, end)
     features = tables.read_partitions(uc, "features", start, end, at=feature_table)
     labels = tables.read_partitions(uc, "labels", start, end, at=label_table)
-    parts = assemble(uc, night, features, labels, start, end)
+    said = feedback.known(uc, night, *_split(uc, start, end)["train"])
+    parts = assemble(uc, night, features, labels, start, end, said)
     windows = {
         part: Window(start=first, end=last, rows=parts[part].num_rows)
         for part, (first, last) in _split(uc, start, end).items()
@@ -116,12 +125,19 @@ def snapshot(
         feature_table=feature_table,
         label_table=label_table,
         columns=tuple(learned.column_names),
+        feedback_version=feedback.version(uc, said),
         **windows,
     )
 
 
 def assemble(
-    uc: UseCase, night: date, features: pa.Table, labels: pa.Table, start: date, end: date
+    uc: UseCase,
+    night: date,
+    features: pa.Table,
+    labels: pa.Table,
+    start: date,
+    end: date,
+    said: pa.Table | None = None,
 ) -> dict[str, pa.Table]:
     """Return the rows of train, validation and holdout that a snapshot freezes; this freezes nothing.
 
@@ -132,11 +148,15 @@ def assemble(
         labels: Labels of the same days.
         start: First day of the window.
         end: Last day of the window.
+        said: What people had said by the night about days of training, as ``feedback.known`` gives it.
 
     Raises:
         DataError: The window is too short for the three parts, a part has no rows, or an entity is repeated.
     """
-    joined = _join(uc, features, labels, night)
+    known = _known(uc, labels, night)
+    if said is not None and said.num_rows:
+        known = feedback.fill(uc, known, labels, said, night)
+    joined = _join(uc, features, known)
     parts = {}
     for part, (first, last) in _split(uc, start, end).items():
         parts[part] = _between(joined, first, last)
@@ -213,12 +233,15 @@ def _split(uc: UseCase, start: date, end: date) -> dict[str, tuple[date, date]]:
     }
 
 
-def _join(uc: UseCase, features: pa.Table, labels: pa.Table, night: date) -> pa.Table:
+def _known(uc: UseCase, labels: pa.Table, night: date) -> pa.Table:
     known = pc.and_(
         pc.is_valid(labels[uc.label.column]),
         pc.less_equal(pc.cast(labels[LABEL_AVAILABLE_ON], pa.date32()), night),
     )
-    labels = labels.filter(known)
+    return labels.filter(known)
+
+
+def _join(uc: UseCase, features: pa.Table, labels: pa.Table) -> pa.Table:
     for layer, table in (("features", features), ("labels", labels)):
         repeated = table.num_rows - pc.count_distinct(table[uc.entity]).as_py()
         if repeated:

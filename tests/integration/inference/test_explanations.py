@@ -385,7 +385,7 @@ def project(usecase: UseCase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     folder = tmp_path / "checkout" / "include" / "usecases" / uc.name
     folder.mkdir(parents=True)
     shutil.copy(settings().usecases / uc.name / "sources.yml", folder)
-    content = uc.model_dump(mode="json", exclude={"sources", "stress"}, exclude_unset=True)
+    content = uc.model_dump(mode="json", exclude={"sources", "feedback", "stress"}, exclude_unset=True)
     content["evaluation"], content["training"]["baseline"] = {}, None
     (folder / "usecase.yml").write_text(yaml.safe_dump(content), encoding="utf-8")
     monkeypatch.setenv("NIGHTSHIFT_PROJECT", str(tmp_path / "checkout"))
