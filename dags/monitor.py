@@ -4,6 +4,8 @@
 When a predictions partition is updated: compare the day's features and scores with the champion's
 training data, judge earlier predictions by the truth known by now, and ask for a new model when the
 use case's policy says so. A night whose truth has not arrived is reported, not failed.
+
+Whatever came of that, the night's page and the week's digest are written under `reports/`.
 """
 
 from airflow.sdk import DAG
@@ -24,4 +26,5 @@ for uc in use_cases():
         )
     ):
         checks = [tasks.check_drift(uc.name), tasks.judge(uc.name)]
-        checks >> tasks.request_retrain.override(outlets=[assets.asset(uc, "retrain_request")])(uc.name)
+        request = tasks.request_retrain.override(outlets=[assets.asset(uc, "retrain_request")])(uc.name)
+        checks >> request >> tasks.write_report(uc.name)

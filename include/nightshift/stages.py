@@ -247,6 +247,15 @@ def decide_retrain(uc: UseCase, night: date) -> list[str]:
     return reasons
 
 
+def write_pages(uc: UseCase, day: date) -> list[str]:
+    """Write the page of a night, the digests of the weeks it adds to and the index: their paths."""
+    from nightshift.monitoring.pages.write import write_pages as write
+
+    written = [str(file) for file in write(uc, day)]
+    log.info("pages of %s: %s", day, ", ".join(written))
+    return written
+
+
 # Training -------------------------------------------------------------------------------------------
 
 

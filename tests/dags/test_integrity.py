@@ -29,7 +29,7 @@ DAGS = {
     "train",
     "watch",
 }
-TASKS = 69
+TASKS = 70
 FILES = sorted((settings().project / "dags").glob("*.py"))
 MAY_IMPORT = ("airflow.sdk", "airflow.providers.standard", "pendulum", "datetime", "nightshift.orchestration")
 
@@ -46,7 +46,7 @@ def local(task_id: str) -> str:
 def test_every_dag_is_there_and_none_fails_to_import(dagbag: Any) -> None:
     assert dagbag.import_errors == {}
     assert set(dagbag.dags) == {f"flight_delays.{name}" for name in DAGS}
-    assert sum(len(task.downstream_task_ids) for dag in dagbag.dags.values() for task in dag.tasks) == 67
+    assert sum(len(task.downstream_task_ids) for dag in dagbag.dags.values() for task in dag.tasks) == 68
 
 
 def test_every_dag_says_what_it_does_and_whose_it_is(dagbag: Any) -> None:
@@ -145,7 +145,9 @@ def test_the_last_task_carries_the_outlet(dagbag: Any) -> None:
     for dag in dagbag.dags.values():
         for task in dag.tasks:
             if task.outlets:
-                assert not task.downstream_task_ids, f"{task} announces before the run is done"
+                # A page is written after the request, and nobody who trains waits for it.
+                after = {local(name) for name in task.downstream_task_ids} - {"write_report"}
+                assert not after, f"{task} announces before the run is done"
                 outlets += 1
     assert outlets == 10
 

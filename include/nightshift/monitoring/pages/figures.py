@@ -75,10 +75,10 @@ def facts(pairs: Iterable[tuple[str, str]]) -> str:
 
 def rows_table(rows: Sequence[Row], leave_out: Sequence[str] = ()) -> str:
     """Return rows as they are, a column for each name that has a value in some row."""
-    names = [
-        name for row in rows for name, value in row.items() if value is not None and name not in leave_out
-    ]
-    shown = list(dict.fromkeys(names))
+    names = (name for row in rows for name, value in row.items() if value is not None)
+    shown = [name for name in dict.fromkeys(names) if name not in leave_out]
+    if not shown:
+        return ""
     return html_table(
         [words(name) for name in shown], ([say(row.get(name)) for name in shown] for row in rows)
     )

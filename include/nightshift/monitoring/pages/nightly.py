@@ -111,7 +111,7 @@ def nightly_page(
             f"<h2 id='request'>New model</h2>{_request(records, day)}",
             f"<h2>More</h2>{_links(links)}",
             "<h2>Details</h2>",
-            details("How the responsible columns moved", _pictures(records, day, pictures, note)),
+            details("How the responsible columns moved", _pictures(day, pictures, note)),
             details("Findings", _findings(findings_of(records.row(DRIFT, day)))),
             *(_drift_tables(records.row(DRIFT, day))),
             *_truth_tables(records, day),
@@ -127,10 +127,7 @@ def nightly_page(
 def _verdict(found: Sequence[Signal]) -> str:
     level = level_of(found)
     urgent = [signal for signal in found if signal.level != "quiet"]
-    if not urgent:
-        said = "nothing needs you tonight"
-    else:
-        said = urgent[0].text
+    said = urgent[0].text if urgent else "nothing needs you tonight"
     rest = [signal for signal in found if signal is not (urgent[0] if urgent else None)]
     listed = "".join(f"<li>{_marked(signal)}</li>" for signal in rest)
     return (
@@ -342,14 +339,14 @@ def _links(links: Mapping[str, str]) -> str:
     return f"<ul>{items}</ul>"
 
 
-def _pictures(records: Records, day: date, pictures: Mapping[str, str], note: str) -> str:
+def _pictures(day: date, pictures: Mapping[str, str], note: str) -> str:
     drawn = "".join(
         f"<figure><figcaption>{escape(name)}</figcaption>{svg}</figure>" for name, svg in pictures.items()
     )
     if drawn:
         return (
-            "<p class='soft'>Grey: the sample that the champion learned from; in colour, as a line or the lower "
-            f"bar: {day}.</p><div class='pictures'>{drawn}</div>"
+            "<p class='soft'>Grey: the sample that the champion learned from; in colour, as a line or the "
+            f"lower bar: {day}.</p><div class='pictures'>{drawn}</div>"
         )
     return f"<p class='none'>{escape(note)}</p>" if note else ""
 

@@ -56,8 +56,8 @@ def weekly_page(records: Records, week: str, pages: Mapping[date, str]) -> str:
             f"<h1>{escape(uc.title)}</h1>",
             f"<p class='soft'>Week {week}: {nights[0]} to {nights[-1]}.</p>",
             f"<p><strong>{len(done)} of 7 nights</strong>{': ' if counts else ''}{counts}</p>",
-            "<p class='soft'>Quality is of the predictions for a night, judged once its truth is known; below "
-            "each figure its interval. A ring marks the first night of a new champion.</p>",
+            "<p class='soft'>Quality is of the predictions for a night, judged once its truth is known; "
+            "below each figure its interval. A ring marks the first night of a new champion.</p>",
             f"<div class='pictures'>{_lines(records, nights)}</div>",
             _table(records, nights, pages, levels),
             "<h2>What changed</h2>",

@@ -55,7 +55,7 @@ def write_pages(uc: UseCase, day: date) -> list[Path]:
         pages = {night: f"../nightly/{night}.html" for night in nights_of(week) if night in present}
         _write(weekly_path(uc, week), weekly_page(records, week, pages))
         written.append(weekly_path(uc, week))
-    _write(index_path(uc), _index(uc, records))
+    _write(index_path(uc), _index(uc))
     return [*written, index_path(uc)]
 
 
@@ -166,7 +166,7 @@ def _card(uc: UseCase, champion: Deployment) -> Path:
     return file
 
 
-def _index(uc: UseCase, records: Records) -> str:
+def _index(uc: UseCase) -> str:
     """List every night, newest first, by week."""
     nights = _nights(uc)
     weeks: dict[str, list[date]] = {}
