@@ -46,7 +46,7 @@ def weekly_page(records: Records, week: str, pages: Mapping[date, str]) -> str:
     levels = {night: verdict_of(records, night) for night in done}
     counts = ", ".join(
         f"{SIGNS[level]} {number} {level}"
-        for level in ("quiet", "watch", "act")
+        for level in SIGNS
         if (number := sum(found == level for found, _ in levels.values()))
     )
     changed = _changed(records, nights)
@@ -115,7 +115,7 @@ def _table(
             [
                 linked,
                 f"{SIGNS[level[0]]} {level[0]}" if level else "not scored",
-                f"{say(drift['verdict'])}{moved}" if drift else NONE,
+                f"<td class='text'>{say(drift['verdict'])}{moved}</td>" if drift else NONE,
                 say(records.predicted.get(night)),
                 score(observed, "roc_auc") if observed else "not judged",
                 score(observed, "brier"),
@@ -150,7 +150,7 @@ def _changed(records: Records, nights: list[date]) -> list[str]:
         for deployment in records.deployed:
             if deployment.effective_from == night:
                 verb = "promoted" if deployment.action == "promote" else "rolled back to"
-                said.append(f"version {deployment.version} {verb}: {'; '.join(deployment.reasons)}")
+                said.append(f"version {deployment.version} {verb}: {deployment.reasons[0]}")
         request = records.request_of(night)
         if request is not None:
             said.append(f"a new model was asked for ({request['state']}): {'; '.join(reasons_of(request))}")
