@@ -150,7 +150,7 @@ def _changed(records: Records, nights: list[date]) -> list[str]:
         for deployment in records.deployed:
             if deployment.effective_from == night:
                 verb = "promoted" if deployment.action == "promote" else "rolled back to"
-                said.append(f"version {deployment.version} {verb}: {deployment.reasons[0]}")
+                said.append(f"version {deployment.version} {verb}: {'; '.join(deployment.reasons[:1])}")
         request = records.request_of(night)
         if request is not None:
             said.append(f"a new model was asked for ({request['state']}): {'; '.join(reasons_of(request))}")
