@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from datetime import date, timedelta
 from typing import Any
 
-from airflow.sdk import get_current_context, task, teardown
+from airflow.sdk import get_current_context, task
 from airflow.sdk.exceptions import AirflowSkipException
 
 from nightshift.orchestration.alerts import alert
@@ -160,9 +160,6 @@ def request_retrain(usecase: str) -> list[str]:
     return reasons
 
 
-# A teardown: it also runs when a check failed or nothing was asked for, and the run is still judged by what
-# comes before it. A page that cannot be written shows as a failed task, and stops nothing.
-@teardown
 @task
 def write_report(usecase: str) -> list[str]:
     """Write the night's page and the week's digest."""
