@@ -5,6 +5,9 @@ When a predictions partition is updated: compare the day's features and scores w
 training data, judge earlier predictions by the truth known by now, queue the predictions that people
 are to label, and ask for a new model when the use case's policy says so. A night whose truth has not
 arrived is reported, not failed.
+
+Whatever came of that, it is priced, alerts are sent, and the night's page and the week's digest are written
+under `reports/`.
 """
 
 from airflow.sdk import DAG
@@ -25,6 +28,9 @@ for uc in use_cases():
         )
     ):
         checks = [tasks.check_drift(uc.name), tasks.judge(uc.name)]
-        checks >> tasks.send_alerts(uc.name)
-        [*checks, tasks.queue_labels(uc.name)] >> tasks.account(uc.name)
-        checks >> tasks.request_retrain.override(outlets=[assets.asset(uc, "retrain_request")])(uc.name)
+        request = tasks.request_retrain.override(outlets=[assets.asset(uc, "retrain_request")])(uc.name)
+        accounted = tasks.account(uc.name)
+        checks >> request
+        [*checks, tasks.queue_labels(uc.name)] >> accounted >> tasks.send_alerts(uc.name)
+        # A teardown: it runs whatever came of the tasks before it, and the run is judged by them alone.
+        [request, accounted] >> tasks.write_report(uc.name).as_teardown()

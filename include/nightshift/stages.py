@@ -335,6 +335,15 @@ def queue_labels(uc: UseCase, start: date, end: date) -> dict[str, Any]:
     return queued
 
 
+def write_pages(uc: UseCase, day: date) -> list[str]:
+    """Write the page of a night, the digests of the weeks it adds to and the index: their paths."""
+    from nightshift.monitoring.pages.write import write_pages as write
+
+    written = [str(file) for file in write(uc, day)]
+    log.info("pages of %s: %s", day, ", ".join(written))
+    return written
+
+
 # Training -------------------------------------------------------------------------------------------
 
 

@@ -235,6 +235,28 @@ def metrics(
 
 
 @app.command()
+def report(
+    day: Annotated[
+        str | None, typer.Argument(metavar="DAY", help="The night.", show_default="the newest predicted one")
+    ] = None,
+    usecase: _UseCases = None,
+) -> None:
+    """Write the page of a night and the digest of its week, as `monitor` does, and print where they are."""
+    from nightshift import stages
+    from nightshift.lake.tables import partition_versions
+
+    with _explained():
+        wanted = parse_partition(day) if day else None
+        for uc in _each(usecase):
+            night = wanted or max(partition_versions(uc, "predictions"), default=None)
+            if night is None:
+                typer.echo(f"{uc.name}: no night was predicted yet, so there is no page to write")
+                continue
+            for path in stages.write_pages(uc, night):
+                typer.echo(path)
+
+
+@app.command()
 def partitions(
     usecase: _UseCases = None,
     layer: Annotated[

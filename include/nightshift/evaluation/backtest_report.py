@@ -7,8 +7,8 @@ from html import escape
 from pathlib import Path
 
 from nightshift.evaluation.backtest import HIGHER_IS_BETTER, Backtest, Outcome
-from nightshift.evaluation.page import NONE, SERIES, document, figure, html_table, legend, write_files
 from nightshift.evaluation.plots import backtest_figure
+from nightshift.page import NONE, SERIES, document, figure, html_table, legend, write_files
 from nightshift.registry import mlflow as tracking
 from nightshift.settings import settings
 from nightshift.usecase import UseCase

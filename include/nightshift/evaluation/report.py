@@ -11,8 +11,8 @@ from nightshift.evaluation.calibration import Bin
 from nightshift.evaluation.evaluate import Challenge, Evaluation
 from nightshift.evaluation.fairness import RATES
 from nightshift.evaluation.judging import Judged
-from nightshift.evaluation.page import NONE, SERIES, document, figure, html_table, legend, write_files
 from nightshift.intervals import Interval
+from nightshift.page import NONE, SERIES, document, figure, html_table, legend, write_files
 from nightshift.registry import mlflow as tracking
 from nightshift.registry.records import Decision
 from nightshift.settings import settings

@@ -220,6 +220,14 @@ def training_failed(context: Any) -> None:
 
 
 @task
+def write_report(usecase: str) -> list[str]:
+    """Write the night's page and the week's digest."""
+    from nightshift import stages
+
+    return stages.write_pages(load_usecase(usecase), night())
+
+
+@task
 def take_snapshot(usecase: str) -> dict[str, Any]:
     """Freeze the training data; skipped when the champion already knows as much."""
     from nightshift import stages

@@ -85,8 +85,8 @@ def keep_card(uc: UseCase, version: str) -> None:
     client.log_text(run_id, _page(f"{uc.title}, version {version}", text), HTML)
 
 
-def read_card(uc: UseCase, version: str) -> str:
-    """Return the card of a version as Markdown.
+def read_card(uc: UseCase, version: str, form: str = MARKDOWN) -> str:
+    """Return the card of a version, as Markdown or (``form=HTML``) as a whole page.
 
     Raises:
         DataError: There is no such version, or it was registered before cards were kept.
@@ -102,7 +102,7 @@ def read_card(uc: UseCase, version: str) -> str:
             where=f"registered model {uc.name} in {settings().mlflow_uri}",
             cure="`nightshift registry list` shows the versions there are",
         ) from error
-    text = _artifact(uc, str(run_id), MARKDOWN)
+    text = _artifact(uc, str(run_id), form)
     if text is None:
         raise DataError(
             f"version {version} of {uc.name} has no card",

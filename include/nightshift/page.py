@@ -9,8 +9,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
-
-from nightshift.intervals import Interval
+from typing import Protocol
 
 SERIES = 5
 """How many colours there are for models."""
@@ -50,12 +49,24 @@ svg text { fill: var(--soft); font: 11px system-ui, sans-serif }
 """
 
 
-def document(title: str, parts: Iterable[str]) -> str:
-    """Return a whole HTML document; ``parts`` are HTML already."""
+class Bounds(Protocol):
+    """An interval, such as ``intervals.Interval``."""
+
+    @property
+    def low(self) -> float:
+        """Its lower end."""
+
+    @property
+    def high(self) -> float:
+        """Its upper end."""
+
+
+def document(title: str, parts: Iterable[str], style: str = "") -> str:
+    """Return a whole HTML document; ``parts`` are HTML already, ``style`` is CSS of its own."""
     return (
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
         "<meta name='viewport' content='width=device-width, initial-scale=1'>"
-        f"<title>{escape(title)}</title><style>{_STYLE}</style></head>"
+        f"<title>{escape(title)}</title><style>{_STYLE}{style}</style></head>"
         f"<body>{''.join(parts)}</body></html>"
     )
 
@@ -79,7 +90,7 @@ def html_table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
     return f"<div class='wide'><table><thead><tr>{top}</tr></thead><tbody>{rows}</tbody></table></div>"
 
 
-def figure(value: float | None, found: Interval | None = None, sign: str = "") -> str:
+def figure(value: float | None, found: Bounds | None = None, sign: str = "") -> str:
     """Return a figure as HTML, its interval below it."""
     if value is None:
         return NONE
