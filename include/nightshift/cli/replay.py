@@ -1,4 +1,4 @@
-"""A history replayed night by night in one process: the loop as it retrains itself, and its first model as it ages.
+"""A history replayed night by night in one process: the loop that retrains itself beside its first model.
 
 Each night is ``nights.run``, what Airflow's DAGs do, in a state folder of the replay's own. Afterwards the
 champion of the bootstrap scores the same features in memory, past the deployment log; its scores are the
@@ -50,7 +50,7 @@ def run(
 
     Args:
         uc: The use case.
-        bootstrap_through: Last day of the history that the first champion learns from; by default 90 days of it.
+        bootstrap_through: Last day that the first champion learns from; by default the history's 90th.
         start: First night that is compared; by default the one after the bootstrap.
         end: Last night; by default the history's 365th.
         picture: File that the comparison is drawn into, as SVG.

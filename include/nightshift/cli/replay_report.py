@@ -1,4 +1,4 @@
-"""What a replay shows: by month, the model that was never trained again beside the loop, as table and picture."""
+"""What a replay shows, as table and picture: by month, the loop beside the model it never trained again."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from nightshift.cli.output import console
@@ -135,12 +136,18 @@ def compare(uc: UseCase, frozen: str, start: date, end: date) -> Comparison:
 
 def show(found: Comparison) -> None:
     """Print the comparison."""
-    table = Table(title=f"{found.title}, {found.total.start} to {found.total.end}", title_justify="left")
+    table = Table(
+        box=SIMPLE_HEAD,
+        title=f"{found.title}, {found.total.start} to {found.total.end}",
+        title_justify="left",
+    )
     table.add_column("month")
-    for name in ("rows", "AUC frozen", "AUC loop", "gain [80%]", "Brier frozen", "Brier loop", "gain [80%]"):
-        table.add_column(name, justify="right")
-    for name in ("watch", "alarms", "retrains", "promotions"):
-        table.add_column(name, justify="right")
+    for name in (
+        *("rows", "AUC\nfrozen", "AUC\nloop", "loop - frozen\n80% interval"),
+        *("Brier\nfrozen", "Brier\nloop", "loop - frozen\n80% interval"),
+        *("watch", "alarms", "re-\ntrains", "promo-\ntions"),
+    ):
+        table.add_column(name, justify="right", no_wrap=True)
     for period in (*found.months, found.total):
         if period is found.total:
             table.add_section()
@@ -269,7 +276,7 @@ def _figure(judged: Judged, metric: str) -> str:
 
 def _gain(period: Period, metric: str) -> str:
     gain = period.gains.get(metric)
-    return f"{gain.value:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]" if gain else "-"
+    return f"{gain.low:+.4f} to {gain.high:+.4f}" if gain else "-"
 
 
 def _sentence(total: Period, metric: str) -> str:
