@@ -140,11 +140,12 @@ def show(found: Comparison) -> None:
         box=SIMPLE_HEAD,
         title=f"{found.title}, {found.total.start} to {found.total.end}",
         title_justify="left",
+        padding=0,
     )
-    table.add_column("month")
+    table.add_column("month", no_wrap=True)
     for name in (
-        *("rows", "AUC\nfrozen", "AUC\nloop", "loop - frozen\n80% interval"),
-        *("Brier\nfrozen", "Brier\nloop", "loop - frozen\n80% interval"),
+        *("rows", "AUC\nfrozen", "AUC\nloop", "loop - frozen,\n80% interval"),
+        *("Brier\nfrozen", "Brier\nloop", "loop - frozen,\n80% interval"),
         *("watch", "alarms", "re-\ntrains", "promo-\ntions"),
     ):
         table.add_column(name, justify="right", no_wrap=True)
@@ -175,13 +176,22 @@ def draw(found: Comparison, file: Path) -> None:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
         middles = [period.start + (period.end - period.start) / 2 for period in found.months]
         for axes, metric, label in ((upper, "roc_auc", "ROC AUC"), (lower, "brier", "Brier score")):
-            for which, colour, marker, words in (
-                ("frozen", PALETTE[1], "s", "never trained again"),
-                ("loop", PALETTE[0], "o", "the loop"),
+            # The wider line below shows where the two are one.
+            for which, colour, width, words in (
+                ("frozen", PALETTE[1], 3.5, "never trained again"),
+                ("loop", PALETTE[0], 1.5, "the loop"),
             ):
                 judged = [getattr(period, which) for period in found.months]
                 values = [one.metrics.get(metric, np.nan) for one in judged]
-                axes.plot(middles, values, color=colour, marker=marker, markersize=4, label=words)
+                axes.plot(
+                    middles,
+                    values,
+                    color=colour,
+                    linewidth=width,
+                    marker="o",
+                    markersize=2 + width,
+                    label=words,
+                )
                 lows, highs = (
                     [
                         getattr(one.intervals[metric], side) if metric in one.intervals else np.nan
@@ -276,7 +286,7 @@ def _figure(judged: Judged, metric: str) -> str:
 
 def _gain(period: Period, metric: str) -> str:
     gain = period.gains.get(metric)
-    return f"{gain.low:+.4f} to {gain.high:+.4f}" if gain else "-"
+    return f"{gain.low:+.3f} to {gain.high:+.3f}" if gain else "-"
 
 
 def _sentence(total: Period, metric: str) -> str:
