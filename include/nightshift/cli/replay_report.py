@@ -164,7 +164,6 @@ def show(found: Comparison) -> None:
 def draw(found: Comparison, file: Path) -> None:
     """Draw the comparison as an SVG: metrics by month with their intervals, promotions, and alarms."""
     import matplotlib as mpl
-    from matplotlib.dates import ConciseDateFormatter, MonthLocator
     from matplotlib.figure import Figure
 
     from nightshift.training.plots import MUTED, PALETTE
@@ -223,8 +222,10 @@ def draw(found: Comparison, file: Path) -> None:
             fontsize=8,
             color=MUTED,
         )
-        lower.xaxis.set_major_locator(MonthLocator())
-        lower.xaxis.set_major_formatter(ConciseDateFormatter(MonthLocator()))
+        lower.set_xticks(
+            [period.start for period in found.months], [f"{period.start:%b %Y}" for period in found.months]
+        )
+        lower.tick_params(axis="x", labelrotation=30)
         upper.set_xlim(found.total.start, found.total.end + timedelta(days=1))
         file.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(file, format="svg", metadata={"Date": None})
