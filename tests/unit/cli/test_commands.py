@@ -154,7 +154,9 @@ def test_the_version_is_the_packages() -> None:
     assert _command("--version").strip() == version("nightshift")
 
 
-@pytest.mark.parametrize("command", ["up", "demo", "down", "status", "doctor", "partitions", "alerts", "dbt"])
+@pytest.mark.parametrize(
+    "command", ["up", "demo", "replay", "down", "status", "doctor", "partitions", "alerts", "dbt"]
+)
 def test_every_command_explains_itself(command: str) -> None:
     assert command in _command("--help")
     assert "Usage" in _command(command, "--help")
