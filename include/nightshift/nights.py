@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from calendar import monthrange
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any, Literal
@@ -63,7 +64,7 @@ def bootstrap(uc: UseCase, start: date, end: date) -> None:
         first, last = date.fromisoformat(part["start"]), date.fromisoformat(part["end"])
         stages.land(uc, part["source"], first, last, [part["refresh"]])
     stages.load(uc, start, end)
-    _publish_features(uc, start, end)
+    stages.publish_features(uc, stages.validate_features(uc, stages.build_features(uc, start, end)))
     outcome = train(uc, end, by=f"bootstrap {end}")
     if outcome not in ("promoted", "superseded"):
         raise DataError(
@@ -75,15 +76,28 @@ def bootstrap(uc: UseCase, start: date, end: date) -> None:
 
 
 def run(uc: UseCase, night: date) -> Night:
-    """Run one night: ingest, features, predictions, monitoring and, where the policy asks, a training.
+    """Run one night: ingest, features, predictions, monitoring and, where the policy asks, a training."""
+    return conclude(uc, night, prepare(uc, night))
 
-    A training that fails on bad data leaves the champion in force and the night as it is, as it does where
-    ``train`` is a DAG of its own.
+
+def prepare(uc: UseCase, night: date) -> list[dict[str, Any]]:
+    """Ingest what a night makes known, and build its features and labels; return them, staged.
+
+    This part needs no model, so later nights may be prepared, one after the other, while one is concluded.
     """
     for source in uc.sources:
         stages.land(uc, source, night, night)
     stages.load(uc, night, night)
-    _publish_features(uc, night, night)
+    return stages.build_features(uc, night, night)
+
+
+def conclude(uc: UseCase, night: date, built: Sequence[dict[str, Any]]) -> Night:
+    """Publish what a night built, score, monitor and, where the policy asks, train.
+
+    A training that fails on bad data leaves the champion in force and the night as it is, as it does where
+    ``train`` is a DAG of its own.
+    """
+    stages.publish_features(uc, stages.validate_features(uc, built))
     scored = stages.score(uc, night, night, run_id=f"night {night}")
     stages.publish_predictions(uc, stages.validate_predictions(uc, scored))
     stages.check_drift(uc, night, night)
@@ -114,11 +128,6 @@ def train(uc: UseCase, night: date, *, by: str) -> Outcome:
         return "awaits approval"
     stages.promote(uc, night, decision)
     return "promoted"
-
-
-def _publish_features(uc: UseCase, start: date, end: date) -> None:
-    built = stages.build_features(uc, start, end)
-    stages.publish_features(uc, stages.validate_features(uc, built))
 
 
 def _retrain(uc: UseCase, night: date) -> Outcome:

@@ -1,6 +1,6 @@
 """A history replayed night by night in one process: the loop that retrains itself beside its first model.
 
-Each night is ``nights.run``, what Airflow's DAGs do, in a state folder of the replay's own. Afterwards the
+Each night is what Airflow's DAGs do (``nights``), in a state folder of the replay's own. Afterwards the
 champion of the bootstrap scores the same features in memory, past the deployment log; its scores are the
 layer ``predictions_frozen``. A night's partition there is written last, so what is to do follows from the
 lake alone: a replay that was killed goes on with the night it was in, and one that is complete only reports.
@@ -11,10 +11,16 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing, contextmanager
 from datetime import date, timedelta
+from itertools import islice
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import pyarrow as pa
 
@@ -33,6 +39,9 @@ FROZEN = "predictions_frozen"
 # A quarter to begin with, and a whole year.
 _BOOTSTRAP_DAYS = 90
 _REPLAYED_DAYS = 365
+
+# Nights that are prepared while another is concluded: about as many as one training takes the time of.
+_AHEAD = 8
 
 Say = Callable[[str], None]
 
@@ -93,11 +102,43 @@ def replay(uc: UseCase, through: date, last: date, say: Say) -> None:
     if left:
         say(f"{len(left)} nights to replay, {left[0]} to {left[-1]}")
     began = time.monotonic()
-    for number, night in enumerate(left, start=1):
-        came_of_it = nights.run(uc, night)
-        tables.replace_partition(uc, FROZEN, night, _scored(uc, frozen, night), [uc.entity])
-        remaining = (time.monotonic() - began) / number * (len(left) - number)
-        say(f"{_told(uc, came_of_it)}; {number} of {len(left)}, about {remaining / 60:.0f} min to go")
+    with closing(_prepared(uc, left)) as prepared:
+        for number, (night, built) in enumerate(prepared, start=1):
+            came_of_it = nights.conclude(uc, night, built)
+            tables.replace_partition(uc, FROZEN, night, _scored(uc, frozen, night), [uc.entity])
+            remaining = (time.monotonic() - began) / number * (len(left) - number)
+            say(f"{_told(uc, came_of_it)}; {number} of {len(left)}, about {remaining / 60:.0f} min to go")
+
+
+def _prepared(
+    uc: UseCase, wanted: Sequence[date]
+) -> Generator[tuple[date, list[dict[str, Any]]], None, None]:
+    """Yield each night with what it built, in order; a second process prepares some nights ahead."""
+    left = iter(wanted)
+    with ProcessPoolExecutor(1, get_context("spawn"), initializer=_begin_second) as second:
+        try:
+            ahead = deque((night, second.submit(nights.prepare, uc, night)) for night in islice(left, _AHEAD))
+            while ahead:
+                night, prepared = ahead.popleft()
+                yield night, prepared.result()
+                ahead.extend(
+                    (following, second.submit(nights.prepare, uc, following)) for following in islice(left, 1)
+                )
+        finally:
+            second.shutdown(cancel_futures=True)
+
+
+def _begin_second() -> None:
+    """Log as the first process does, and end when that has ended, however: this one would wait forever."""
+    parent = parent_process()
+
+    def end() -> None:
+        if parent is not None:
+            parent.join()
+        os._exit(1)
+
+    Thread(target=end, daemon=True).start()
+    _log_to_file()
 
 
 def _first_champion(uc: UseCase, through: date, say: Say) -> Model:
@@ -172,8 +213,8 @@ def _own_state() -> Iterator[None]:
     os.environ.update(ours)
     settings.cache_clear()
     try:
-        settings().home.mkdir(parents=True, exist_ok=True)
-        with _logged(settings().home / "logs" / "replay.log"), processes.exclusive():
+        _log_to_file()
+        with processes.exclusive():
             # Of a replay that was killed: it listens on a port of that time.
             processes.stop([postgres.NAME])
             postgres.start()
@@ -191,24 +232,16 @@ def _own_state() -> Iterator[None]:
         settings.cache_clear()
 
 
-@contextmanager
-def _logged(file: Path) -> Iterator[None]:
-    """Let what the stages say go into a file, which grows with each replay."""
+def _log_to_file() -> None:
+    """Let what the stages say go into a file of the state folder, to which each replay adds."""
+    file = settings().home / "logs" / "replay.log"
     file.parent.mkdir(parents=True, exist_ok=True)
-    library = logging.getLogger("nightshift")
     handler = logging.FileHandler(file, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    before = library.level, library.propagate
+    library = logging.getLogger("nightshift")
     library.addHandler(handler)
     library.setLevel(logging.INFO)
     library.propagate = False
-    try:
-        yield
-    finally:
-        library.removeHandler(handler)
-        handler.close()
-        library.setLevel(before[0])
-        library.propagate = before[1]
 
 
 def _clock(began: float) -> str:
