@@ -41,7 +41,7 @@ endif
 # uv from the PATH, else the one that pip puts into the environment.
 UV = $$(command -v uv || echo $(BIN)/uv)
 
-.PHONY: help demo up down status doctor test lint bench lock dags-readme clean .venv
+.PHONY: help demo replay up down status doctor test lint bench lock dags-readme clean .venv
 
 help: ## Show this list
 	@grep -E '^[.a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /|/' | \
@@ -64,6 +64,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP) ## Run the whole loop on real data through Airflow, and show what came of it
 	@$(BIN)/nightshift demo
+
+replay: $(STAMP) ## Replay the history night by night, and compare the loop with its first model
+	@$(BIN)/nightshift replay
 
 up: $(STAMP) ## Start PostgreSQL, Airflow and MLflow
 	@$(BIN)/nightshift up

@@ -107,6 +107,40 @@ def demo(
 
 
 @app.command()
+def replay(
+    usecase: _UseCase = None,
+    bootstrap_through: Annotated[
+        str | None,
+        typer.Option(help="Last day the first model learns from.", show_default="90 days of history"),
+    ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option("--from", help="First night that is compared.", show_default="the one after them"),
+    ] = None,
+    end: Annotated[
+        str | None, typer.Option("--to", help="Last night.", show_default="the history's 365th")
+    ] = None,
+    picture: Annotated[Path | None, typer.Option(help="SVG file that the comparison is drawn into.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+) -> None:
+    """Replay history night by night, and compare the loop with a model that is never trained again.
+
+    In one process and a state folder of its own, without Airflow. One that was interrupted goes on.
+    """
+    from nightshift.cli.replay import run
+
+    with _explained():
+        run(
+            _one(usecase),
+            bootstrap_through=parse_partition(bootstrap_through) if bootstrap_through else None,
+            start=parse_partition(start) if start else None,
+            end=parse_partition(end) if end else None,
+            picture=picture,
+            as_json=as_json,
+        )
+
+
+@app.command()
 def status(
     as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
 ) -> None:

@@ -7,9 +7,8 @@ small and JSON-able. A task that is given an outlet announces the run's key once
 from __future__ import annotations
 
 import logging
-from calendar import monthrange
 from collections.abc import Sequence
-from datetime import date, timedelta
+from datetime import date
 from typing import Any
 
 from airflow.sdk import get_current_context
@@ -40,21 +39,9 @@ def land(usecase: str, source: str) -> dict[str, Any]:
 @task
 def plan_months(usecase: str) -> list[dict[str, str]]:
     """Split the run's range: for each source its slow tables once, and its daily tables month by month."""
-    start, end = window()
-    sources = load_usecase(usecase).sources
-    months = [
-        {"source": source, "start": start.isoformat(), "end": end.isoformat(), "refresh": "slow"}
-        for source in sources
-    ]
-    first = start
-    while first <= end:
-        last = min(end, first.replace(day=monthrange(first.year, first.month)[1]))
-        months += [
-            {"source": source, "start": first.isoformat(), "end": last.isoformat(), "refresh": "daily"}
-            for source in sources
-        ]
-        first = last + timedelta(days=1)
-    return months
+    from nightshift import nights
+
+    return nights.plan_months(load_usecase(usecase), *window())
 
 
 @task(

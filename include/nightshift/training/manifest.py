@@ -14,6 +14,7 @@ import runpy
 import subprocess
 from collections.abc import Mapping
 from datetime import date, datetime
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -262,8 +263,12 @@ def _file_hash(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else UNKNOWN
 
 
+@lru_cache(maxsize=1)
 def _packages() -> dict[str, str]:
-    """Return the version of every installed distribution, those that were found first on the path."""
+    """Return the version of every installed distribution, those that were found first on the path.
+
+    Read once a process: it takes half a second, and what is imported does not change with what is installed.
+    """
     found: dict[str, str] = {}
     for distribution in importlib.metadata.distributions():
         found.setdefault(distribution.metadata["Name"], distribution.version)

@@ -128,7 +128,10 @@ def run(uc: UseCase, arguments: Sequence[str]) -> Any:
     from dbt.cli.main import dbtRunner
 
     with _environment(uc):
-        return dbtRunner(manifest=_parse(uc)).invoke([*arguments, *_common(uc)])
+        try:
+            return dbtRunner(manifest=_parse(uc)).invoke([*arguments, *_common(uc)])
+        finally:
+            engine().after_dbt()
 
 
 def tables_read(uc: UseCase, *relations: str) -> dict[str, frozenset[str]]:

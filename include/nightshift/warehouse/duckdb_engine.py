@@ -85,6 +85,15 @@ class DuckDBEngine:
         """Return the path of the file."""
         return {"NIGHTSHIFT_DBT_DUCKDB_FILE": str(_file())}
 
+    def after_dbt(self) -> None:
+        """Close the file, which dbt would keep, and with it everybody else out, as long as Python runs."""
+        from dbt.adapters.duckdb.connections import DuckDBConnectionManager
+
+        # A command that only parsed the project has opened nothing.
+        if DuckDBConnectionManager._ENV is not None:
+            DuckDBConnectionManager.env().close()
+            DuckDBConnectionManager.close_all_connections()
+
     def is_bad_luck(self, message: str) -> bool:
         """Return whether the file was locked or the machine ran out of something."""
         return any(words in message for words in (*_LOCKED, *_BAD_LUCK))

@@ -74,6 +74,9 @@ class Engine(Protocol):
     def dbt_environment(self) -> dict[str, str]:
         """Return what profiles.yml reads from the environment."""
 
+    def after_dbt(self) -> None:
+        """Close what dbt leaves open in this process."""
+
     def is_bad_luck(self, message: str) -> bool:
         """Return whether an error of the engine, as dbt words it, may be gone the next time."""
 

@@ -127,6 +127,9 @@ class PostgresEngine:
         options = f"{rest.get('PGOPTIONS', '')} -c TimeZone=UTC -c {_NOTICE_THE_END}"
         return own | rest | {"PGOPTIONS": options.strip()}
 
+    def after_dbt(self) -> None:
+        """Nothing: dbt closes its sessions itself."""
+
     def is_bad_luck(self, message: str) -> bool:
         """Return whether the server was away, busy or full, or ended one of two transactions."""
         return any(words in message for words in _BAD_LUCK)

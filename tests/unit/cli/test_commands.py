@@ -179,7 +179,7 @@ def test_the_version_is_the_packages() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["up", "demo", "down", "status", "doctor", "partitions", "alerts", "silence", "dbt"]
+    "command", ["up", "demo", "replay", "down", "status", "doctor", "partitions", "alerts", "silence", "dbt"]
 )
 def test_every_command_explains_itself(command: str) -> None:
     assert command in _command("--help")
