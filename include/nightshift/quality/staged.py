@@ -132,4 +132,6 @@ def _compare_with_training(
         )
         # The rules count features; a person wants to know which.
         for day, named in unlike(compared).items():
-            log.warning("%s, features of %s unlike what the champion learnt from: %s", uc.name, day, "; ".join(named))
+            log.warning(
+                "%s, features of %s unlike what the champion learnt from: %s", uc.name, day, "; ".join(named)
+            )

@@ -106,9 +106,7 @@ def test_a_champion_without_its_features_says_one_thing_of_all_and_is_stopped(
     """The model is as good as it was; what it lives on is gone tonight."""
     rows = day_of_features(DAY).drop_columns("late")
     for name in uc.features.numeric:
-        rows = rows.set_column(
-            rows.column_names.index(name), name, pa.nulls(rows.num_rows, pa.float64())
-        )
+        rows = rows.set_column(rows.column_names.index(name), name, pa.nulls(rows.num_rows, pa.float64()))
     for name in uc.features.categorical:
         rows = rows.set_column(rows.column_names.index(name), name, pa.repeat("?", rows.num_rows))
     tables.replace_partition(uc, "features", DAY, rows, [uc.entity])
@@ -172,9 +170,7 @@ def test_the_gate_refuses_the_worse_model(uc: UseCase, worse: tuple[Snapshot, Ca
         stages.promote(uc, NIGHT, decision)
 
 
-def test_a_rollback_restores_what_applications_read(
-    uc: UseCase, worse: tuple[Snapshot, Candidate]
-) -> None:
+def test_a_rollback_restores_what_applications_read(uc: UseCase, worse: tuple[Snapshot, Candidate]) -> None:
     """Somebody overruled the gate. Two mornings later the earlier champion is back, for these days too."""
     _, candidate = worse
     _night(uc, DAY)

@@ -30,7 +30,11 @@ def _night(uc: UseCase, night: date, cpu_seconds: float) -> list[str]:
     for task in ("ingest", "features", "score", "monitor"):
         began = datetime(night.year, night.month, night.day, 4, tzinfo=UTC)
         used = Usage(
-            started_at=began, seconds=cpu_seconds / 4, cpu_seconds=cpu_seconds / 4, peak_memory_mb=512, rows=80
+            started_at=began,
+            seconds=cpu_seconds / 4,
+            cpu_seconds=cpu_seconds / 4,
+            peak_memory_mb=512,
+            rows=80,
         )
         resources.record(Work(uc.name, night, dag=task, task=task, run=f"{night}"), used)
     stages.account(uc, night)

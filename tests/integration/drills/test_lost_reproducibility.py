@@ -98,9 +98,7 @@ def test_corrected_data_are_read_as_they_were_and_named_once_they_are_gone(
     found = reproduce(shop, "1")
     assert found.verdict == "different"
     assert found.explanation.startswith(f"first cause: data: features {CORRECTED} was content")
-    assert found.explanation.endswith(
-        "trained on the rows that were frozen at the time, the model is equal"
-    )
+    assert found.explanation.endswith("trained on the rows that were frozen at the time, the model is equal")
 
 
 def test_another_environment_is_the_first_cause_of_another_model(shop: UseCase, champion: Candidate) -> None:

@@ -128,7 +128,9 @@ def test_another_unit_in_the_features_of_a_night_is_warned_of_by_name(
             assert stages.validate_features(served, [item])[0]["rows"] == rows.num_rows
         named = [line for line in caplog.messages if "unlike what the champion learnt from" in line]
         assert len(named) == (table is in_minutes)
-    assert named[0].startswith("synthetic, features of 2020-02-12 unlike what the champion learnt from: hour (mean 6")
+    assert named[0].startswith(
+        "synthetic, features of 2020-02-12 unlike what the champion learnt from: hour (mean 6"
+    )
 
 
 def test_predictions_of_features_that_were_replaced_are_not_taken_for_skewed(
