@@ -1,7 +1,7 @@
 """Drill: a release that ruins the predictions of the next morning.
 
 The failure: a model passes on paper and then says nonsense of live rows (no number at all, one score for
-everybody, certainty about everything), or it is simply worse, or its file is not the one that was judged.
+everybody, certainty about everything), or it is worse, or its file is not the one that was judged.
 The defences: the gate compares with the champion on rows neither knows; a model's file has to have the hash
 it was registered with; predictions are validated before anybody sees them; and a rollback restores the earlier
 champion, names the days that the other one scored, and what applications read follows.
@@ -181,7 +181,7 @@ def test_a_rollback_restores_what_applications_read(uc: UseCase, worse: tuple[Sn
     assert _served(uc) == {DAY: {"1"}, AFTER[0]: {"2"}, AFTER[1]: {"2"}}
 
     stages.roll_back(uc, None, AFTER[0], "complaints")
-    assert deployments.contradicted(uc) == {day: ("2", "1") for day in AFTER}
+    assert deployments.contradicted(uc) == dict.fromkeys(AFTER, ("2", "1"))
     for day in deployments.contradicted(uc):
         _night(uc, day)
     assert deployments.contradicted(uc) == {}

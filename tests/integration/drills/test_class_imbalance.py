@@ -84,7 +84,7 @@ def test_a_model_that_says_never_is_right_98_times_in_100_and_refused(rare: UseC
     assert "breaks its floor 0.6" in told
     assert "recall 0.0" in told
     assert "breaks its floor 0.3" in told
-    with pytest.raises(DataError, match="the gate refused trees: .*recall"):
+    with pytest.raises(DataError, match=r"the gate refused trees: .*recall"):
         stages.promote(rare, NIGHT, decision)
     assert deployments.newest(rare) is None
 
