@@ -1,17 +1,17 @@
 """``python -m tests.benchmarks.alarms``: how often drift is found where there is none, and where there is.
 
-Days of made-up rows, 40 columns of them, in two worlds: in one all rows are drawn alike, in the other the rows
+Days of made-up rows, 40 columns of them, in two worlds: in one all rows are drawn alike, in the other those
 of a day share an effect that carries over to the next day, as weather and yesterday's mean do. Nothing drifts
 in either, so every signal on their days is a false alarm. Then one thing is planted in the last week: a mean
 that moves by 0.2 standard deviations, a spread of 1.3 times, a tenth of a category's values that become
 another one, a correlation that breaks.
 
-Beside each figure stands what Evidently's ``DataDriftPreset`` says of the same days, with its defaults: whether
-it finds any column drifted, and whether it calls the data set drifted (half of the columns). Its reference is
+Beside each stands what Evidently's ``DataDriftPreset`` says of the same days, with its defaults: whether it
+finds any column drifted, and whether it calls the data set drifted (half of the columns). Its reference is
 a sample of 20,000 rows of the same days that ours learns from, for it reads all of it each time.
 
-``--rows 200 1000`` measures some sizes, ``--seeds`` says how many worlds of each. With ``--keep FILE`` what was
-measured is kept there and not measured again, so a long run may be cut and resumed.
+``--rows 200 1000`` measures some sizes, ``--seeds`` says how many worlds of each. With ``--keep FILE`` what
+was measured is kept there and not measured again, so a long run may be cut and resumed.
 """
 
 from __future__ import annotations
@@ -119,9 +119,9 @@ def measure(seed: int, rows: int, effect: float) -> Figures:
 
 
 def made(seed: int, rows: int, effect: float, first: int, count: int, shift: str = "") -> pa.Table:
-    """Return the days ``first`` to ``first + count`` of a world, the same however they are cut.
+    """Return ``count`` days of a world from ``first`` on, the same however they are cut.
 
-    Ten normal numbers, of which six go together, ten lognormal ones, ten of a few values with a tenth missing;
+    Ten normal numbers, of which six go together, ten lognormal, ten of a few values with a tenth missing;
     ten categories of three to twelve values.
     """
     shared = _effects(seed, first + count) * effect

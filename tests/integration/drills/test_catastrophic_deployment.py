@@ -1,9 +1,9 @@
 """Drill: a release that ruins the predictions of the next morning.
 
-The failure: a model passes on paper and then says nonsense of live rows (no number at all, one score for
-everybody, certainty about everything), or it is worse, or its file is not the one that was judged.
-The defences: the gate compares with the champion on rows neither knows; a model's file has to have the hash
-it was registered with; predictions are validated before anybody sees them; and a rollback restores the earlier
+The failure: a model passes on paper and then says nonsense of live rows (no number, one score for everybody,
+certainty about everything), or it is worse, or its file is not the one that was judged.
+The defences: the gate compares with the champion on rows neither knows; a model's file must have the hash it
+was registered with; predictions are validated before anybody sees them; and a rollback restores the earlier
 champion, names the days that the other one scored, and what applications read follows.
 """
 

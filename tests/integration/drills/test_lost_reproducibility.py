@@ -3,7 +3,7 @@
 The failure: half a year later somebody asks why the model said what it said, or has to retrain it with one
 row fewer, and nobody can: the table was corrected since, a package was updated, the seed was of the moment.
 The defence: every training writes a manifest, and ``nightshift reproduce`` makes the model again from it. It
-ends with the same hash, or names the first cause. All causes: ``tests/integration/training/test_reproduce.py``.
+ends with the same hash, or names the first cause. More: ``tests/integration/training/test_reproduce.py``.
 """
 
 from __future__ import annotations
