@@ -1,4 +1,4 @@
-"""The drift check: a day of 1,000 rows and 40 features, and a year's rows at once, beside Evidently's preset."""
+"""The drift check: a day of 1,000 rows and 40 features, and a year of rows beside Evidently's preset."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from .harness import Comparison, DifferentResultsError, Timed
 _DAY_ROWS, _MOST_SECONDS = 1_000, 2.0
 _WINDOW_ROWS = 336_776
 _REFERENCE_DAYS = 60
+_COLUMNS = len(alarms.NUMERIC) + len(alarms.CATEGORICAL)
 _EFFECT = alarms.WORLDS["a shared effect"]
 
 
@@ -54,7 +55,7 @@ def day(folder: Path, *, quick: bool) -> Iterator[Comparison]:
         ours=ours,
         other=other,
         check=_judged,
-        note=f"A day of {_DAY_ROWS:,} rows and {len(alarms.NUMERIC) + len(alarms.CATEGORICAL)} features, and the "
+        note=f"A day of {_DAY_ROWS:,} rows and {_COLUMNS} features, and the "
         "windows of 7 and 28 days that end with it, are sketched anew and held against the baseline: own "
         "compute, with rows in memory and imports done.",
     )
@@ -89,7 +90,7 @@ def window(folder: Path, *, quick: bool) -> Iterator[Comparison]:
         ours=ours,
         other=other,
         check=_judged,
-        note=f"{days * rows:,} rows of {len(alarms.NUMERIC) + len(alarms.CATEGORICAL)} features, in memory. Ours "
+        note=f"{days * rows:,} rows of {_COLUMNS} features, in memory. Ours "
         "sketches them and holds them against the baseline, which was learned before; the preset reads a "
         "reference of as many rows each time. They answer the same question by other rules, so answers are "
         "not compared: python -m tests.benchmarks.alarms does that.",
