@@ -40,7 +40,7 @@ WINDOWS = (1, 7)
 REFERENCE_DAYS, MOST_REFERENCE_ROWS, LEAST_REFERENCE_DAYS = 90, 3_000_000, 28
 QUIET_DAYS, SHIFTED_DAYS = 56, 7
 # The preset takes seconds a day, so it is asked about evenly spaced days.
-PRESET_DAYS, PRESET_ROWS = 8, 20_000
+PRESET_DAYS, PRESET_SHIFTED_DAYS, PRESET_ROWS = 8, 3, 20_000
 _FIRST = np.datetime64("2013-01-07")
 _CARRIES_OVER = 0.6
 
@@ -97,7 +97,9 @@ def measure(seed: int, rows: int, effect: float) -> Figures:
                 )
                 for last in range(length, count + 1)
             ]
-        asked = np.unique(np.linspace(0, count - 1, min(PRESET_DAYS, count)).astype(int))
+        asked = np.unique(
+            np.linspace(0, count - 1, min(PRESET_SHIFTED_DAYS if shift else PRESET_DAYS, count)).astype(int)
+        )
         said = [
             preset(reference, table.filter(pa.array(place == day)).drop_columns("partition").to_pandas())
             for day in asked
