@@ -168,8 +168,13 @@ def score(
 
 
 def validate_predictions(uc: UseCase, staged: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Check that each entity is scored exactly once, within range."""
-    return _validate(uc, staged)
+    """Check that each entity is scored exactly once, within range, and as the model scores its features."""
+    from nightshift.inference.verify import verify
+
+    accepted = _validate(uc, staged)
+    for item in (item for chunk in _by_layer(accepted) for item in chunk):
+        log.info("scored again %s: %d scores are the same", item.partition, verify(uc, item))
+    return accepted
 
 
 def publish_predictions(uc: UseCase, staged: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from . import imports, inference, night, report, training
+from . import drift, imports, inference, night, report, training
 from .harness import ROUNDS, Comparison, compare
 
 _COMPARISONS: dict[str, Callable[..., AbstractContextManager[Comparison]]] = {
@@ -23,6 +23,8 @@ _COMPARISONS: dict[str, Callable[..., AbstractContextManager[Comparison]]] = {
     "inference": inference.comparison,
     "training": training.trees,
     "network": training.network,
+    "drift-day": drift.day,
+    "drift": drift.window,
     "night": night.comparison,
 }
 

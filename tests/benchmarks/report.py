@@ -16,6 +16,8 @@ ORDER = (
     "batch inference",
     "training of trees",
     "training of a network",
+    "drift of a day",
+    "drift of a large window",
     "one night through Airflow",
 )
 

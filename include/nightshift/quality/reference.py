@@ -89,6 +89,24 @@ def compare(features: pa.Table, profiles: Mapping[date, Profile]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=COMPARED)
 
 
+def unlike(compared: pa.Table) -> dict[date, list[str]]:
+    """Return which features of each partition of ``compare`` lie outside a bound, and how, in words."""
+    found: dict[date, list[str]] = {}
+    for row in compared.to_pylist():
+        outside = [
+            f"{name} {row[name]:.4g}"
+            for name in ("mean", "filled", "outliers")
+            if row[name] is not None
+            and (
+                (row.get(f"{name}_low") is not None and row[name] < row[f"{name}_low"])
+                or (row.get(f"{name}_high") is not None and row[name] > row[f"{name}_high"])
+            )
+        ]
+        if outside:
+            found.setdefault(row["partition"], []).append(f"{row['feature']} ({', '.join(outside)})")
+    return found
+
+
 def side_by_side(column: pa.ChunkedArray, bounds: Mapping[str, float]) -> dict[str, float | None]:
     """Return what a column of at least one row says (mean, filled, outliers), and the bounds of training."""
     values = pc.cast(column, pa.float64())

@@ -6,6 +6,7 @@ The suite is named as the layer. Predictions are compared with the published fea
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from datetime import date
 
@@ -16,10 +17,12 @@ from nightshift.lake import tables
 from nightshift.lake.raw import check_conserved
 from nightshift.lake.staging import Staged, read_staged, stage
 from nightshift.quality.quarantine import kept, quarantine
-from nightshift.quality.reference import compare, recall
+from nightshift.quality.reference import compare, recall, unlike
 from nightshift.quality.schema import check_schema, feature_columns
 from nightshift.quality.validate import by_size, validate
 from nightshift.usecase import UseCase
+
+log = logging.getLogger(__name__)
 
 
 def validate_staged(
@@ -118,11 +121,17 @@ def _compare_with_training(
         if snapshot and (known := recall(uc, snapshot)):
             profiles[day] = known
     if profiles:
+        compared = compare(features, profiles)
         validate(
             uc,
             "features_profile",
-            compare(features, profiles),
+            compared,
             partition_column="partition",
             where="features/profile",
             partitions=profiles,
         )
+        # The rules count features; a person wants to know which.
+        for day, named in unlike(compared).items():
+            log.warning(
+                "%s, features of %s unlike what the champion learnt from: %s", uc.name, day, "; ".join(named)
+            )

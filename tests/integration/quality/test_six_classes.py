@@ -333,6 +333,9 @@ def test_real_days_pass_between_stages(real: UseCase, layer: str, caplog: pytest
             "every_entity_scored: 1 missing",
             id="predictions-referential",
         ),
+        pytest.param(
+            "predictions", put("score", 0.3, EVERY), "scores_not_constant", id="predictions-distribution"
+        ),
     ],
 )
 def test_bad_batches_stop_between_stages(real: UseCase, layer: str, damage: Damage, named: str) -> None:
@@ -375,7 +378,7 @@ def test_bad_rows_are_quarantined_between_stages(
         pytest.param("labels", put("arrived_late", None, 400), "mostly_labelled", id="labels"),
         pytest.param(
             "predictions",
-            lambda t: replaced(t, "score", pa.repeat(0.3, t.num_rows)),
+            lambda t: replaced(t, "score", pa.array([0.3 + row % 5 / 10 for row in range(t.num_rows)])),
             "scores_differ",
             id="scores",
         ),
