@@ -100,8 +100,13 @@ def conclude(uc: UseCase, night: date, built: Sequence[dict[str, Any]]) -> Night
     stages.publish_features(uc, stages.validate_features(uc, built))
     scored = stages.score(uc, night, night, run_id=f"night {night}")
     stages.publish_predictions(uc, stages.validate_predictions(uc, scored))
+    stages.score_shadow(uc, night)
     stages.check_drift(uc, night, night)
-    stages.judge(uc, night, night)
+    found = stages.judge(uc, night, night)
+    stages.judge_shadow(
+        uc, [date.fromisoformat(day) for day, of in found.items() if of["status"] == "judged"]
+    )
+    stages.queue_labels(uc, night, night)
     reasons = stages.decide_retrain(uc, night)
     return Night(night, tuple(reasons), _retrain(uc, night) if reasons else "not asked for")
 
@@ -131,10 +136,13 @@ def train(uc: UseCase, night: date, *, by: str) -> Outcome:
 
 
 def _retrain(uc: UseCase, night: date) -> Outcome:
+    run_id = f"night {night}"
+    stages.begin_training(uc, night, run_id)
     try:
-        return train(uc, night, by=f"night {night}")
-    except DataError:
+        return train(uc, night, by=run_id)
+    except DataError as error:
         log.exception("the training of %s failed; the champion stays", night)
+        stages.training_failed(uc, run_id, error.message)
         return "failed"
 
 

@@ -24,6 +24,7 @@ from nightshift.usecase import UseCase
 if TYPE_CHECKING:
     from nightshift.lake.staging import Staged
     from nightshift.lake.tables import PartitionVersion
+    from nightshift.monitoring.drift import DriftResult
     from nightshift.monitoring.staleness import Stale
     from nightshift.registry.records import Candidate
     from nightshift.registry.states import Standing
@@ -238,12 +239,25 @@ def check_drift(uc: UseCase, start: date, end: date, *, only_stale: bool = False
 
     nights = _nights(uc, "drift", start, end, only_stale=only_stale)
     deployed = history(uc)
-    verdicts = {}
+    verdicts: dict[str, str] = {}
     for day in nights:
         result = check(uc, day, deployed)
-        draw(uc, result, deployed)
+        page = draw(uc, result, deployed)
+        _alert_of_drift(uc, result, str(page or ""))
         verdicts[day.isoformat()] = result.verdict
     return verdicts
+
+
+def _alert_of_drift(uc: UseCase, result: DriftResult, link: str) -> None:
+    """Tell people of confirmed drift, and of data that are wrong: once a day that has them."""
+    from nightshift.monitoring.alerting import raise_alert
+
+    day = str(result.partition)
+    if result.verdict == "drift":
+        raise_alert(uc.name, "drift", day, result.reason, link=link, once=f"drift {day}")
+    if result.findings:
+        wrong = "; ".join(finding.message for finding in result.findings)
+        raise_alert(uc.name, "data", day, wrong, link=link, once=f"data {day}")
 
 
 def judge(uc: UseCase, start: date, end: date, *, only_stale: bool = False) -> dict[str, Any]:

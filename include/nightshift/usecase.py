@@ -509,7 +509,10 @@ class Drift(_Strict):
     """How the nightly check of features and scores tells what has moved from what always moves."""
 
     false_alarms: float = Field(
-        0.01, gt=0, lt=0.5, description="Share of quiet days that may signal, all columns and windows together."
+        0.01,
+        gt=0,
+        lt=0.5,
+        description="Share of quiet days that may signal, all columns and windows together.",
     )
     windows: tuple[Annotated[int, Field(gt=0, le=366)], ...] = Field(
         (1, 7, 28), min_length=1, description="Lengths in days of the windows that end with the day."
@@ -517,14 +520,14 @@ class Drift(_Strict):
     min_effect: float = Field(
         0.03,
         ge=0,
-        description="Smaller effects never signal: standard deviations of a number, Jensen-Shannon distance of "
-        "a category, change of a correlation.",
+        description="Smaller effects never signal: standard deviations of a number, Jensen-Shannon distance "
+        "of a category, change of a correlation.",
     )
     confirm: Confirm = Field(default_factory=Confirm)
     seasonality: Literal["none", "weekday", "year"] = Field(
         "none",
-        description="What a day is compared with: all days of training; days of its weekday; days of its season, "
-        "in any year, where there are enough.",
+        description="What a day is compared with: all days of training; days of its weekday; days of its "
+        "season, in any year, where there are enough.",
     )
     reference_rows: int = Field(
         20_000, gt=0, description="Rows of the sample stored with each model, for explanations and pictures."

@@ -145,7 +145,7 @@ def test_the_last_task_carries_the_outlet(dagbag: Any) -> None:
     for dag in dagbag.dags.values():
         for task in dag.tasks:
             if task.outlets:
-                # Nothing waits for a challenger or a page, and nothing shall: they follow what they must not hold up.
+                # Nothing waits for a challenger or a page: they follow what they must not hold up.
                 after = {local(task_id) for task_id in task.downstream_task_ids}
                 assert after <= {"score_shadow", "write_report"}, f"{task} announces before the run is done"
                 outlets += 1

@@ -13,10 +13,10 @@ from pydantic import BaseModel, ConfigDict
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from nightshift import intervals
 from nightshift.cli.output import console
 from nightshift.errors import DataError
-from nightshift.evaluation import intervals
-from nightshift.evaluation.intervals import Interval
+from nightshift.intervals import Interval
 from nightshift.lake import tables
 from nightshift.metrics import forecast_metrics
 from nightshift.partition import days
@@ -90,7 +90,7 @@ def compare(uc: UseCase, frozen: str, start: date, end: date) -> Comparison:
     Raises:
         DataError: No row of the range has both scores and its truth.
     """
-    from nightshift.monitoring import drift, retrain
+    from nightshift.monitoring import drift, requests
     from nightshift.registry import deployments
 
     rows = _rows(uc, frozen, start, end)
@@ -102,7 +102,7 @@ def compare(uc: UseCase, frozen: str, start: date, end: date) -> Comparison:
             cure="replay more nights",
         )
     verdicts = {day: result.verdict for day, result in drift.results(uc, start, end).items()}
-    asked = [request.night for request in retrain.requests(uc)]
+    asked = [request.night for request in requests.read(uc)]
     promoted = [entry.effective_from for entry in deployments.history(uc)[1:] if entry.action == "promote"]
 
     def period(name: str, first: date, last: date) -> Period:

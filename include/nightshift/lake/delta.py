@@ -23,9 +23,7 @@ from nightshift.errors import DataError, TransientError
 from nightshift.lake.store import open_store
 from nightshift.usecase import UseCase
 
-LAYERS = (
-    "features", "labels", "predictions", "quarantine", "monitoring", "outcomes", "shadow", "feedback"
-)
+LAYERS = ("features", "labels", "predictions", "quarantine", "monitoring", "outcomes", "shadow", "feedback")
 HASH_COLUMN = "content_hash"
 
 _LAYER = re.compile(rf"({'|'.join(LAYERS)})(_[a-z0-9_]+)?")

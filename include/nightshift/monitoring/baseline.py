@@ -333,5 +333,3 @@ def _unpacked(content: bytes) -> Baseline:
             (words["row_spread"][0], words["row_spread"][1]),
             words["days"],
         )
-
-

@@ -1,4 +1,4 @@
-"""How far ordinary windows lie from the reference, by the reference's own days: what an alarm is held against.
+"""How far ordinary windows lie from the reference, by its own days: what an alarm is held against.
 
 Much of what a model reads is the same for all rows of a day (the weather, yesterday's mean), so a day is no
 sample of independent rows, and a p-value that takes it for one fires every night. Here windows are drawn from
@@ -79,7 +79,7 @@ class Fit:
         return np.asarray(stdtr(self.effective, -(distance / widen - self.median) / self._scale))
 
     def limits(self, probability: Floats, widen: float = 1.0) -> Floats:
-        """Return the distance that an ordinary window exceeds with ``probability``, of shape (statistics,)."""
+        """Return the distance that ordinary windows exceed with ``probability``, of shape (statistics,)."""
         beyond = stdtrit(self.effective, 1 - np.clip(probability, 1e-12, 0.5))
         return np.asarray(widen * (self.median + beyond * self._scale))
 
@@ -220,7 +220,8 @@ def _distances_of(
     days = len(history.rows)
     weights = np.zeros((len(drawn), days))
     np.add.at(weights, (np.arange(len(drawn))[:, None], drawn), 1)
-    compared = 1.0 - _neighbourhood(weights > 0, _NEAR if days >= _NEIGHBOURS_FROM else 0)
+    near = _neighbourhood(weights > 0, _NEAR if days >= _NEIGHBOURS_FROM else 0)
+    compared = (~near).astype(np.float64)
     # A window that touches nearly all days leaves nothing to compare with but its own.
     compared[compared.sum(axis=1) < days / 4] = 1.0
     window, others = combine(history, weights), combine(history, compared)
@@ -288,7 +289,7 @@ def of_groups(probability: Floats, group: Positions) -> Floats:
         return probability
     edges = np.flatnonzero(np.diff(group, prepend=-1))
     sizes = np.diff(np.append(edges, group.size))
-    return np.minimum(1.0, np.minimum.reduceat(probability, edges, axis=1) * sizes)
+    return np.asarray(np.minimum(1.0, np.minimum.reduceat(probability, edges, axis=1) * sizes))
 
 
 def _groups(taken: list[Statistic]) -> Positions:
@@ -343,7 +344,7 @@ def _effective(values: Floats | None, days: int) -> Floats | float:
     # A distance forgets the sign of what moves it: where days hang together, their values do more closely.
     together = np.where(correlation > 2 / np.sqrt(days), np.sqrt(np.abs(correlation)), correlation)
     worth = days * (1 - together) / (1 + np.maximum(together, -0.5))
-    return np.maximum(_LEAST_EFFECTIVE, np.clip(worth, least, days) / 2)
+    return np.asarray(np.maximum(_LEAST_EFFECTIVE, np.clip(worth, least, days) / 2))
 
 
 def _level(
@@ -355,8 +356,8 @@ def _level(
 ) -> float:
     """Return the false discovery rate that ``rate`` of quiet windows reach, by weeks that had no part in it.
 
-    Distances of columns depend on each other and have tails of their own: what is promised is tried on windows
-    from weeks that the fit has not seen. It is never more than ``rate``.
+    Distances of columns depend on each other and have tails of their own: what is promised is tried on
+    windows from weeks that the fit has not seen. It is never more than ``rate``.
     """
     days = touched.shape[1]
     if days < _HELD_OUT_FROM or not group.size:

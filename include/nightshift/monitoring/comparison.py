@@ -224,5 +224,3 @@ def _widening(ordinary: Calibration, rows: int) -> float:
 
 def _rounded(value: Any) -> float:
     return round(float(value), _DIGITS)
-
-

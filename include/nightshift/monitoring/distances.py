@@ -90,7 +90,7 @@ def correlations(rows: Floats, sums: Floats, products: Floats, pairs: npt.NDArra
     first, second = pairs[:, 0], pairs[:, 1]
     over = n * both - sums[:, first] * sums[:, second]
     under = spread[:, first] * spread[:, second]
-    return np.divide(over, under, out=np.zeros_like(over), where=under > 0)
+    return np.asarray(np.divide(over, under, out=np.zeros_like(over), where=under > 0))
 
 
 def fisher(correlation: Floats) -> Floats:

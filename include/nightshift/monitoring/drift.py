@@ -178,9 +178,7 @@ def _window_days(partition: date, length: int) -> list[date]:
     return list(days(partition - timedelta(days=length - 1), partition))
 
 
-def _signals_before(
-    uc: UseCase, partition: date, deployment: Deployment, lake: _Lake
-) -> dict[date, bool]:
+def _signals_before(uc: UseCase, partition: date, deployment: Deployment, lake: _Lake) -> dict[date, bool]:
     """Return which of the days that confirm a signal signalled, judged by the same model."""
     earlier = _window_days(partition, uc.drift.confirm.of)[:-1]
     return {
@@ -216,9 +214,7 @@ def _judged(
     judged: list[Window] = []
     found: list[Finding] = []
     try:
-        baseline = baselines.of_model(
-            uc, deployment.version, deployment.model_hash, deployment.snapshot_hash
-        )
+        baseline = baselines.of_model(uc, deployment.version, deployment.model_hash, deployment.snapshot_hash)
     except DataError as error:
         note = f"not judged: {error.message}"
     else:

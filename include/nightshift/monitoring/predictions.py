@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict
 
 from nightshift.lake import tables
 from nightshift.metrics import EPSILON
-from nightshift.monitoring.baseline import numbers
+from nightshift.monitoring.sketches import numbers
 from nightshift.registry import models
 from nightshift.registry.model import Model
 from nightshift.usecase import UseCase

@@ -57,9 +57,9 @@ def draw(uc: UseCase, result: DriftResult, deployed: Sequence[Deployment] | None
     window = result.windows[0]
     nearest = sorted(window.distances, key=lambda name: -window.distances[name] / window.limits[name])
     wanted = dict.fromkeys([SCORE, *result.columns, *nearest])
-    drawn = [
-        name for name in wanted if name in window.distances and _has_values(reference, name, uc)
-    ][:PICTURES]
+    drawn = [name for name in wanted if name in window.distances and _has_values(reference, name, uc)][
+        :PICTURES
+    ]
     if not drawn:
         return None
     limits = {name: window.limits[name] for name in drawn}

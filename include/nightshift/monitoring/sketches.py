@@ -23,7 +23,7 @@ Counts = npt.NDArray[np.int64]
 # Quantiles of the reference that cells end at. A column of fewer values has a cell for each.
 _TAIL = (0.0005, 0.001, 0.002, 0.005)
 _QUANTILES = np.unique([*np.linspace(0, 1, 129), *_TAIL, *(1 - share for share in _TAIL)])
-# Cells beyond what the reference holds, in its standard deviations: a distance outside is measured up to here.
+# Cells beyond what the reference holds, in its standard deviations: distances are measured up to here.
 _BEYOND = (*np.arange(0.25, 3.01, 0.25), 4.0, 6.0, 8.0, 12.0, 16.0)
 # Normal scores are kept as whole numbers of this fraction, for sums that do not depend on their order.
 _FRACTION = 32
@@ -166,9 +166,7 @@ def make_grid(table: pa.Table, numeric: Sequence[str], categorical: Sequence[str
         ranks.append(_ranks(values, own))
     named = [name for name in categorical if texts(table, name).null_count < table.num_rows]
     categories = [tuple(sorted(set(texts(table, name).to_pylist()) - {None})) for name in named]
-    return Grid(
-        tuple(known), tuple(points), tuple(deviations), tuple(ranks), tuple(named), tuple(categories)
-    )
+    return Grid(tuple(known), tuple(points), tuple(deviations), tuple(ranks), tuple(named), tuple(categories))
 
 
 def numbers(table: pa.Table, name: str) -> Floats:

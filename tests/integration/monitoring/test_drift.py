@@ -97,7 +97,9 @@ def test_a_feature_without_any_value_is_a_finding_and_no_drift(
 
 def test_a_new_category_is_a_finding(usecase: UseCase, day_of_features: Day) -> None:
     features = day_of_features(DAY).drop_columns("late")
-    carriers = ["QQ" if place % 20 == 0 else name for place, name in enumerate(features["carrier"].to_pylist())]
+    carriers = [
+        "QQ" if place % 20 == 0 else name for place, name in enumerate(features["carrier"].to_pylist())
+    ]
     _night(usecase, DAY, _with(features, "carrier", pa.array(carriers)))
     result = drift.check(usecase, DAY)
     assert [(one.kind, one.column) for one in result.findings] == [("new_category", "carrier")]
@@ -137,9 +139,7 @@ def test_the_baseline_is_made_once_and_made_again_when_it_is_damaged(usecase: Us
     assert len(store.get(key)) > len(whole) // 2
 
 
-def test_a_corrected_day_has_the_days_after_it_judged_again(
-    usecase: UseCase, day_of_features: Day
-) -> None:
+def test_a_corrected_day_has_the_days_after_it_judged_again(usecase: UseCase, day_of_features: Day) -> None:
     for day in (DAY, NEXT):
         _night(usecase, day, _shifted(day_of_features, day))
         drift.check(usecase, day)

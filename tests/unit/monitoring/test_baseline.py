@@ -123,9 +123,7 @@ def test_a_small_effect_is_none_however_sure(learned: Baseline) -> None:
 def test_kept_and_read_back_it_judges_the_same(learned: Baseline) -> None:
     again = baseline._unpacked(baseline._packed(learned))
     days = _sketches(learned, _table(days=1, seed=2, change=_mixed))
-    first, second = (
-        comparison.judge(one, days, 1, "always", min_effect=0.03) for one in (learned, again)
-    )
+    first, second = (comparison.judge(one, days, 1, "always", min_effect=0.03) for one in (learned, again))
     assert first == second
     assert first.signals
 

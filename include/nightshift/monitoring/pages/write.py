@@ -15,11 +15,11 @@ import pyarrow.compute as pc
 from nightshift.errors import NightshiftError
 from nightshift.lake import tables
 from nightshift.monitoring import reports
-from nightshift.monitoring.baseline import numbers
 from nightshift.monitoring.pages.drawing import moved_categories, moved_numbers
 from nightshift.monitoring.pages.nightly import HISTORY, STYLE, nightly_page
 from nightshift.monitoring.pages.records import DRIFT, Records, read
 from nightshift.monitoring.pages.weekly import nights_of, week_of, weekly_page
+from nightshift.monitoring.sketches import numbers
 from nightshift.page import document, html_table, write_files
 from nightshift.partition import parse_partition
 from nightshift.registry import card, models
