@@ -30,7 +30,8 @@ for uc in use_cases():
         checks = [tasks.check_drift(uc.name), tasks.judge(uc.name)]
         request = tasks.request_retrain.override(outlets=[assets.asset(uc, "retrain_request")])(uc.name)
         accounted = tasks.account(uc.name)
+        checks >> tasks.send_alerts(uc.name)
+        checks >> accounted
         checks >> request
-        [*checks, tasks.queue_labels(uc.name)] >> accounted >> tasks.send_alerts(uc.name)
         # A teardown: it runs whatever came of the tasks before it, and the run is judged by them alone.
-        [request, accounted] >> tasks.write_report(uc.name).as_teardown()
+        [request, accounted, tasks.queue_labels(uc.name)] >> tasks.write_report(uc.name).as_teardown()

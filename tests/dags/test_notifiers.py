@@ -291,6 +291,7 @@ def test_alerts_are_sent_also_after_a_task_that_failed_and_hide_no_failure(dagba
         for before in task.upstream_task_ids:
             others = {dag.get_task(after) for after in dag.get_task(before).downstream_task_ids} - {task}
             assert others, f"{dag.dag_id}: a run whose {before} failed would end well"
-            assert all(other.trigger_rule != "all_done" for other in others)
+            # One of them is skipped, and with it the run is not well, where what is before it fails.
+            assert any(other.trigger_rule == "all_success" and not other.is_teardown for other in others)
             found += 1
     assert found == 3
