@@ -15,6 +15,10 @@ from nightshift.lake.store import open_store
 from nightshift.settings import settings
 
 
+# Layers about what tasks took, which is another each time.
+MEASURED = {"monitoring_resources", "monitoring_costs", "monitoring_performance"}
+
+
 @pytest.fixture(name="storage", scope="module", params=["file", "s3"])
 def on_both_storages(request: pytest.FixtureRequest) -> str:
     """Let tests run with the lake in a folder and in an S3 bucket: ``storage = on_both_storages``."""

@@ -12,7 +12,7 @@ import psycopg
 import pyarrow.compute as pc
 import pytest
 from tests.e2e.conftest import HISTORY, Stack
-from tests.lakes import environment
+from tests.lakes import MEASURED, environment
 from typer.testing import CliRunner
 
 from nightshift import databases
@@ -38,8 +38,6 @@ TWICE = NIGHTS[-3:]
 HISTORY_DAYS = str((HISTORY[1] - HISTORY[0]).days + 1)
 DEMO = ("--history", HISTORY_DAYS, "--nights", str(len(NIGHTS)))
 LOST = NIGHTS[-1] + timedelta(days=1)
-# What tasks took is another each time.
-MEASURED = {"monitoring_resources", "monitoring_costs", "monitoring_performance"}
 
 
 def invoke(*arguments: str) -> str:

@@ -14,14 +14,14 @@ import psycopg
 import pytest
 from replaying import LAST, THROUGH, replay_until, use_case
 from tests.forked import preload, start
-from tests.lakes import environment
+from tests.lakes import MEASURED, environment
 
 from nightshift import databases, nights
 from nightshift.cli import replay_report
 from nightshift.cli.replay import FROZEN, replay
 from nightshift.errors import DataError
 from nightshift.lake import tables
-from nightshift.monitoring import retrain
+from nightshift.monitoring import requests
 from nightshift.partition import days
 from nightshift.registry import deployments
 
@@ -46,10 +46,11 @@ def contents() -> dict[str, Any]:
     layers = {
         layer: {day: version.content_hash for day, version in tables.partition_versions(uc, layer).items()}
         for layer in tables.layers(uc)
+        if layer not in MEASURED
     }
     champions = [(entry.effective_from, entry.model_hash) for entry in deployments.history(uc)]
-    requests = [(request.night, request.reasons) for request in retrain.requests(uc)]
-    return {"layers": layers, "champions": champions, "requests": requests}
+    asked = [(request.night, request.reasons) for request in requests.read(uc)]
+    return {"layers": layers, "champions": champions, "requests": asked}
 
 
 def versions() -> dict[str, dict[date, tables.PartitionVersion]]:

@@ -210,7 +210,7 @@ def calibrate(
         fits.append(_fit(values, effective))
         levels.append(_level(values, touched, group, effective, rate / 2))
     rows = float(np.median(history.rows[drawn].sum(axis=1)))
-    return Calibration(length, rows, fits[0], fits[1], levels[0], levels[1])
+    return Calibration(length, rows, fits[0], _at_least_noise(fits[1], rows), levels[0], levels[1])
 
 
 def _distances_of(
@@ -327,6 +327,16 @@ def _fit(values: Floats, effective: Floats | float) -> Fit:
     expected = stdtrit(worth, 1 - 1 / (2 * len(values))) * np.sqrt(1 + 1 / worth)
     spread = np.maximum(spread, above.max(axis=0) / expected)
     return Fit(median, np.maximum(spread, np.maximum(_LEAST_SPREAD * median, _SMALLEST)), worth)
+
+
+def _at_least_noise(fit: Fit, rows: float) -> Fit:
+    """Return the fit of pairs, no narrower than chance alone: few days may agree more than rows can.
+
+    On Fisher's scale a correlation of n independent rows has the standard deviation 1 / sqrt(n); the two
+    constants are the median of a standard normal's absolute value, and its spread above that.
+    """
+    noise = 1 / np.sqrt(max(1.0, rows))
+    return Fit(np.maximum(fit.median, 0.674 * noise), np.maximum(fit.spread, 0.773 * noise), fit.effective)
 
 
 def _effective(values: Floats | None, days: int) -> Floats | float:
