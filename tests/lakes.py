@@ -14,7 +14,6 @@ from nightshift.lake.objects import read_object
 from nightshift.lake.store import open_store
 from nightshift.settings import settings
 
-
 # Layers about what tasks took, which is another each time.
 MEASURED = {"monitoring_resources", "monitoring_costs", "monitoring_performance"}
 
