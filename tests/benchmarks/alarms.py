@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from nightshift.monitoring import baseline, windows
+from nightshift.monitoring import baseline, comparison
 from nightshift.usecase import Drift
 
 SIZES = (200, 1_000, 10_000, 100_000)
@@ -86,7 +86,7 @@ def measure(seed: int, rows: int, effect: float) -> Figures:
             found[f"{what}/ours/{length}"] = [
                 float(
                     bool(
-                        windows.judge(
+                        comparison.judge(
                             learnt,
                             sketches.take(list(range(last - length, last))),
                             length,

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from nightshift.monitoring import baseline, windows
+from nightshift.monitoring import baseline, comparison
 from nightshift.monitoring.baseline import Baseline
 from nightshift.usecase import Drift
 
@@ -102,7 +102,7 @@ def _judge(learnt: Baseline, rows: pa.Table, length: int, longest: int, least: f
     place = np.unique(rows["partition"].to_numpy(), return_inverse=True)[1] - (longest - length)
     own: Any = place >= 0
     sketches = learnt.grid.sketch(rows.filter(pa.array(own)), place[own], length)
-    return windows.judge(learnt, sketches, length, baseline.ALWAYS, min_effect=least).rows
+    return comparison.judge(learnt, sketches, length, baseline.ALWAYS, min_effect=least).rows
 
 
 def _judged(ours: Any, other: Any) -> None:
