@@ -390,6 +390,9 @@ def _level(
         return rate
     beyond = max(_WEEK, int(surprise.size * _TAIL))
     start = surprise[-beyond - 1]
-    fall = max(1.0, float((surprise[-beyond:] - start).mean()))
+    # The fall of a tail is known from so few excesses, the fewer the more days hang together: the larger end
+    # of its standard error is the one that keeps the promise.
+    alone = float(np.mean(np.minimum(1.0, 2 * np.asarray(effective) / days)))
+    fall = max(1.0, float((surprise[-beyond:] - start).mean())) * (1 + 1 / np.sqrt(beyond * alone))
     wanted = start + fall * np.log(beyond / surprise.size / rate)
     return float(min(rate, np.exp(-wanted)))
