@@ -58,6 +58,7 @@ STYLE = """
 .card { border: 1px solid var(--line); border-radius: .5rem; padding: .7rem .9rem; break-inside: avoid }
 .card h2 { font-size: 1rem; margin: 0; display: flex; justify-content: space-between; gap: .5rem }
 .card p { margin: .3rem 0 } .big { font-size: 1.35rem; font-variant-numeric: tabular-nums }
+.big small { font-size: .85rem; color: var(--soft); display: block }
 .none { color: var(--soft) }
 .level { font-weight: 600; white-space: nowrap; font-size: .9rem }
 .level.quiet, .verdict.quiet { color: var(--good) } .level.act, .verdict.act { color: var(--bad) }

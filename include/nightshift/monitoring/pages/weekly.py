@@ -115,13 +115,16 @@ def _table(
             [
                 linked,
                 f"{SIGNS[level[0]]} {level[0]}" if level else "not scored",
-                f"<td class='text'>{say(drift['verdict'])}{moved}</td>" if drift else NONE,
+                (f"<td class='text'>{say(drift['verdict'])}{moved}</td>" if moved else say(drift["verdict"]))
+                if drift
+                else NONE,
                 say(records.predicted.get(night)),
                 score(observed, "roc_auc") if observed else "not judged",
                 score(observed, "brier"),
                 say(sum(alert["count"] for alert in records.alerts_of(night))),
-                say(cost.get("night")),
-                say(cost.get("per_thousand")),
+                f"{say(cost['night'])}<small>{say(cost.get('per_thousand'))} per 1,000</small>"
+                if cost
+                else NONE,
                 say(request["state"]) if request else NONE,
                 f"version {escape(champion.version)}" if champion else NONE,
             ]
@@ -135,7 +138,6 @@ def _table(
         "Brier",
         "alerts",
         "cost",
-        "per 1,000",
         "request",
         "champion",
     ]
