@@ -233,7 +233,7 @@ def serve_again(uc: UseCase) -> dict[str, str]:
 
 def check_drift(uc: UseCase, start: date, end: date, *, only_stale: bool = False) -> dict[str, str]:
     """Compare each day's features and scores with the champion's training data: a verdict a day."""
-    from nightshift.monitoring.drift import check
+    from nightshift.monitoring.drift import check_through
     from nightshift.monitoring.reports import draw
     from nightshift.registry.deployments import history
 
@@ -241,10 +241,11 @@ def check_drift(uc: UseCase, start: date, end: date, *, only_stale: bool = False
     deployed = history(uc)
     verdicts: dict[str, str] = {}
     for day in nights:
-        result = check(uc, day, deployed)
-        page = draw(uc, result, deployed)
-        _alert_of_drift(uc, result, str(page or ""))
-        verdicts[day.isoformat()] = result.verdict
+        checked = check_through(uc, day, deployed)
+        for result in checked:
+            page = draw(uc, result, deployed)
+            _alert_of_drift(uc, result, str(page or ""))
+        verdicts[day.isoformat()] = checked[0].verdict
     return verdicts
 
 

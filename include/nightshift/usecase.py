@@ -517,6 +517,14 @@ class Drift(_Strict):
     windows: tuple[Annotated[int, Field(gt=0, le=366)], ...] = Field(
         (1, 7, 28), min_length=1, description="Lengths in days of the windows that end with the day."
     )
+
+    @field_validator("windows")
+    @classmethod
+    def _are_different(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError("each length stands once")
+        return value
+
     min_effect: float = Field(
         0.03,
         ge=0,

@@ -242,6 +242,13 @@ def layers(uc: UseCase) -> list[str]:
     return sorted({key.partition("/")[0] for key in logs})
 
 
+def columns(uc: UseCase, layer: str) -> list[str]:
+    """Return the names of a layer's columns; none when nobody has published to it."""
+    delta = open_table(uc, layer)
+    names = [] if delta is None else [field.name for field in delta.schema().fields]
+    return [name for name in names if name != HASH_COLUMN]
+
+
 def last_written(uc: UseCase, layer: str) -> dict[date, int]:
     """Return for every published partition the table's version that last wrote it, the oldest kept at least.
 

@@ -11,7 +11,8 @@ import hashlib
 import io
 import json
 import logging
-from collections.abc import Sequence
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, timedelta
 from functools import cached_property
@@ -24,6 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nightshift.errors import DataError
+from nightshift.lake import tables
 from nightshift.lake.store import NoSuchObjectError, open_store
 from nightshift.monitoring import calibration
 from nightshift.monitoring.calibration import Calibration, Fit, Statistic
@@ -31,7 +33,7 @@ from nightshift.monitoring.sketches import Grid, Sketches, make_grid
 from nightshift.registry import models
 from nightshift.registry.model import Model
 from nightshift.training import manifest
-from nightshift.training.snapshot import load
+from nightshift.training.snapshot import load_parts
 from nightshift.usecase import Drift, UseCase
 
 log = logging.getLogger(__name__)
@@ -40,7 +42,7 @@ SCORE = "score"
 ALWAYS = "always"
 
 # Raised when what a baseline holds changes: older ones are made again.
-_FORM = 1
+_FORM = 2
 # With fewer days, ordinary days cannot be told from others.
 _LEAST_DAYS = 7
 # A window is calibrated on at least so many times its length.
@@ -48,6 +50,8 @@ _LEAST_WINDOWS = 2
 # Days of one weekday, or of one season, that are worth a comparison of their own.
 _LEAST_ALIKE = 8
 _PAIRS = 300
+# Days of fewer rows say little about what is ordinary in a column.
+_ROWS = 30
 # With so many days left, those at the beginning of history are left out.
 _SETTLED_DAYS = 42
 
@@ -75,9 +79,11 @@ class Baseline:
         grid: Where columns are cut.
         pairs: Positions of the numeric columns of each pair whose correlation is watched.
         strata: By name: ``always``; for seasonality also ``weekday 0`` to ``6``, or ``month 1`` to ``12``.
-        most_missing: By column, the largest share of missing values on a day of the reference.
-        least_distinct: By column, the fewest cells that a day of the reference filled, missing ones aside.
+        most_missing: By column, the largest share of missing values on a day of the reference but one.
+        most_new: By column, the largest share but one of values that no other day of the reference has.
+        least_distinct: By column, the fewest cells but one that a day filled, missing ones aside.
         rows: By weekday, the median number of rows of a day.
+        weekdays: By weekday, whether the reference has days of it.
         row_spread: Root mean square of log(rows / median) below and above 0.
         days: Days of the reference.
     """
@@ -86,8 +92,10 @@ class Baseline:
     pairs: npt.NDArray[np.intp]
     strata: dict[str, Stratum]
     most_missing: Floats
+    most_new: Floats
     least_distinct: npt.NDArray[np.int64]
     rows: Floats
+    weekdays: npt.NDArray[np.bool_]
     row_spread: tuple[float, float]
     days: int
 
@@ -97,7 +105,18 @@ class Baseline:
         return calibration.statistics(self.grid, SCORE)
 
 
-def learn(table: pa.Table, numeric: Sequence[str], categorical: Sequence[str], policy: Drift) -> Baseline:
+class NoBaselineError(DataError):
+    """A model has no baseline, and cannot get one."""
+
+
+def learn(
+    table: pa.Table,
+    numeric: Sequence[str],
+    categorical: Sequence[str],
+    policy: Drift,
+    *,
+    sizes: Mapping[date, int] | None = None,
+) -> Baseline:
     """Return the baseline of ``table``: rows of many days, with a column ``partition``.
 
     Args:
@@ -105,13 +124,14 @@ def learn(table: pa.Table, numeric: Sequence[str], categorical: Sequence[str], p
         numeric: Numeric columns, ``score`` among them where there are scores.
         categorical: Categorical columns.
         policy: Windows, rate of false alarms and seasonality.
+        sizes: How many rows days had, where ``table`` does not hold all of them.
 
     Raises:
-        DataError: There are fewer than seven days.
+        NoBaselineError: There are fewer than seven days.
     """
     dates, day = np.unique(table.column("partition").to_numpy(), return_inverse=True)
     if dates.size < _LEAST_DAYS:
-        raise DataError(
+        raise NoBaselineError(
             f"{dates.size} days are too few to tell ordinary days from others",
             rule=f"a baseline is learned from at least {_LEAST_DAYS} days",
             where="the training rows of the model",
@@ -121,7 +141,9 @@ def learn(table: pa.Table, numeric: Sequence[str], categorical: Sequence[str], p
     history = grid.sketch(table, day, dates.size)
     pairs = calibration.strongest_pairs(history, _PAIRS)
     taken = calibration.statistics(grid, SCORE)
-    weekdays = (dates.astype("datetime64[D]").astype(np.int64) + 3) % 7
+    # 1970-01-01 was a Thursday.
+    ordinals = dates.astype("datetime64[D]").astype(np.int64)
+    weekdays = (ordinals + 3) % 7
     rate = policy.false_alarms / len(policy.windows)
     strata = {}
     for name, chosen in _strata(dates, weekdays, policy).items():
@@ -130,20 +152,21 @@ def learn(table: pa.Table, numeric: Sequence[str], categorical: Sequence[str], p
         strata[name] = Stratum(
             own.total(),
             {
-                length: calibration.calibrate(grid, taken, pairs, own, weekdays[chosen], length, rate)
+                length: calibration.calibrate(grid, taken, pairs, own, ordinals[chosen], length, rate)
                 for length in lengths
                 if length == 1 or chosen.size >= _LEAST_WINDOWS * length
             },
         )
-    missing, distinct = _present(grid, history)
-    rows, spread = _volume(history.rows, weekdays)
+    named = [date.fromisoformat(str(one)) for one in dates.astype("datetime64[D]")]
+    whole = np.array([(sizes or {}).get(one, 0) for one in named])
+    rows, spread = _volume(np.maximum(history.rows, whole), weekdays)
     return Baseline(
         grid,
         pairs,
         strata,
-        (missing / np.maximum(1, history.rows)[:, None]).max(axis=0),
-        distinct.min(axis=0),
+        *_ordinary(grid, history),
         rows,
+        np.bincount(weekdays, minlength=7) > 0,
         spread,
         int(dates.size),
     )
@@ -156,7 +179,8 @@ def identity(uc: UseCase, model_hash: str, snapshot_hash: str) -> str:
         "model": model_hash,
         "snapshot": snapshot_hash,
         "policy": uc.drift.model_dump(mode="json", include={"false_alarms", "windows", "seasonality"}),
-        "columns": uc.features.model_dump(mode="json", include={"categorical", "numeric"}),
+        "columns": uc.features.model_dump(mode="json", include={"categorical", "numeric", "lookback_days"}),
+        "history_start": str(uc.history_start),
     }
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
@@ -170,16 +194,21 @@ def of_model(uc: UseCase, version: str, model_hash: str, snapshot_hash: str) -> 
     name = identity(uc, model_hash, snapshot_hash)
     store, key = open_store(), f"baselines/{uc.name}/{name}.npz"
     try:
-        return _unpacked(store.get(key))
+        content = store.get(key)
     except NoSuchObjectError:
         pass
-    except (ValueError, KeyError, OSError, BadZipFile) as error:
-        log.warning("baseline %s cannot be read (%s): it is made again", store.uri(key), error)
+    else:
+        try:
+            return _unpacked(content)
+        except (ValueError, KeyError, TypeError, OSError, EOFError, BadZipFile, zlib.error) as error:
+            log.warning("baseline %s is damaged (%s): it is made again", store.uri(key), error)
     found = learn(
         _training_rows(uc, models.load_model(uc, version), snapshot_hash),
         (*uc.features.numeric, SCORE),
         uc.features.categorical,
         uc.drift,
+        # The rows that trained it have labels, and those of a night need not.
+        sizes={day: one.rows for day, one in tables.partition_versions(uc, "features").items()},
     )
     store.put(key, _packed(found))
     log.info("%s version %s: baseline of %d days kept", uc.name, version, found.days)
@@ -195,15 +224,20 @@ def stratum_of(baseline: Baseline, day: date, length: int) -> str:
 
 
 def _training_rows(uc: UseCase, model: Model, snapshot_hash: str) -> pa.Table:
-    made_by = manifest.kept(uc, snapshot_hash, model.content_hash)
+    try:
+        made_by = manifest.kept(uc, snapshot_hash, model.content_hash)
+    except ValueError:
+        # Another release wrote it, in another form.
+        made_by = None
     if made_by is None:
-        raise DataError(
+        raise NoBaselineError(
             f"nobody kept what model {model.content_hash[:12]} was trained on",
             rule="a baseline is learned from the rows that a model was trained on",
             where=f"{uc.name}, version {model.version}",
             cure=f"train again with {uc.name}.train: new models keep their manifest",
         )
-    rows = load(made_by.data.snapshot, "train")
+    # Validation rows, too: they are the newest, and were not fitted to.
+    rows = pa.concat_tables(load_parts(made_by.data.snapshot, "train", "validation"))
     # Features that look back are made of less at the beginning of history: those days are like no later one.
     full = uc.history_start + timedelta(days=uc.features.lookback_days)
     settled = rows.filter(pc.greater_equal(rows.column("partition"), full))
@@ -232,13 +266,28 @@ def _strata(
     return found | {name: chosen for name, chosen in alike.items() if chosen.size >= _LEAST_ALIKE}
 
 
-def _present(grid: Grid, sketches: Sketches) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return missing values, and cells that hold any other, by day and column."""
-    missing, distinct = [], []
+def _ordinary(grid: Grid, history: Sketches) -> tuple[Floats, Floats, npt.NDArray[np.int64]]:
+    """Return missing values, values of one day alone and distinct values, as ``Baseline`` has them.
+
+    The most extreme day is left out: one bad day of training must not excuse all later ones. So are days of
+    few rows, where there are others.
+    """
+    enough = history.rows >= _ROWS
+    days = history.take(np.flatnonzero(enough if enough.any() else history.rows >= 0))
+    size = np.maximum(1, days.rows)
+    missing, new, distinct = [], [], []
     for own in grid.cells.values():
-        missing.append(sketches.counts[:, own.stop - 1])
-        distinct.append((sketches.counts[:, own.start : own.stop - 1] > 0).sum(axis=1))
-    return np.stack(missing, axis=1), np.stack(distinct, axis=1)
+        counts = days.counts[:, own.start : own.stop - 1]
+        alone = (counts > 0).sum(axis=0) == 1
+        missing.append(_second(days.counts[:, own.stop - 1] / size))
+        new.append(_second(counts[:, alone].sum(axis=1) / size))
+        distinct.append(-_second(-(counts > 0).sum(axis=1)))
+    return np.array(missing), np.array(new), np.array(distinct, dtype=np.int64)
+
+
+def _second(values: npt.NDArray[Any]) -> Any:
+    """Return the largest value but one."""
+    return np.sort(values)[-min(2, values.size)]
 
 
 def _volume(
@@ -267,8 +316,10 @@ def _packed(baseline: Baseline) -> bytes:
     arrays: dict[str, npt.NDArray[Any]] = {
         "pairs": baseline.pairs,
         "most_missing": baseline.most_missing,
+        "most_new": baseline.most_new,
         "least_distinct": baseline.least_distinct,
         "rows": baseline.rows,
+        "weekdays": baseline.weekdays,
     }
     for place, (points, ranks) in enumerate(zip(grid.points, grid.ranks, strict=True)):
         arrays[f"points/{place}"], arrays[f"ranks/{place}"] = points, ranks
@@ -328,8 +379,10 @@ def _unpacked(content: bytes) -> Baseline:
             found["pairs"],
             strata,
             found["most_missing"],
+            found["most_new"],
             found["least_distinct"],
             found["rows"],
+            found["weekdays"],
             (words["row_spread"][0], words["row_spread"][1]),
             words["days"],
         )

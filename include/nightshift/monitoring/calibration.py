@@ -33,6 +33,7 @@ _NEAR = 3
 # From so many days on, they have neighbours to spare, and weeks that the level can be tried on.
 _NEIGHBOURS_FROM, _HELD_OUT_FROM = 28, 42
 _FOLDS = 6
+_LEAST_OUTSIDE = 10
 # Of what is held out, the share whose excesses show how the tail falls.
 _TAIL = 0.15
 _SEED = 20130101
@@ -179,7 +180,7 @@ def calibrate(
     taken: list[Statistic],
     pairs: Positions,
     history: Sketches,
-    weekdays: Positions,
+    ordinals: Positions,
     length: int,
     rate: float,
 ) -> Calibration:
@@ -190,13 +191,13 @@ def calibrate(
         taken: As ``statistics`` returns it.
         pairs: As ``strongest_pairs`` returns it.
         history: A sketch a day, in order.
-        weekdays: The weekday of each day, 0 to 6.
+        ordinals: The number of each day; those of days that follow each other differ by one.
         length: Days of a window; ``history`` holds at least twice as many.
         rate: Share of quiet windows that may alarm.
     """
     days = len(history.rows)
-    drawn = draw_windows(weekdays, length)
-    daily = None if length == 1 else _distances_of(grid, taken, pairs, history, draw_windows(weekdays, 1))
+    drawn = draw_windows(ordinals, length)
+    daily = None if length == 1 else _distances_of(grid, taken, pairs, history, draw_windows(ordinals, 1))
     found = _distances_of(grid, taken, pairs, history, drawn)
     touched = np.zeros((len(drawn), days), dtype=bool)
     touched[np.arange(len(drawn))[:, None], drawn] = True
@@ -228,19 +229,21 @@ def _distances_of(
     return measure(grid, taken, window, others), measure_pairs(pairs, window, others)[0]
 
 
-def draw_windows(weekdays: Positions, length: int) -> Positions:
+def draw_windows(ordinals: Positions, length: int) -> Positions:
     """Return windows of the reference as positions of days, of shape (windows, length).
 
     Windows no longer than a block are all there are; longer ones are blocks put together, each beginning on
-    the weekday that the window has reached.
+    the weekday that the window has reached. Days of a block follow each other, where there are such.
     """
-    days = len(weekdays)
+    days = len(ordinals)
     block = min(length, _WEEK if days >= _MANY_DAYS else _SHORT_BLOCK)
-    if length == block:
-        return np.arange(days - length + 1)[:, None] + np.arange(length)
-    random = np.random.default_rng(_SEED + length)
     starts = np.arange(days - block + 1)
-    of_weekday = [starts[weekdays[starts] == weekday] for weekday in range(7)]
+    unbroken = starts[ordinals[starts + block - 1] - ordinals[starts] == block - 1]
+    starts = unbroken if unbroken.size >= _WEEK else starts
+    if length == block:
+        return starts[:, None] + np.arange(length)
+    random = np.random.default_rng(_SEED + length)
+    of_weekday = [starts[ordinals[starts] % 7 == weekday] for weekday in range(7)]
     drawn = np.zeros((_DRAWS, length), dtype=np.intp)
     for window in drawn:
         first = int(random.integers(7))
@@ -376,7 +379,7 @@ def _level(
     reached = []
     for fold in range(_FOLDS):
         inside = (touched & (week == fold)).any(axis=1)
-        if inside.all():
+        if np.count_nonzero(~inside) < _LEAST_OUTSIDE:
             return rate
         fit = _fit(values[~inside], effective)
         own = touched[:, week == fold].sum(axis=1) > touched.sum(axis=1) / 2

@@ -13,7 +13,7 @@ from nightshift.monitoring.baseline import Baseline
 from nightshift.monitoring.calibration import Calibration, Floats
 from nightshift.monitoring.sketches import Sketches
 
-# A column of which most values are missing, or new, is a finding and no drift.
+# A column of which half of the values that it has usually are missing, or new, is a finding and no drift.
 _KNOWN = 0.5
 # Figures are kept to so many digits: enough to read, and the same on every machine.
 _DIGITS = 6
@@ -100,7 +100,9 @@ def judge(
     window = _with_scores(baseline, days.total(), (scored or days).total(), score)
     taken = baseline.statistics
     compared = {
-        name for name in baseline.grid.columns if name not in skip and _is_known(baseline, window, name)
+        name
+        for name in baseline.grid.columns
+        if name not in skip and _is_known(baseline, window, reference, name)
     }
     widen = _widening(ordinary, int(window.rows[0]))
     values = calibration.measure(baseline.grid, taken, window, reference)
@@ -211,10 +213,14 @@ def _with_scores(baseline: Baseline, whole: Sketches, scored: Sketches, score: s
     return Sketches(whole.rows, counts, whole.sums, whole.products)
 
 
-def _is_known(baseline: Baseline, window: Sketches, name: str) -> bool:
+def _is_known(baseline: Baseline, window: Sketches, reference: Sketches, name: str) -> bool:
     own = baseline.grid.cells[name]
     cells = slice(own.start, own.stop - (1 if name in baseline.grid.numeric else 2))
-    return bool(window.counts[0, cells].sum() >= _KNOWN * max(1, int(window.counts[0, own].sum())))
+    now, usually = (
+        float(counts[0, cells].sum()) / max(1, int(counts[0, own].sum()))
+        for counts in (window.counts, reference.counts)
+    )
+    return now > 0 and now >= _KNOWN * usually
 
 
 def _widening(ordinary: Calibration, rows: int) -> float:

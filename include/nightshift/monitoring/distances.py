@@ -42,7 +42,7 @@ def jensen_shannon(window: Counts, reference: Counts) -> Floats:
     middle = (p + q) / 2
 
     def divergence(shares: Floats) -> Floats:
-        ratio = np.divide(shares, middle, out=np.ones_like(shares), where=(shares > 0) & (middle > 0))
+        ratio = np.divide(shares, middle, out=np.ones_like(middle), where=(shares > 0) & (middle > 0))
         return np.asarray((shares * np.log(ratio)).sum(axis=1))
 
     distance = np.sqrt(np.maximum(0.0, (divergence(p) + divergence(q)) / 2))

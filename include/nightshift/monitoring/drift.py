@@ -27,7 +27,7 @@ from nightshift.errors import DataError, TransientError
 from nightshift.lake import tables
 from nightshift.monitoring import baseline as baselines
 from nightshift.monitoring import comparison, findings
-from nightshift.monitoring.baseline import SCORE, Baseline
+from nightshift.monitoring.baseline import SCORE, Baseline, NoBaselineError
 from nightshift.monitoring.comparison import Window
 from nightshift.monitoring.findings import Finding
 from nightshift.monitoring.sketches import Grid, Sketches
@@ -43,21 +43,24 @@ LAYER = "monitoring"
 Verdict = Literal["quiet", "watch", "drift"]
 
 # Raised when what a result holds, or how it is reached, changes.
-_FORM = 2
-# A window that lacks more of its days is not judged.
+_FORM = 3
+# A window that lacks more of the days that it should have is not judged.
 _DAYS_NEEDED = 6 / 7
+# Days that are not there are told of for so long.
+_RECENT = timedelta(days=3)
 
 
 class DriftResult(BaseModel):
     """What was found for one day.
 
     Attributes:
-        columns: What moved, over all windows, the furthest beyond its limit first; columns of findings, of
-            which nothing can be compared, before all others. A pair counts by both of its columns.
+        columns: What moved, over all windows, the furthest beyond its limit first. A pair counts by both of
+            its columns.
         windows: What was found for each window that could be judged, the shortest first.
         findings: What is wrong with the day's data.
         signal: Whether a window has signals.
-        note: Why nothing was compared, in words; empty when it was.
+        note: Why nothing was compared, in words; empty when it was. Such a day is judged again when it is
+            checked again.
         rows: Rows of the day.
         features_hash: Content hash of the features that were looked at.
         predictions_hash: Content hash of the predictions that were looked at.
@@ -83,7 +86,8 @@ class DriftResult(BaseModel):
     def reason(self) -> str:
         """What the verdict rests on, in words; empty for a quiet day."""
         moved = {signal.title: f"{signal.effect:.2g}" for window in self.windows for signal in window.signals}
-        parts = [finding.message for finding in self.findings]
+        parts = [self.note] if self.note else []
+        parts += [finding.message for finding in self.findings]
         if moved:
             named = [f"{title} ({effect})" for title, effect in list(moved.items())[:3]]
             more = f" and {len(moved) - 3} more" if len(moved) > 3 else ""
@@ -92,40 +96,90 @@ class DriftResult(BaseModel):
 
 
 def check(uc: UseCase, partition: date, deployed: Sequence[Deployment] | None = None) -> DriftResult:
+    """Judge one day as ``check_through`` does, and return its result."""
+    return check_through(uc, partition, deployed)[0]
+
+
+def check_through(
+    uc: UseCase, partition: date, deployed: Sequence[Deployment] | None = None
+) -> list[DriftResult]:
     """Judge ``partition`` by the baseline of the champion in force on it, and keep the result in the lake.
 
     Nothing is computed again while features, predictions, model and policy are those of the kept result.
     Results of later days that the day is part of are renewed where it changes them.
 
     Args:
+        uc: The use case.
+        partition: The day.
         deployed: ``deployments.history``, for who checks many days; read anew by default.
+
+    Returns:
+        The result of the day, then those of later days that were renewed.
 
     Raises:
         DataError: No champion is in force on that day.
         TransientError: Features or predictions of the day are not published yet.
     """
     entries = list(deployments.history(uc) if deployed is None else deployed)
-    reach = timedelta(days=max(*uc.drift.windows, uc.drift.confirm.of) - 1)
-    seen = _Lake(uc, partition - reach, partition + reach)
-    result = _check(uc, partition, entries, seen)
-    for later in sorted(day for day in seen.results if day > partition):
-        if deployments.champion_at(uc, later, entries) is not None and later in seen.predictions:
-            _check(uc, later, entries, seen)
-    return result
+    back = timedelta(days=max(*uc.drift.windows, uc.drift.confirm.of) - 1)
+    # The day is part of windows that end later, and what those signal confirms later days still.
+    ahead = timedelta(days=max(uc.drift.windows) + uc.drift.confirm.of - 2)
+    found: dict[date, DriftResult] = {}
+    while True:
+        # Nights that are checked at once see each other here: whoever writes last looks at what others wrote.
+        lake = _Lake(uc, partition - back, partition + ahead)
+        later = (day for day in sorted(lake.results) if day > partition and lake.is_there(day))
+        written = {}
+        for day in (partition, *later):
+            if day != partition and deployments.champion_at(uc, day, entries) is None:
+                continue
+            result, is_new = _check(uc, day, entries, lake)
+            if is_new:
+                written[day] = result
+            if day == partition:
+                found[day] = result
+        found |= written
+        if not written:
+            return [found[day] for day in sorted(found)]
 
 
 def results(uc: UseCase, start: date, end: date) -> dict[date, DriftResult]:
     """Return the kept results of ``start`` to ``end``, by day."""
     rows = tables.read_partitions(uc, LAYER, start, end).to_pylist()
     # A row that an earlier version kept, without some field, counts as not there: its day is checked again.
-    whole = [row for row in rows if all(row.get(name) is not None for name in DriftResult.model_fields)]
-    found = [
-        DriftResult.model_validate(
-            {name: json.loads(row[name]) if name in _JSON else row[name] for name in DriftResult.model_fields}
-        )
-        for row in whole
-    ]
-    return {result.partition: result for result in found}
+    found = {}
+    for row in rows:
+        if all(row.get(name) is not None for name in DriftResult.model_fields):
+            try:
+                result = DriftResult.model_validate(
+                    {
+                        name: json.loads(row[name]) if name in _JSON else row[name]
+                        for name in DriftResult.model_fields
+                    }
+                )
+            except ValueError:
+                log.info("the drift of %s %s was kept in another form", uc.name, row["partition"])
+            else:
+                found[result.partition] = result
+    return found
+
+
+def outdated(uc: UseCase, kept: Mapping[date, DriftResult]) -> dict[date, str]:
+    """Return which of the kept results rest on something else than counts now, and why, in words."""
+    if not kept:
+        return {}
+    entries = deployments.history(uc)
+    back = timedelta(days=max(*uc.drift.windows, uc.drift.confirm.of) - 1)
+    lake = _Lake(uc, min(kept) - back, max(kept))
+    found = {}
+    for day, result in kept.items():
+        deployment = deployments.champion_at(uc, day, entries)
+        if deployment is None or not lake.is_there(day):
+            continue
+        before = _signals_before(uc, day, deployment, lake)
+        if result.inputs != _inputs(uc, day, deployment, lake, before):
+            found[day] = "days of its windows, the champion or the policy are others now"
+    return found
 
 
 # Stored as JSON text, so that the table's schema does not follow the features.
@@ -149,8 +203,15 @@ class _Lake:
         self.rows = {day: version.rows for day, version in versions["features"].items()}
         self.results = results(uc, start, end)
 
+    def is_there(self, day: date) -> bool:
+        """Tell whether features and predictions of a day are published."""
+        return day in self.features and day in self.predictions
 
-def _check(uc: UseCase, partition: date, entries: Sequence[Deployment], lake: _Lake) -> DriftResult:
+
+def _check(
+    uc: UseCase, partition: date, entries: Sequence[Deployment], lake: _Lake
+) -> tuple[DriftResult, bool]:
+    """Return the result of a day, and whether it was made now."""
     deployment = deployments.champion_at(uc, partition, entries)
     if deployment is None:
         raise DataError(
@@ -165,13 +226,16 @@ def _check(uc: UseCase, partition: date, entries: Sequence[Deployment], lake: _L
     before = _signals_before(uc, partition, deployment, lake)
     inputs = _inputs(uc, partition, deployment, lake, before)
     kept = lake.results.get(partition)
-    if kept is not None and kept.inputs == inputs:
-        return kept
+    # What could not be judged is tried again: what kept it from that may have been mended.
+    if kept is not None and kept.inputs == inputs and not kept.note:
+        return kept, False
     result = _judged(uc, partition, deployment, lake, before, inputs)
-    tables.replace_partition(uc, LAYER, partition, _to_table(result), ["partition"])
     lake.results[partition] = result
-    log.info("drift of %s %s: %s %s", uc.name, partition, result.verdict, result.reason or result.note)
-    return result
+    if result == kept:
+        return result, False
+    tables.replace_partition(uc, LAYER, partition, _to_table(result), ["partition"])
+    log.info("drift of %s %s: %s %s", uc.name, partition, result.verdict, result.reason)
+    return result, True
 
 
 def _window_days(partition: date, length: int) -> list[date]:
@@ -215,7 +279,7 @@ def _judged(
     found: list[Finding] = []
     try:
         baseline = baselines.of_model(uc, deployment.version, deployment.model_hash, deployment.snapshot_hash)
-    except DataError as error:
+    except NoBaselineError as error:
         note = f"not judged: {error.message}"
     else:
         judged, found = _judge(uc, baseline, partition, deployment.model_hash, lake)
@@ -224,7 +288,7 @@ def _judged(
     verdict: Verdict = "quiet"
     if signal and confirmed:
         verdict = "drift"
-    elif signal or found:
+    elif signal or found or note:
         verdict = "watch"
     moved = sorted(
         (one for window in judged for one in window.signals), key=lambda one: -one.value / one.limit
@@ -233,7 +297,7 @@ def _judged(
     return DriftResult(
         partition=partition,
         verdict=verdict,
-        columns=tuple(dict.fromkeys([*(one.column for one in found if one.column), *named])),
+        columns=tuple(dict.fromkeys(named)),
         windows=tuple(judged),
         findings=tuple(found),
         signal=signal,
@@ -253,19 +317,29 @@ def _judge(
     there = [day for day in longest if day in lake.features]
     sketches, scored_by = _sketches(uc, baseline.grid, there)
     own = np.array([scored_by.get(day) == model_hash for day in there])
-    absent = [day for day in longest if day not in lake.features]
-    found = findings.find(baseline, partition, sketches.take([len(there) - 1]), absent)
-    unusable = frozenset(
-        one.column for one in found if one.kind in ("outage", "constant", "missing") and one.column
-    )
+    # Days that the reference has none of, such as Sundays of a shop that is closed, are not waited for.
+    expected = [day for day in longest if baseline.weekdays[day.weekday()] or day in lake.features]
+    recent = [day for day in expected if day not in lake.features and partition - day <= _RECENT]
+    by_day = [findings.of_columns(baseline, sketches.take([place])) for place in range(len(there))]
+    found = [*by_day[-1], *findings.of_rows(baseline, partition, int(sketches.rows[-1]), recent)]
     judged = []
     for length in sorted(uc.drift.windows):
         stratum = baselines.stratum_of(baseline, partition, length)
         first = partition - timedelta(days=length - 1)
         chosen = np.array([place for place, day in enumerate(there) if day >= first], dtype=np.intp)
-        if length not in baseline.strata[stratum].calibrations or chosen.size < length * _DAYS_NEEDED:
+        needed = _DAYS_NEEDED * sum(day >= first for day in expected)
+        if length not in baseline.strata[stratum].calibrations or chosen.size < max(1.0, needed):
             continue
+        # What was wrong with a column on any day of the window would pass for drift of the whole.
+        unusable = {
+            one.column
+            for place in chosen
+            for one in by_day[place]
+            if one.kind != "new_category" and one.column
+        }
         mine = chosen[own[chosen]]
+        if mine.size < max(1.0, needed):
+            unusable.add(SCORE)
         judged.append(
             comparison.judge(
                 baseline,
@@ -273,7 +347,7 @@ def _judge(
                 length,
                 stratum,
                 min_effect=uc.drift.min_effect,
-                skip=unusable if mine.size >= length * _DAYS_NEEDED else unusable | {SCORE},
+                skip=frozenset(unusable),
                 scored=None if mine.size == chosen.size else sketches.take(mine),
                 score=SCORE,
             )
@@ -283,8 +357,10 @@ def _judge(
 
 def _sketches(uc: UseCase, grid: Grid, there: Sequence[date]) -> tuple[Sketches, dict[date, str]]:
     """Return a sketch a day, and by which model each day was scored."""
-    columns = [uc.entity, *uc.features.columns]
-    features = tables.read_partitions(uc, "features", there[0], there[-1], columns=["partition", *columns])
+    # A column of the grid that the table does not have counts as missing.
+    present = tables.columns(uc, "features")
+    columns = [uc.entity, "partition", *(name for name in grid.columns if name in present and name != SCORE)]
+    features = tables.read_partitions(uc, "features", there[0], there[-1], columns=columns)
     scores = tables.read_partitions(
         uc, "predictions", there[0], there[-1], columns=[uc.entity, "partition", SCORE, "model_hash"]
     )

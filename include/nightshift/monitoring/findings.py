@@ -24,6 +24,7 @@ _VOLUME = math.log(1.2)
 _VOLUME_DEVIATIONS = 4.0
 # Of fewer rows, all of one value says nothing.
 _ROWS = 30
+_CHANCE = 1e-3
 
 
 class Finding(BaseModel):
@@ -44,28 +45,33 @@ class Finding(BaseModel):
     message: str
 
 
-def find(baseline: Baseline, day: date, sketch: Sketches, absent: Sequence[date]) -> list[Finding]:
-    """Return the findings of one day.
+def of_columns(baseline: Baseline, sketch: Sketches) -> list[Finding]:
+    """Return what is wrong with the columns of one day, whose sketch this is."""
+    rows = int(sketch.rows[0])
+    found = []
+    for place, name in enumerate(baseline.grid.columns if rows else ()):
+        finding = _of_column(baseline, place, name, sketch, rows)
+        if finding is not None:
+            found.append(finding)
+    return found
+
+
+def of_rows(baseline: Baseline, day: date, rows: int, absent: Sequence[date]) -> list[Finding]:
+    """Return what is wrong with the size of a day, and with the days before it.
 
     Args:
         baseline: Of the model.
         day: The day.
-        sketch: Of that day alone.
-        absent: Days of the longest window that are not there.
+        rows: How many rows it has.
+        absent: Days before it that should be there, and are not.
     """
     found = []
-    rows = int(sketch.rows[0])
-    if rows:
-        for place, name in enumerate(baseline.grid.columns):
-            finding = _of_column(baseline, place, name, sketch, rows)
-            if finding is not None:
-                found.append(finding)
     volume = _volume(baseline, day, rows)
     if volume is not None:
         found.append(volume)
     if absent:
-        named = ", ".join(str(one) for one in absent[:5]) + (" and others" if len(absent) > 5 else "")
-        found.append(Finding(kind="late", message=f"{len(absent)} earlier days are not there yet: {named}"))
+        named = ", ".join(map(str, absent))
+        found.append(Finding(kind="late", message=f"earlier days are not there yet: {named}"))
     return found
 
 
@@ -75,31 +81,39 @@ def _of_column(baseline: Baseline, place: int, name: str, sketch: Sketches, rows
     missing = int(counts[-1])
     usual = float(baseline.most_missing[place])
     if missing == rows:
-        if usual == 1:
+        # Few rows of a column that is often missing may well have none.
+        if usual**rows > _CHANCE:
             return None
         return Finding(kind="outage", column=name, message=f"{name} has no value in any of {rows} rows")
-    noise = _DEVIATIONS * math.sqrt(usual * (1 - usual) / rows)
-    if missing / rows > usual + max(_MORE_MISSING, noise):
+    if missing / rows > usual + max(_MORE_MISSING, _noise(usual, rows)):
         return Finding(
             kind="missing",
             column=name,
             message=f"{name} is missing in {missing / rows:.0%} of {rows} rows, "
-            f"at most {usual:.0%} on any day of training",
-        )
-    filled = int(np.count_nonzero(counts[:-1]))
-    if filled == 1 and baseline.least_distinct[place] > 1 and rows - missing >= _ROWS:
-        return Finding(
-            kind="constant", column=name, message=f"{name} has one value in all {rows - missing} rows"
+            f"on days of training in {usual:.0%} at most",
         )
     if name in baseline.grid.categorical:
-        new = int(counts[-2])
-        if new / rows > _NEW:
+        new, new_usually = int(counts[-2]), float(baseline.most_new[place])
+        if new / rows > new_usually + max(_NEW, _noise(new_usually, rows)):
             return Finding(
                 kind="new_category",
                 column=name,
                 message=f"{name} has values in {new} of {rows} rows that training never saw",
             )
+        filled = np.flatnonzero(counts[:-2]) if new == 0 else np.arange(2)
+    else:
+        # The cells at both ends hold whatever lies far away: different values, for all that is known.
+        ends = counts[0] + counts[-2]
+        filled = np.flatnonzero(counts[:-1]) if ends == 0 else np.arange(2)
+    if filled.size == 1 and baseline.least_distinct[place] > 1 and rows - missing >= _ROWS:
+        return Finding(
+            kind="constant", column=name, message=f"{name} has one value in all {rows - missing} rows"
+        )
     return None
+
+
+def _noise(share: float, rows: int) -> float:
+    return _DEVIATIONS * math.sqrt(share * (1 - share) / rows)
 
 
 def _volume(baseline: Baseline, day: date, rows: int) -> Finding | None:

@@ -164,8 +164,9 @@ def make_grid(table: pa.Table, numeric: Sequence[str], categorical: Sequence[str
         points.append(own)
         deviations.append(max(float(values.std()), 0.001))
         ranks.append(_ranks(values, own))
-    named = [name for name in categorical if texts(table, name).null_count < table.num_rows]
-    categories = [tuple(sorted(set(texts(table, name).to_pylist()) - {None})) for name in named]
+    found = {name: pc.unique(texts(table, name).drop_null()).to_pylist() for name in categorical}
+    named = [name for name in categorical if found[name]]
+    categories = [tuple(sorted(found[name])) for name in named]
     return Grid(tuple(known), tuple(points), tuple(deviations), tuple(ranks), tuple(named), tuple(categories))
 
 
@@ -173,7 +174,7 @@ def numbers(table: pa.Table, name: str) -> Floats:
     """Return a numeric or boolean column as floats of shape (rows,), NaN where there is no value."""
     if name not in table.column_names:
         return np.full(table.num_rows, np.nan)
-    values: Floats = pc.cast(table.column(name), pa.float64()).to_numpy()
+    values: Floats = pc.cast(table.column(name), pa.float64(), safe=False).to_numpy()
     return values
 
 

@@ -85,6 +85,7 @@ def find_stale(uc: UseCase, start: date = date.min, end: date = date.max) -> lis
         contents,
         found,
     )
+    found[drift.LAYER] = drift.outdated(uc, checked) | found[drift.LAYER]
     found[truth.OBSERVED] = _stale_by_input(
         {
             day: {"predictions": predictions, "labels": labels}

@@ -10,12 +10,15 @@ import pyarrow as pa
 import pytest
 from tests.forked import preload, run
 
+from nightshift import stages
 from nightshift.errors import DataError, TransientError
 from nightshift.inference.publish import publish_predictions
 from nightshift.inference.score import score
 from nightshift.lake import tables
 from nightshift.lake.store import open_store
 from nightshift.monitoring import drift, reports
+from nightshift.monitoring.alerting import read_alerts
+from nightshift.partition import days
 from nightshift.usecase import Confirm, UseCase
 
 Day = Callable[..., pa.Table]
@@ -58,7 +61,8 @@ def test_a_shift_is_watched_on_the_first_day_and_drift_on_the_second(
         _night(usecase, day, _shifted(day_of_features, day))
         found.append(drift.check(usecase, day))
     assert [result.verdict for result in found] == ["watch", "drift"]
-    assert {"hour", "delay", "load", "carrier"} <= set(found[1].columns)
+    assert {"hour", "delay", "load"} <= set(found[1].columns)
+    assert [(one.kind, one.column) for one in found[1].findings] == [("new_category", "carrier")]
     effects = {signal.column: signal.effect for signal in found[1].windows[0].signals}
     assert effects["hour"] == pytest.approx(2.0, abs=0.25)
     assert "hour" in found[1].reason
@@ -148,10 +152,42 @@ def test_a_corrected_day_has_the_days_after_it_judged_again(usecase: UseCase, da
     assert drift.results(usecase, NEXT, NEXT)[NEXT].verdict == "watch"
 
 
+def test_an_outage_is_not_drift_of_the_weeks_that_hold_it(usecase: UseCase, day_of_features: Day) -> None:
+    weeks = usecase.model_copy(
+        update={"drift": usecase.drift.model_copy(update={"windows": (1, 3), "min_effect": 0.0})}
+    )
+    features = day_of_features(DAY).drop_columns("late")
+    _night(weeks, DAY, _with(features, "hour", pa.nulls(features.num_rows, pa.float64())))
+    for day in days(NEXT, NEXT + timedelta(days=1)):
+        _night(weeks, day)
+        result = drift.check(weeks, day)
+        assert (result.verdict, result.findings) == ("quiet", ())
+        long = result.windows[-1]
+        assert ("hour" in long.distances) == (long.length == 1)
+
+
+def test_a_result_made_before_a_policy_changed_is_stale(usecase: UseCase) -> None:
+    _night(usecase, DAY)
+    kept = {DAY: drift.check(usecase, DAY)}
+    assert drift.outdated(usecase, kept) == {}
+    stricter = usecase.drift.model_copy(update={"false_alarms": 0.2})
+    assert set(drift.outdated(usecase.model_copy(update={"drift": stricter}), kept)) == {DAY}
+
+
+def test_a_later_day_whose_features_are_gone_does_not_stop_an_earlier_one(usecase: UseCase) -> None:
+    for day in (DAY, NEXT):
+        _night(usecase, day)
+        drift.check(usecase, day)
+    tables.delete_partition(usecase, "features", NEXT)
+    assert drift.check(usecase, DAY).verdict == "quiet"
+
+
 _KILLED = """
 import os, signal, sys
 from datetime import date
 from nightshift.monitoring import drift, reports
+from nightshift.monitoring.alerting import read_alerts
+from nightshift.partition import days
 from nightshift.usecase import UseCase
 
 uc = UseCase.model_validate_json(sys.stdin.read())
@@ -184,3 +220,20 @@ def test_what_is_missing_is_waited_for_or_explained(usecase: UseCase) -> None:
         drift.check(usecase, DAY)
     with pytest.raises(DataError, match="no champion"):
         drift.check(usecase, date(2013, 1, 2))
+
+
+def test_people_are_told_of_confirmed_drift_and_of_wrong_data_once(
+    usecase: UseCase, day_of_features: Day
+) -> None:
+    features = _shifted(day_of_features, DAY)
+    _night(usecase, DAY, _with(features, "load", pa.nulls(features.num_rows, pa.float64())))
+    _night(usecase, NEXT, _shifted(day_of_features, NEXT))
+    for _ in range(2):
+        stages.check_drift(usecase, DAY, NEXT)
+    told = {(alert.kind, alert.subject): alert for alert in read_alerts(usecase.name)}
+    # What the shift does to carriers is a finding of both days.
+    assert set(told) == {("data", str(DAY)), ("data", str(NEXT)), ("drift", str(NEXT))}
+    assert "load has no value" in told["data", str(DAY)].message
+    assert "hour" in told["drift", str(NEXT)].message
+    assert told["drift", str(NEXT)].link == str(reports.drift_report(usecase, NEXT))
+    assert {alert.count for alert in told.values()} == {1}
