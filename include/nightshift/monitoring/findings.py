@@ -25,6 +25,8 @@ _VOLUME_DEVIATIONS = 4.0
 # Of fewer rows, all of one value says nothing.
 _ROWS = 30
 _CHANCE = 1e-3
+# A number that fills fewer cells on a day may have close values in one of them.
+_CELLS = 8
 
 
 class Finding(BaseModel):
@@ -105,7 +107,8 @@ def _of_column(baseline: Baseline, place: int, name: str, sketch: Sketches, rows
         # The cells at both ends hold whatever lies far away: different values, for all that is known.
         ends = counts[0] + counts[-2]
         filled = np.flatnonzero(counts[:-1]) if ends == 0 else np.arange(2)
-    if filled.size == 1 and baseline.least_distinct[place] > 1 and rows - missing >= _ROWS:
+    varies = baseline.least_distinct[place] >= (2 if name in baseline.grid.categorical else _CELLS)
+    if filled.size == 1 and varies and rows - missing >= _ROWS:
         return Finding(
             kind="constant", column=name, message=f"{name} has one value in all {rows - missing} rows"
         )
