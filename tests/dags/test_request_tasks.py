@@ -21,12 +21,12 @@ def test_a_challenger_that_fails_is_skipped(
 
     from nightshift.orchestration import tasks
 
-    def broken(uc: Any, night: date) -> str:
+    def broken(uc: Any) -> str:
         raise DataError("no such column", rule="r", where="w", cure="c")
 
     monkeypatch.setattr(tasks, "night", lambda: NIGHT)
-    monkeypatch.setattr(stages, "score_shadow", broken)
-    with pytest.raises(AirflowSkipException, match="no such column"):
+    monkeypatch.setattr("nightshift.inference.shadow.challenger", broken)
+    with pytest.raises(AirflowSkipException, match="or it failed as logged above"):
         tasks.score_shadow.function(flight_delays.name)
 
 

@@ -196,8 +196,8 @@ def begin(uc: UseCase, night: date, *, run_id: str, by_hand: bool, by: str) -> L
     current = next((life for life in of_night if life.open), None)
     if current is None:
         newest = of_night[-1].outcome if of_night else None
-        cleared = newest is not None and newest.kind == "failed" and any(life.ran(run_id) for life in of_night)
-        if newest is not None and not (cleared or by_hand):
+        cleared = any(life.ran(run_id) for life in of_night)
+        if newest is not None and not by_hand and not (newest.kind == "failed" and cleared):
             return None
         again = f" again after {newest.kind}" if newest else ""
         evidence = Evidence(trigger=BY_HAND, message=f"by hand: {by} ran the training{again}")

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
-from nightshift import stages
+from nightshift import nights, stages
 from nightshift.cli import main
 from nightshift.inference.publish import publish_predictions
 from nightshift.inference.score import score
@@ -135,6 +135,7 @@ def test_a_key_that_comes_again_after_the_outcome_trains_nothing(
     stages.propose(asked, judged | {"promote": False, "reasons": ["not better"]})
     assert not _begin(asked, "run 2")
     assert _only(asked).state == "refused"
+    assert nights._retrain(asked, NIGHT) == "refused"
 
 
 def test_a_key_that_was_sent_twice_trains_once(asked: UseCase) -> None:
