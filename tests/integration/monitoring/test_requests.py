@@ -98,6 +98,8 @@ def test_a_person_rejects(asked: UseCase, judged: dict[str, Any]) -> None:
     outcome = _only(asked).outcome
     assert outcome is not None
     assert (outcome.kind, outcome.version, outcome.reasons) == ("rejected", "2", ("by bob: too late",))
+    # A night that runs again outside of Airflow says so, and trains nothing.
+    assert nights._retrain(asked, NIGHT) == "rejected"
     # Trained again by hand, it is rejected still, and the new request says so.
     assert _begin(asked, "run 2", by_hand=True)
     assert not stages.propose(asked, judged)["promote"]
@@ -135,7 +137,6 @@ def test_a_key_that_comes_again_after_the_outcome_trains_nothing(
     stages.propose(asked, judged | {"promote": False, "reasons": ["not better"]})
     assert not _begin(asked, "run 2")
     assert _only(asked).state == "refused"
-    assert nights._retrain(asked, NIGHT) == "refused"
 
 
 def test_a_key_that_was_sent_twice_trains_once(asked: UseCase) -> None:
