@@ -26,7 +26,8 @@ for uc in use_cases():
             __doc__,
             schedule=assets.after(assets.asset(uc, "retrain_request")),
             max_active_runs=1,
-            on_failure_callback=[run_failed, tasks.training_failed],
+            # The request first: telling people may take long, and be cut short.
+            on_failure_callback=[tasks.training_failed, run_failed],
             params=partition_param() | approval_param() | training_params(),
         )
     ):

@@ -17,11 +17,12 @@ from typing import Any, Literal
 
 from nightshift import stages
 from nightshift.errors import DataError
+from nightshift.monitoring.requests import OutcomeKind
 from nightshift.usecase import UseCase
 
 log = logging.getLogger(__name__)
 
-Outcome = Literal["not asked for", "superseded", "refused", "awaits approval", "promoted", "failed"]
+Outcome = Literal["not asked for", "awaits approval"] | OutcomeKind
 
 
 @dataclass(frozen=True)
@@ -102,10 +103,7 @@ def conclude(uc: UseCase, night: date, built: Sequence[dict[str, Any]]) -> Night
     stages.publish_predictions(uc, stages.validate_predictions(uc, scored))
     stages.score_shadow(uc, night)
     stages.check_drift(uc, night, night)
-    found = stages.judge(uc, night, night)
-    stages.judge_shadow(
-        uc, [date.fromisoformat(day) for day, of in found.items() if of["status"] == "judged"]
-    )
+    stages.judge_shadow(uc, stages.judge(uc, night, night))
     stages.queue_labels(uc, night, night)
     reasons = stages.decide_retrain(uc, night)
     return Night(night, tuple(reasons), _retrain(uc, night) if reasons else "not asked for")
@@ -137,7 +135,9 @@ def train(uc: UseCase, night: date, *, by: str) -> Outcome:
 
 def _retrain(uc: UseCase, night: date) -> Outcome:
     run_id = f"night {night}"
-    stages.begin_training(uc, night, run_id)
+    if not stages.begin_training(uc, night, run_id):
+        # Closed before, when the night ran already; or another run trains for it.
+        return stages.outcome_of(uc, night) or "superseded"
     try:
         return train(uc, night, by=run_id)
     except DataError as error:

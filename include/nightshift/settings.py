@@ -57,6 +57,9 @@ class Settings(BaseSettings):
     postgres_port: int = Field(5433, ge=1, le=65535, description="TCP port of the embedded PostgreSQL.")
     parallelism: int = Field(4, ge=1, description="Airflow tasks at once on this machine.")
     retry_seconds: float = Field(30, gt=0, description="Pause before a task is tried again.")
+    task_hours: float = Field(
+        24, gt=0, description="A task that runs longer has failed, and is not tried again."
+    )
     image: str = Field("", description="Container image that this runs in; set when it is built.")
     docs_url: str = Field("", description="Where people read docs/, for links in alerts; empty: its path.")
     reports_url: str = Field(

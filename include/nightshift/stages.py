@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from nightshift.lake.staging import Staged
     from nightshift.lake.tables import PartitionVersion
     from nightshift.monitoring.drift import DriftResult
+    from nightshift.monitoring.requests import OutcomeKind
     from nightshift.monitoring.staleness import Stale
     from nightshift.registry.records import Candidate
     from nightshift.registry.states import Standing
@@ -196,12 +197,20 @@ def publish_predictions(uc: UseCase, staged: Sequence[dict[str, Any]]) -> list[d
 
 
 def score_shadow(uc: UseCase, night: date) -> str | None:
-    """Score a night with the challenger that awaits a decision, beside the champion: its version, if any."""
+    """Score a night with the challenger that awaits a decision, beside the champion: its version, if any.
+
+    A challenger that fails is logged and scores nothing: nobody relies on it yet, so it stops nothing.
+    """
     from nightshift.inference.shadow import challenger
     from nightshift.inference.shadow import score_shadow as score_challenger
 
-    standing = challenger(uc)
-    return standing.version if standing is not None and score_challenger(uc, night) is not None else None
+    try:
+        standing = challenger(uc)
+        scored = standing is not None and score_challenger(uc, night) is not None
+    except Exception:
+        log.exception("the challenger could not score %s; score it again to try that again", night)
+        return None
+    return standing.version if standing is not None and scored else None
 
 
 def serve_again(uc: UseCase) -> dict[str, str]:
@@ -264,8 +273,8 @@ def _alert_of_drift(uc: UseCase, result: DriftResult, link: str) -> None:
 def judge(uc: UseCase, start: date, end: date, *, only_stale: bool = False) -> dict[str, Any]:
     """Join earlier predictions with the truth known by now: observed metrics a day, windows and slices.
 
-    Each night's own predictions are described and their quality estimated; a champion that has become worse
-    than its baseline raises an alert.
+    A champion that has become worse than its baseline raises an alert. Last, each night's own predictions are
+    described and their quality estimated; what fails of that is logged, for the truth is judged by then.
     """
     from nightshift.monitoring import windows
     from nightshift.monitoring.estimates import estimate
@@ -274,9 +283,6 @@ def judge(uc: UseCase, start: date, end: date, *, only_stale: bool = False) -> d
     from nightshift.monitoring.truth import days_of
     from nightshift.monitoring.truth import judge as judge_night
 
-    for night in days(start, end):
-        if profile(uc, night) is None or estimate(uc, night) is None:
-            log.warning("%s %s has no predictions to describe", uc.name, night)
     judged: dict[str, Any] = {}
     nights = _nights(uc, "truth", start, end, only_stale=only_stale)
     for night in nights:
@@ -290,15 +296,38 @@ def judge(uc: UseCase, start: date, end: date, *, only_stale: bool = False) -> d
             metrics = {name: found[name] for name in ("roc_auc", "pr_auc", "brier", "ece") if name in found}
             figures = ", ".join(f"{name} {value:.3f}" for name, value in metrics.items())
             log.info("judged predictions %s: %d rows, %s", day, found["rows"], figures)
+    for night in days(start, end):
+        try:
+            if profile(uc, night) is None or estimate(uc, night) is None:
+                log.warning("%s %s has no predictions to describe", uc.name, night)
+        except Exception:
+            log.exception("the predictions of %s could not be described; judge it again to try that", night)
     return judged
 
 
-def judge_shadow(uc: UseCase, judged: Iterable[date]) -> dict[str, Any]:
-    """Judge the shadow scores of days whose truth ``judge`` found, beside the champion's: rows a day."""
+def judge_shadow(uc: UseCase, judged: Mapping[str, Any]) -> dict[str, int]:
+    """Judge the shadow scores of the days that ``judge`` judged, beside the champion's: rows a day.
+
+    A day that fails is logged and left out: nobody relies on a challenger yet, so it stops nothing.
+
+    Args:
+        uc: The use case.
+        judged: What ``judge`` returned.
+    """
     from nightshift.monitoring.shadow import judge
 
-    found = {day.isoformat(): judge(uc, day) for day in judged}
-    return {day: row["rows"] for day, row in found.items() if row is not None}
+    rows: dict[str, int] = {}
+    for day, found in judged.items():
+        if found["status"] != "judged":
+            continue
+        try:
+            row = judge(uc, date.fromisoformat(day))
+        except Exception:
+            log.exception("the challenger could not be judged on %s", day)
+            continue
+        if row is not None:
+            rows[day] = row["rows"]
+    return rows
 
 
 def account(uc: UseCase, night: date) -> dict[str, float]:
@@ -438,6 +467,14 @@ def begin_training(
     life = begin(uc, night, run_id=run_id, by_hand=by_hand, by=by)
     log.info("trains for: %s", "; ".join(life.request.reasons) if life else "nothing, the request is closed")
     return life is not None
+
+
+def outcome_of(uc: UseCase, night: date) -> OutcomeKind | None:
+    """Return how the night's newest request ended; None while it is open, or without one."""
+    from nightshift.monitoring.requests import lives
+
+    newest = next((life for life in reversed(lives(uc)) if life.request.night == night), None)
+    return newest.outcome.kind if newest and newest.outcome else None
 
 
 def training_failed(uc: UseCase, run_id: str, reason: str) -> None:

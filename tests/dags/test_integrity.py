@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -77,6 +78,20 @@ def test_every_task_fails_fast_on_bad_data_and_retries_bad_luck(dagbag: Any) -> 
             assert policy.evaluate(TransientError("x"), 1, 3).action.value == "retry", task
             checked += 1
     assert checked == TASKS
+
+
+def test_no_task_hangs_for_good_and_a_person_has_the_time_that_the_policy_gives(
+    dagbag: Any, flight_delays: Any
+) -> None:
+    from airflow.sdk.exceptions import AirflowTaskTimeout
+
+    for dag in dagbag.dags.values():
+        for task in dag.tasks:
+            assert task.execution_timeout == timedelta(hours=settings().task_hours), task
+            assert task.retry_policy.evaluate(AirflowTaskTimeout(), 1, 3).action.value == "fail", task
+            if local(task.task_id) == "approve":
+                hours = flight_delays.gate.approval.timeout_hours
+                assert task.response_timeout == timedelta(hours=hours), task
 
 
 def test_no_task_floods_its_log_with_what_it_returns(dagbag: Any) -> None:

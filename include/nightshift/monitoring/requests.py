@@ -115,6 +115,10 @@ class Life:
         """Whether it has no outcome yet."""
         return self.outcome is None
 
+    def ran(self, run_id: str) -> bool:
+        """Whether that run has taken it up."""
+        return any(training.run_id == run_id for training in self.trainings)
+
     @property
     def state(self) -> State:
         """Where it stands."""
@@ -183,21 +187,25 @@ def lives(uc: UseCase) -> list[Life]:
 def begin(uc: UseCase, night: date, *, run_id: str, by_hand: bool, by: str) -> Life | None:
     """Record that a run trains for the night's request, and return it; None when nothing asks for it.
 
-    A run that nothing asked for is a request by hand itself: one that a person triggered, or whose night's
-    request failed before and which was cleared to run again. But the key of a request that is closed (a night
-    of monitoring that ran again sends it) asks for nothing. Called again by the same run, it changes nothing.
+    A run that nothing asked for is a request by hand itself: one that a person triggered, or that failed
+    before and was cleared to run again. But the key of a request that is closed, or that another run has
+    taken up, asks for nothing: monitoring that ran again sends it, and ``watch`` may have sent it while the
+    first run waited. Called again by the same run, it changes nothing.
     """
     of_night = [life for life in lives(uc) if life.request.night == night]
     current = next((life for life in of_night if life.open), None)
     if current is None:
         newest = of_night[-1].outcome if of_night else None
-        if newest is not None and newest.kind != "failed" and not by_hand:
+        cleared = any(life.ran(run_id) for life in of_night)
+        if newest is not None and not by_hand and not (newest.kind == "failed" and cleared):
             return None
         again = f" again after {newest.kind}" if newest else ""
         evidence = Evidence(trigger=BY_HAND, message=f"by hand: {by} ran the training{again}")
         request = ask(uc, night, [evidence], champion_version=None, by=by)
         current = Life(request, (), None)
-    if run_id not in {training.run_id for training in current.trainings}:
+    elif current.trainings and not (current.ran(run_id) or by_hand):
+        return None
+    if not current.trainings or current.trainings[-1].run_id != run_id:
         training = Training(request=current.request.id, run_id=run_id, began_at=datetime.now(UTC))
         append_log.append(
             f"retrain_trainings/{uc.name}/{current.request.id}", training.model_dump(mode="json")
@@ -223,11 +231,14 @@ def close(
 
 
 def close_failed(uc: UseCase, run_id: str, reason: str) -> list[Outcome]:
-    """Close the open request that a failed run had taken up, as ``close`` does."""
+    """Close the open request that a failed run had taken up, as ``close`` does.
+
+    Where another run has taken it up since, that one is waited for.
+    """
     return [
         _close(uc, life, "failed", [reason], None)
         for life in lives(uc)
-        if life.open and run_id in {training.run_id for training in life.trainings}
+        if life.open and life.trainings and life.trainings[-1].run_id == run_id
     ]
 
 

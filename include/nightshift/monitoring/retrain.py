@@ -26,7 +26,7 @@ from nightshift.monitoring.requests import Evidence, RetrainRequest
 from nightshift.partition import days
 from nightshift.registry import deployments
 from nightshift.registry.records import Deployment
-from nightshift.training import manifest
+from nightshift.training import feedback, manifest
 from nightshift.training.snapshot import LABEL_AVAILABLE_ON
 from nightshift.usecase import UseCase
 
@@ -198,7 +198,7 @@ def _labelled(uc: UseCase, night: date, known: date, champion: Deployment) -> It
         return  # Trained before manifests were kept: nobody knows on how many rows.
     snapshot = behind.data.snapshot
     trained_on = snapshot.train.rows + snapshot.validation.rows
-    new = _new_labels(uc, known, night)
+    new = _new_labels(uc, known, night) + _new_feedback(uc, known, night)
     if new <= uc.retrain.new_labels * trained_on:
         return
     yield Evidence(
@@ -210,7 +210,7 @@ def _labelled(uc: UseCase, night: date, known: date, champion: Deployment) -> It
 
 
 def _new_labels(uc: UseCase, known: date, night: date) -> int:
-    """Return how many rows were labelled after the night ``known``, by ``night``."""
+    """Return how many rows the pipeline labelled after the night ``known``, by ``night``."""
     # What a training of tonight would not look at is not read either.
     corrected = max((table.correction_days for _, _, table in uc.tables()), default=0)
     first = known - timedelta(days=uc.label.lag_days + corrected)
@@ -222,6 +222,30 @@ def _new_labels(uc: UseCase, known: date, night: date) -> int:
     available = pc.cast(labels[LABEL_AVAILABLE_ON], pa.date32())
     new = pc.and_(pc.greater(available, known), pc.less_equal(available, night))
     return int(pc.sum(pc.and_(new, pc.is_valid(labels[uc.label.column]))).as_py() or 0)
+
+
+def _new_feedback(uc: UseCase, known: date, night: date) -> int:
+    """Return how many rows a training of ``night`` has from people alone that one of ``known`` had not."""
+    first, last = _learned_from(uc, night)
+    said = feedback.known(uc, night, first, last)
+    before = feedback.known(uc, known, *_learned_from(uc, known))[uc.entity].combine_chunks()
+    said = said.filter(pc.invert(pc.is_in(said[uc.entity], value_set=before)))
+    if said.num_rows == 0:
+        return 0
+    columns = [uc.entity, uc.label.column, LABEL_AVAILABLE_ON]
+    labels = tables.read_partitions(uc, "labels", first, last, columns)
+    if labels.num_rows == 0:
+        return int(said.num_rows)
+    available = pc.cast(labels[LABEL_AVAILABLE_ON], pa.date32())
+    told = labels.filter(pc.and_(pc.is_valid(labels[uc.label.column]), pc.less_equal(available, night)))
+    return int(feedback.fill(uc, told, labels, said, night).num_rows - told.num_rows)
+
+
+def _learned_from(uc: UseCase, night: date) -> tuple[date, date]:
+    """Return the days of the training rows of a snapshot of ``night``: what people say joins no others."""
+    kept_apart = uc.label.lag_days + uc.training.holdout_days + uc.training.validation_days
+    first = max(uc.history_start, night - timedelta(days=uc.training.window_days))
+    return first, night - timedelta(days=kept_apart)
 
 
 # What holds a request back --------------------------------------------------------------------------

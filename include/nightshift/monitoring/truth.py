@@ -189,6 +189,7 @@ def _join(uc: UseCase, day: date, truth: pa.Table) -> tuple[pa.Table, int]:
     labels = labels.select([uc.entity, uc.label.column, "label_available_on"])
     labels = labels.rename_columns([uc.entity, "label", "known_on"])
     labels = labels.set_column(1, "label", pc.cast(labels.column("label"), pa.int64()))
+    labels = labels.set_column(2, "known_on", pc.cast(labels.column("known_on"), pa.date32()))
     joined = predictions.select(columns).join(labels, keys=uc.entity, join_type="left outer")
     slices = _slices(uc, day)
     if slices is not None:
@@ -209,10 +210,11 @@ def _slices(uc: UseCase, day: date) -> pa.Table | None:
 
 def _earlier(uc: UseCase, predictions: PartitionVersion, truth: pa.Table, outcomes: pa.Table) -> list[_State]:
     """Return what the day's figures were on each night that knew some of today's labels, and not yet all."""
-    nights = sorted(pc.unique(truth.column("label_available_on").drop_null()).to_pylist())
+    available = pc.cast(truth.column("label_available_on"), pa.date32())
+    nights = sorted(pc.unique(available.drop_null()).to_pylist())
     states = []
     for night in nights[:-1]:
-        known = truth.filter(pc.less_equal(truth.column("label_available_on"), night))
+        known = truth.filter(pc.less_equal(available, night))
         judged = labelled(outcomes)
         judged = judged.filter(pc.less_equal(judged.column("known_on"), night))
         found = figures(uc, judged, names=())

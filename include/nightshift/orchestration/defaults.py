@@ -10,6 +10,7 @@ from typing import Any
 from airflow.sdk import ExceptionRetryPolicy, RetryAction, RetryRule, get_parsing_context
 from airflow.sdk.definitions.callback import AsyncCallback
 from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
+from airflow.sdk.exceptions import AirflowTaskTimeout
 
 from nightshift.errors import DataError, TransientError
 from nightshift.orchestration.alerts import deadline_missed, run_failed
@@ -23,6 +24,8 @@ _WAITING_TRIES = 120
 def retry_policy(unknown: RetryAction = RetryAction.DEFAULT) -> ExceptionRetryPolicy:
     """Return the rule that holds everywhere: bad data fails at once, bad luck is tried again.
 
+    A task that hangs fails at its first timeout, or it would hold up its DAG for days.
+
     Args:
         unknown: What to do about an error that says neither; by default the task's own tries.
     """
@@ -30,6 +33,9 @@ def retry_policy(unknown: RetryAction = RetryAction.DEFAULT) -> ExceptionRetryPo
         default=unknown,
         rules=[
             RetryRule(DataError, RetryAction.FAIL, reason="bad data: the same input gives the same answer"),
+            RetryRule(
+                AirflowTaskTimeout, RetryAction.FAIL, reason="it ran longer than NIGHTSHIFT_TASK_HOURS"
+            ),
             RetryRule(
                 TransientError,
                 RetryAction.RETRY,
@@ -105,6 +111,8 @@ def dag_options(usecase: UseCase, name: str, doc: str | None, **more: Any) -> di
             "retries": 3,
             "retry_delay": timedelta(seconds=settings().retry_seconds),
             "retry_policy": retry_policy(),
+            # Of each try; a question to a person has a timeout of its own, and waits outside of any task.
+            "execution_timeout": timedelta(hours=settings().task_hours),
             # Many kilobytes of JSON, which XCom has anyway; stages log what they did in a line each.
             "show_return_value_in_logs": False,
         },

@@ -119,19 +119,14 @@ def publish_predictions(usecase: str, staged: list[dict[str, Any]]) -> int:
     return len(published)
 
 
-# The night is published by then: whatever goes wrong with a model that nobody relies on yet stops nothing.
 @task
 def score_shadow(usecase: str) -> str:
     """Score the night with a challenger that awaits a decision; skipped without one, and where it fails."""
     from nightshift import stages
 
-    try:
-        version = stages.score_shadow(load_usecase(usecase), night())
-    except Exception as error:
-        log.exception("the challenger could not score this night; run this task again to try it again")
-        raise AirflowSkipException(f"the challenger failed: {error}") from error
+    version = stages.score_shadow(load_usecase(usecase), night())
     if version is None:
-        raise AirflowSkipException("no challenger awaits a decision")
+        raise AirflowSkipException("no challenger awaits a decision, or it failed as logged above")
     return version
 
 
@@ -145,14 +140,13 @@ def check_drift(usecase: str) -> dict[str, str]:
 
 @task
 def judge(usecase: str) -> dict[str, Any]:
-    """Join earlier predictions with the truth that is known by now."""
+    """Join earlier predictions, and those of a challenger, with the truth that is known by now."""
     from nightshift import stages
 
     uc = load_usecase(usecase)
-    found = stages.judge(uc, *window(), only_stale=only_stale())
-    judged = [parse_partition(day) for day, of in found.items() if of["status"] == "judged"]
+    judged = stages.judge(uc, *window(), only_stale=only_stale())
     stages.judge_shadow(uc, judged)
-    return found
+    return judged
 
 
 @task

@@ -235,6 +235,20 @@ def test_the_day_is_described_with_gaps_and_values_never_seen(usecase: UseCase, 
     assert _delta_versions(usecase) == versions
 
 
+def test_the_truth_is_judged_where_predictions_cannot_be_described(
+    usecase: UseCase, day_of_features: Day, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def unreachable(uc: UseCase, version: str) -> None:
+        raise ConnectionError("MLflow does not answer")
+
+    _predict(usecase, DAY, DAY + NIGHT)
+    _labels(usecase, DAY, day_of_features(DAY))
+    monkeypatch.setattr("nightshift.registry.models.load_model", unreachable)
+    found = stages.judge(usecase, DAY + NIGHT, DAY + NIGHT)
+    assert found[DAY.isoformat()]["status"] == "judged"
+    assert f"the predictions of {DAY + NIGHT} could not be described" in caplog.text
+
+
 def test_scoring_again_leaves_its_times_as_they_were(usecase: UseCase) -> None:
     _predict(usecase, DAY)
     kept = predictions.performance(usecase, DAY, DAY)[DAY]

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
-from nightshift import stages
+from nightshift import nights, stages
 from nightshift.cli import main
 from nightshift.inference.publish import publish_predictions
 from nightshift.inference.score import score
@@ -98,6 +98,8 @@ def test_a_person_rejects(asked: UseCase, judged: dict[str, Any]) -> None:
     outcome = _only(asked).outcome
     assert outcome is not None
     assert (outcome.kind, outcome.version, outcome.reasons) == ("rejected", "2", ("by bob: too late",))
+    # A night that runs again outside of Airflow says so, and trains nothing.
+    assert nights._retrain(asked, NIGHT) == "rejected"
     # Trained again by hand, it is rejected still, and the new request says so.
     assert _begin(asked, "run 2", by_hand=True)
     assert not stages.propose(asked, judged)["promote"]
@@ -118,6 +120,7 @@ def test_a_failed_run_closes_its_request_and_may_be_run_again(asked: UseCase, ju
     assert _only(asked).open
     stages.training_failed(asked, "run 1", "run 1 failed: out of memory")
     # Its event again asks for nothing new. Mended and cleared, the run is a request of its own.
+    assert not _begin(asked, "run 2")
     assert _begin(asked)
     stages.promote(asked, NIGHT, stages.propose(asked, judged))
     stages.training_failed(asked, "run 1", "a late report")
@@ -134,6 +137,27 @@ def test_a_key_that_comes_again_after_the_outcome_trains_nothing(
     stages.propose(asked, judged | {"promote": False, "reasons": ["not better"]})
     assert not _begin(asked, "run 2")
     assert _only(asked).state == "refused"
+
+
+def test_a_key_that_was_sent_twice_trains_once(asked: UseCase) -> None:
+    _begin(asked)
+    # The first run has failed, and its callback is yet to say so.
+    assert not _begin(asked, "run 2")
+    assert [training.run_id for training in _only(asked).trainings] == ["run 1"]
+    stages.training_failed(asked, "run 1", "run 1 failed: out of memory")
+    assert not _begin(asked, "run 2")
+    assert _states(asked) == {"2013-01-20": "failed"}
+
+
+def test_a_late_report_of_a_failure_does_not_close_what_a_person_has_taken_up(
+    asked: UseCase, judged: dict[str, Any]
+) -> None:
+    _begin(asked)
+    assert _begin(asked, "run by hand", by_hand=True)
+    stages.training_failed(asked, "run 1", "run 1 failed: out of memory")
+    assert _only(asked).open
+    stages.promote(asked, NIGHT, stages.propose(asked, judged))
+    assert _only(asked).state == "promoted"
 
 
 def test_a_training_that_nobody_asked_for_is_a_request_by_hand(usecase: UseCase) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -23,6 +23,7 @@ from nightshift.monitoring.retrain import RetrainDecision, ask_by_hand, decide, 
 from nightshift.partition import days
 from nightshift.registry import deployments
 from nightshift.registry.deployments import rollback
+from nightshift.training import feedback
 from nightshift.usecase import RetrainBudget, UseCase
 
 Day = Callable[..., pa.Table]
@@ -140,6 +141,32 @@ def test_new_labels_over_a_share_of_those_trained_on(
     request(policy, decide(policy, first))
     # Those have been asked for: they count no more.
     assert not decide(_policy(usecase, "labels", cooldown_days=0), first + timedelta(days=1)).evidence
+
+
+def test_what_people_label_counts_where_the_pipeline_has_no_label(
+    usecase: UseCase, day_of_features: Day, publish_truth: Day
+) -> None:
+    day = date(2013, 1, 5)
+    publish_truth(day, day_of_features(day), unknown=100)
+    night = _night(18)
+    entities = day_of_features(day)["flight_id"].to_pylist()
+    unknown = usecase.labelling.model_copy(update={"null_label": "unknown"})
+    policy = _policy(usecase, "labels", new_labels=0.01).model_copy(update={"labelling": unknown})
+    for known_from, rows in (
+        (TRAINED, range(250, 300)),
+        (night, range(50, 250)),
+        (_night(19), range(250, 300)),
+    ):
+        labels = [feedback.Label(entities[row], day, 1, f"row {row}") for row in rows]
+        # The second time the last fifty say the same again, which is nothing new.
+        feedback.record(policy, labels, by="ann", at=datetime.now(UTC), known_from=known_from)
+    assert not decide(policy, _night(17)).requested
+    # 50 rows have the pipeline's label, 50 were known when the champion was trained.
+    (found,) = decide(policy, night).evidence
+    assert (found.trigger, found.facts["new_rows"]) == ("labels", 150)
+    # Where a missing label says that there is no outcome, nobody's word counts against it.
+    defined = unknown.model_copy(update={"null_label": "undefined"})
+    assert not decide(policy.model_copy(update={"labelling": defined}), night).requested
 
 
 def test_a_bad_month_asks_as_often_as_the_budget_allows_and_says_once_that_it_is_spent(

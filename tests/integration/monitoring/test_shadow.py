@@ -49,7 +49,7 @@ def _live(uc: UseCase, day_of_features: Day, publish_truth: Day) -> None:
         stages.score_shadow(uc, night)
         publish_truth(night, day_of_features(night), unknown=250)
         found = truth.judge(uc, night + timedelta(days=1))
-        stages.judge_shadow(uc, [date.fromisoformat(day) for day in found])
+        stages.judge_shadow(uc, found)
 
 
 def _versions(uc: UseCase, layer: str) -> dict[date, int]:
@@ -89,10 +89,32 @@ def test_a_row_that_only_one_scored_takes_no_part(
     _live(usecase, day_of_features, publish_truth)
     rows = tables.read_partitions(usecase, scoring.LAYER, LAST, LAST)
     tables.replace_partition(usecase, scoring.LAYER, LAST, rows.slice(100), [usecase.entity])
-    assert stages.judge_shadow(usecase, [LAST]) == {LAST.isoformat(): 150}
+    assert stages.judge_shadow(usecase, {LAST.isoformat(): {"status": "judged"}}) == {LAST.isoformat(): 150}
     compared = shadow.compare(usecase, "2")
     assert compared is not None
     assert compared.rows == 250 * 4 - 100
+
+
+def test_a_challenger_that_fails_stops_no_night(
+    usecase: UseCase,
+    decision: dict[str, Any],
+    day_of_features: Day,
+    publish_truth: Day,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    _live(usecase, day_of_features, publish_truth)
+    unpublished = LAST + timedelta(days=10)
+    assert stages.score_shadow(usecase, unpublished) is None
+    assert f"the challenger could not score {unpublished}" in caplog.text
+    rows = tables.read_partitions(usecase, scoring.LAYER, LAST, LAST)
+    useless = rows.set_column(
+        rows.column_names.index("score"), "score", pa.nulls(rows.num_rows, pa.float64())
+    )
+    tables.replace_partition(usecase, scoring.LAYER, LAST, useless, [usecase.entity])
+    before = LAST - timedelta(days=1)
+    found = {day.isoformat(): {"status": "judged"} for day in (LAST, before)}
+    assert stages.judge_shadow(usecase, found) == {before.isoformat(): 250}
+    assert f"the challenger could not be judged on {LAST}" in caplog.text
 
 
 def test_without_a_challenger_nothing_is_scored_beside(

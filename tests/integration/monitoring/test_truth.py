@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
-from datetime import date
+from datetime import UTC, date, datetime, time, timedelta
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
+from tests import synthetic
 from tests.forked import preload, run
 
 from nightshift.inference.publish import publish_predictions
@@ -66,6 +68,25 @@ def test_metrics_are_those_of_a_join_by_hand(
     gaps = [abs(scores.to_numpy()[rows].mean() - late.to_numpy()[rows].mean()) * len(rows) for rows in bins]
     assert found["ece"] == pytest.approx(sum(gaps) / 280)
     assert truth.observed(usecase)[DAY]["roc_auc"] == pytest.approx(found["roc_auc"])
+
+
+def test_labels_may_say_at_what_moment_they_were_known(home: Path) -> None:
+    uc = synthetic.use_case()
+    day = synthetic.START
+    night = day + timedelta(days=1)
+    labels = synthetic.labels_of(day)
+    scored = labels.select(["order_id", "partition"])
+    for name, value in (("score", 0.3), ("decision", False), ("model_hash", "m")):
+        scored = scored.append_column(name, pa.repeat(value, scored.num_rows))
+    tables.replace_partition(uc, "predictions", day, scored, ["order_id"])
+    days = labels["label_available_on"].to_pylist()
+    moments = pa.array([datetime.combine(known, time(3), UTC) for known in days])
+    labels = labels.set_column(labels.column_names.index("label_available_on"), "label_available_on", moments)
+    tables.replace_partition(uc, "labels", day, labels, ["order_id"])
+    assert truth.judge(uc, night)[day.isoformat()]["status"] == "judged"
+    known_on = tables.read_partitions(uc, truth.OUTCOMES, day, day)["known_on"].drop_null().to_pylist()
+    assert set(known_on) == {night, night + timedelta(days=1)}
+    assert len(truth.restatements(uc, day, day)) == 1
 
 
 def test_labels_that_were_never_predicted_are_counted(
