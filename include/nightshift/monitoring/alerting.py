@@ -191,7 +191,8 @@ def raise_alert(
             says which alerts are the same.
         message: What happened, in a sentence.
         link: Path or address of what to look at; by default the page of the day that the subject names.
-        once: A key under which this is raised only once ever: later calls change nothing.
+        once: A key under which this is raised only once ever: later calls change nothing. Silenced, it does
+            not count.
         now: The moment (UTC) it happened.
 
     Raises:
@@ -223,7 +224,8 @@ def raise_alert(
         record = {"at": alert["at"], "repeats": first[0], "message": message} if repeated and first else alert
         if append_log.append_next(f"alerts/{usecase}", last, record):
             break
-    if once:
+    # What was silenced was told to nobody: raised after the silence, it is news still.
+    if once and held is None:
         append_log.begin(marker, {"subject": subject, "at": now.isoformat()})
     again = " (again)" if repeated else ""
     log.log(_LEVELS[_severity(alert)], "ALERT %s %s %s%s: %s", usecase, kind, subject, again, message)

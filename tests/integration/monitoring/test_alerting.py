@@ -79,6 +79,19 @@ def test_what_is_raised_once_ever_stays_the_only_one(uc: UseCase) -> None:
     ]
 
 
+def test_what_is_raised_once_ever_is_told_after_a_silence(uc: UseCase) -> None:
+    silence(uc.name, "quality", NOW + 5 * HOUR, reason="new gates", by="ann", now=NOW)
+    sent: Sent = []
+    for hour in (1, 2, 6, 7, 40):
+        raise_alert(uc.name, "quality", "version 3", "worse", once="abc", now=NOW + hour * HOUR)
+        deliver(uc, into(sent), NOW + hour * HOUR)
+    assert sent == [("mail", "version 3")]
+    assert [(found.at, found.count) for found in read_alerts(uc.name)] == [
+        (NOW + 6 * HOUR, 1),
+        (NOW + HOUR, 2),
+    ]
+
+
 def test_many_at_once_make_one_alert_and_one_message(uc: UseCase) -> None:
     sent: Sent = []
     with ThreadPoolExecutor(8) as several:
