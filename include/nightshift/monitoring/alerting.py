@@ -300,7 +300,7 @@ def deliver(
     """Tell people what they were not told yet, and log the silences that ended. May run several at once.
 
     A notifier that fails is left alone until the next call, so a server that hangs costs its time once. What
-    was tried least goes first, the oldest of it, so an alert that a server always refuses keeps back no other.
+    was tried least goes first, the oldest of it: an alert that a server always refuses keeps back no other.
     An alert whose subject has been silenced since waits until the silence is over.
 
     Args:
