@@ -252,22 +252,48 @@ def check_drift(uc: UseCase, start: date, end: date, *, only_stale: bool = False
     for day in nights:
         checked = check_through(uc, day, deployed)
         for result in checked:
-            page = draw(uc, result, deployed)
-            _alert_of_drift(uc, result, str(page or ""))
+            _alert_of_drift(uc, result)
+            try:
+                draw(uc, result, deployed)
+            except Exception:
+                # The verdict stands without its picture; checked again, the day is drawn again.
+                log.exception("the drift report of %s %s could not be drawn", uc.name, result.partition)
         verdicts[day.isoformat()] = checked[0].verdict
     return verdicts
 
 
-def _alert_of_drift(uc: UseCase, result: DriftResult, link: str) -> None:
-    """Tell people of confirmed drift, and of data that are wrong: once a day that has them."""
+def _alert_of_drift(uc: UseCase, result: DriftResult) -> None:
+    """Tell people of confirmed drift, and of each thing that is wrong with the data, once while it lasts."""
     from nightshift.monitoring.alerting import raise_alert
 
-    day = str(result.partition)
-    if result.verdict == "drift":
-        raise_alert(uc.name, "drift", day, result.reason, link=link, once=f"drift {day}")
-    if result.findings:
-        wrong = "; ".join(finding.message for finding in result.findings)
-        raise_alert(uc.name, "data", day, wrong, link=link, once=f"data {day}")
+    alarms = _alarms(result)
+    for alarm, first in _since(uc, result.partition, alarms).items():
+        kind: Literal["drift", "data"] = "drift" if alarm == "drift" else "data"
+        subject = f"{result.partition}" if kind == "drift" else f"{alarm} {result.partition}"
+        raise_alert(uc.name, kind, subject, alarms[alarm], once=f"{alarm} {first}")
+
+
+def _alarms(result: DriftResult) -> dict[str, str]:
+    """Return what people are to know of a day, such as ``outage temperature``, with its message."""
+    found = {f"{one.kind} {one.column}".rstrip(): one.message for one in result.findings}
+    return {"drift": result.reason, **found} if result.verdict == "drift" else found
+
+
+def _since(uc: UseCase, day: date, alarms: Iterable[str]) -> dict[str, date]:
+    """Return since when each alarm of ``day`` has been there day after day, by the kept results."""
+    from nightshift.monitoring.drift import results
+
+    since = dict.fromkeys(alarms, day)
+    lasting, read = set(since), day
+    kept: dict[date, DriftResult] = {}
+    while lasting:
+        day -= timedelta(days=1)
+        if day < read:
+            read = day - timedelta(days=_MONTH)
+            kept = results(uc, read, day)
+        lasting &= set(_alarms(kept[day])) if day in kept else set()
+        since |= dict.fromkeys(lasting, day)
+    return since
 
 
 def judge(uc: UseCase, start: date, end: date, *, only_stale: bool = False) -> dict[str, Any]:

@@ -9,7 +9,8 @@ import socket
 import socketserver
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import date
 from email import message_from_string
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -276,8 +277,74 @@ def test_callbacks_record_link_and_send_at_once_whatever_the_notifier_does(
     late = {"dag_id": f"{uc.name}.score", "dag_run_id": "r2", "partition_key": "2013-07-02"}
     for _ in range(2):
         asyncio.run(deadline_missed(uc.name, {"dag_run": late}))
-    assert [body["subject"] for _, _, body in hook.received] == ["score 2013-07-01", "score 2013-07-02"]
+    assert [body["subject"] for _, _, body in hook.received] == ["score 2013-07-02", "score 2013-07-01"]
     assert read_alerts(uc.name)[0].count == 2
+
+
+@pytest.fixture
+def hooked(
+    home: Path, flight_delays: UseCase, connect: Any, hook: Hook, monkeypatch: pytest.MonkeyPatch
+) -> Hook:
+    """A webhook to which every alert of the use case goes."""
+    from nightshift import usecase
+    from nightshift.orchestration import tasks
+
+    uc = tell(flight_delays, kind="webhook", connection="hook")
+    for module in (usecase, tasks):
+        monkeypatch.setattr(module, "load_usecase", lambda name: uc)
+    connect("hook", conn_type="http", host=hook.url)
+    return hook
+
+
+def test_a_dag_without_partitions_that_fails_every_hour_is_one_alert(
+    hooked: Hook, flight_delays: UseCase
+) -> None:
+    from nightshift.orchestration.alerts import run_failed
+
+    for hour in range(3):
+        run = SimpleNamespace(
+            dag_id=f"{flight_delays.name}.watch", partition_key=None, run_id=f"scheduled__{hour}"
+        )
+        run_failed({"dag_run": run})
+    (failed,) = read_alerts(flight_delays.name)
+    assert (failed.subject, failed.count) == ("watch", 3)
+    assert [body["subject"] for _, _, body in hooked.received] == ["watch"]
+
+
+def test_a_page_that_was_not_written_is_told_though_its_run_ends_well(
+    hooked: Hook, flight_delays: UseCase, dagbag: Any
+) -> None:
+    dag = dagbag.dags[f"{flight_delays.name}.monitor"]
+    run = SimpleNamespace(dag_id=dag.dag_id, partition_key="2013-07-01", run_id="r1")
+    for callback in dag.get_task("write_report").on_failure_callback:
+        callback({"dag_run": run, "params": {}, "exception": OSError("the disk is full")})
+    ((_, _, body),) = hooked.received
+    assert (body["kind"], body["subject"]) == ("run_failed", "report 2013-07-01")
+    assert "the disk is full" in body["message"]
+
+
+@pytest.mark.parametrize(
+    ("task", "stage", "kind"),
+    [("account", "account", "cost"), ("request_retrain", "decide_retrain", "retrain")],
+)
+def test_what_is_raised_beside_send_alerts_waits_for_no_hour(
+    hooked: Hook,
+    flight_delays: UseCase,
+    monkeypatch: pytest.MonkeyPatch,
+    task: str,
+    stage: str,
+    kind: Any,
+) -> None:
+    from airflow.sdk.exceptions import AirflowSkipException
+
+    from nightshift import stages
+    from nightshift.orchestration import tasks
+
+    monkeypatch.setattr(tasks, "night", lambda: date(2013, 7, 1))
+    monkeypatch.setattr(stages, stage, lambda uc, night: raise_alert(uc.name, kind, str(night), MESSAGE))
+    with suppress(AirflowSkipException):
+        getattr(tasks, task).function(flight_delays.name)
+    assert [(body["kind"], body["subject"]) for _, _, body in hooked.received] == [(kind, "2013-07-01")]
 
 
 def test_alerts_are_sent_also_after_a_task_that_failed_and_hide_no_failure(dagbag: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import date
 
 import numpy as np
@@ -57,7 +58,7 @@ def score(
 ) -> Staged:
     """Score ``partition`` with the champion in force on it and stage the predictions.
 
-    How long it took is kept beside them; see ``inference.performance``.
+    How long it took is kept beside them, where that can be done; see ``inference.performance``.
 
     Args:
         uc: The use case.
@@ -82,7 +83,8 @@ def score(
     try:
         predictions = pa.Table.from_batches(scored, schema=schema(uc))
     except pa.ArrowInvalid as error:
-        performance.failed(uc, partition, model.content_hash)
+        with _for_the_record(uc, partition):
+            performance.failed(uc, partition, model.content_hash)
         raise DataError(
             f"the features of {partition} do not fit model version {model.version}: {error}",
             rule="a model reads every column of its feature list",
@@ -90,7 +92,8 @@ def score(
             cure="rebuild the features of that day, or train a model on the columns that exist",
         ) from error
     except Exception:
-        performance.failed(uc, partition, model.content_hash)
+        with _for_the_record(uc, partition):
+            performance.failed(uc, partition, model.content_hash)
         raise
     # Scanning and reading the version are two looks at the table; they must have seen the same partition.
     if _features(uc, partition).content_hash != features.content_hash:
@@ -99,8 +102,18 @@ def score(
         "scored %s %s: %d rows, model version %s", uc.name, partition, predictions.num_rows, model.version
     )
     staged = stage(uc, LAYER, partition, predictions, [uc.entity])
-    performance.scored(uc, partition, staged.content_hash, model.content_hash, staged.rows, seconds)
+    with _for_the_record(uc, partition):
+        performance.scored(uc, partition, staged.content_hash, model.content_hash, staged.rows, seconds)
     return staged
+
+
+@contextmanager
+def _for_the_record(uc: UseCase, partition: date) -> Iterator[None]:
+    """Log what goes wrong with the record of how scoring went: it costs neither a score nor its error."""
+    try:
+        yield
+    except Exception:
+        log.exception("how the scoring of %s %s went could not be recorded", uc.name, partition)
 
 
 def _champion(uc: UseCase, partition: date, deployed: Sequence[Deployment] | None) -> Model:

@@ -191,7 +191,8 @@ def raise_alert(
             says which alerts are the same.
         message: What happened, in a sentence.
         link: Path or address of what to look at; by default the page of the day that the subject names.
-        once: A key under which this is raised only once ever: later calls change nothing.
+        once: A key under which this is raised only once ever: later calls change nothing. Silenced, it does
+            not count.
         now: The moment (UTC) it happened.
 
     Raises:
@@ -223,7 +224,8 @@ def raise_alert(
         record = {"at": alert["at"], "repeats": first[0], "message": message} if repeated and first else alert
         if append_log.append_next(f"alerts/{usecase}", last, record):
             break
-    if once:
+    # What was silenced was told to nobody: raised after the silence, it is news still.
+    if once and held is None:
         append_log.begin(marker, {"subject": subject, "at": now.isoformat()})
     again = " (again)" if repeated else ""
     log.log(_LEVELS[_severity(alert)], "ALERT %s %s %s%s: %s", usecase, kind, subject, again, message)
@@ -297,7 +299,8 @@ def deliver(
 ) -> dict[str, int]:
     """Tell people what they were not told yet, and log the silences that ended. May run several at once.
 
-    A notifier that fails is left alone until the next call, so a server that hangs costs its time once.
+    A notifier that fails is left alone until the next call, so a server that hangs costs its time once. What
+    was tried least goes first, the oldest of it: an alert that a server always refuses keeps back no other.
     An alert whose subject has been silenced since waits until the silence is over.
 
     Args:
@@ -311,19 +314,26 @@ def deliver(
     _log_ended_silences(uc, now)
     held = [silence for silence in silences(uc.name, now) if silence.in_force]
     counts = {"sent": 0, "failed": 0, "waiting": 0}
-    broken: set[str] = set()
+    due: list[tuple[int, str, Alert]] = []
     for alert in reversed(_unsilenced(uc.name, now)):
         waits = any(silence.covers(alert.kind, alert.subject) for silence in held)
         for name in targets(uc.alerts, alert):
-            if waits or name in broken:
-                counts["waiting"] += _delivery(uc.name, alert.number, name, now).state == "due"
-            elif _claim(uc.name, alert.number, name, now):
-                notifier = uc.alerts.notifiers.get(name, Notifier(kind="log"))
-                if _send(send, notifier, alert, name):
-                    counts["sent"] += 1
-                else:
-                    counts["failed"] += 1
-                    broken.add(name)
+            stands = _delivery(uc.name, alert.number, name, now)
+            if stands.state == "due" and waits:
+                counts["waiting"] += 1
+            elif stands.state == "due":
+                due.append((stands.tries, name, alert))
+    broken: set[str] = set()
+    for _, name, alert in sorted(due, key=lambda one: one[0]):
+        if name in broken:
+            counts["waiting"] += 1
+        elif _claim(uc.name, alert.number, name, now):
+            notifier = uc.alerts.notifiers.get(name, Notifier(kind="log"))
+            if _send(send, notifier, alert, name):
+                counts["sent"] += 1
+            else:
+                counts["failed"] += 1
+                broken.add(name)
     return counts
 
 

@@ -1,9 +1,10 @@
 """Where Airflow raises alerts, and where they are sent from.
 
 ``monitoring.alerting`` records them and knows what is still to be sent. The task ``send_alerts`` of the DAGs
-``monitor`` and ``watch`` sends them, and the two callbacks here do at once; what fails is tried again by the
-next hourly ``watch``. Airflow runs ``run_failed`` in a child of its DAG processor and ``deadline_missed`` in
-its triggerer: both may ask for connections, neither may take long.
+``monitor`` and ``watch`` sends them; the callbacks here do at once, and so do tasks that raise alerts after
+``send_alerts``. What fails is tried again by the next hourly ``watch``. Airflow runs ``run_failed`` in a
+child of its DAG processor and ``deadline_missed`` in its triggerer: both may ask for connections, neither may
+take long.
 """
 
 from __future__ import annotations
@@ -26,11 +27,32 @@ def run_failed(context: dict[str, Any]) -> None:
     raise_alert(
         usecase,
         "run_failed",
-        f"{name} {run.partition_key or run.run_id}",
+        # Hourly runs have no key, and one that fails every hour is one alert.
+        f"{name} {run.partition_key or ''}".rstrip(),
         f"{run.dag_id} failed{key} (run {run.run_id})",
         link=_address(run.dag_id, run.run_id),
     )
-    _send_at_once(usecase)
+    send_at_once(usecase)
+
+
+def report_failed(context: dict[str, Any]) -> None:
+    """Raise an alert for a night's page that was not written (a task's ``on_failure_callback``).
+
+    The task is a teardown, so its run does not fail with it.
+    """
+    from nightshift.monitoring.alerting import raise_alert
+
+    run = context["dag_run"]
+    usecase = run.dag_id.partition(".")[0]
+    day = context["params"].get("partition") or run.partition_key or ""
+    raise_alert(
+        usecase,
+        "run_failed",
+        f"report {day}".rstrip(),
+        f"the page of the night was not written (run {run.run_id}): {context.get('exception')}",
+        link=_address(run.dag_id, run.run_id),
+    )
+    send_at_once(usecase)
 
 
 async def deadline_missed(usecase: str, context: dict[str, Any]) -> None:
@@ -50,7 +72,7 @@ def _deadline_missed(usecase: str, run: dict[str, Any]) -> None:
         f"{dag_id} is unfinished at its SLA{key} (run {run_id})",
         link=_address(dag_id, run_id),
     )
-    _send_at_once(usecase)
+    send_at_once(usecase)
 
 
 def _address(dag_id: str, run_id: str) -> str:
@@ -61,8 +83,8 @@ def _address(dag_id: str, run_id: str) -> str:
     return f"{base.rstrip('/')}/dags/{dag_id}/runs/{quote(run_id, safe='')}"
 
 
-def _send_at_once(usecase: str) -> None:
-    """Tell people without waiting for the next hour; the alert is recorded, so nothing that fails is lost."""
+def send_at_once(usecase: str) -> None:
+    """Tell people without waiting for the next hour; fails on nothing, and what fails is tried again then."""
     from nightshift.monitoring.alerting import deliver
     from nightshift.orchestration.notifiers import send
     from nightshift.usecase import load_usecase

@@ -14,6 +14,7 @@ from typing import Any
 from airflow.sdk import get_current_context
 from airflow.sdk.exceptions import AirflowSkipException
 
+from nightshift.orchestration.alerts import report_failed, send_at_once
 from nightshift.orchestration.assets import announce
 from nightshift.orchestration.defaults import waiting
 from nightshift.orchestration.metering import task
@@ -164,6 +165,7 @@ def request_retrain(usecase: str) -> list[str]:
     from nightshift import stages
 
     reasons = stages.decide_retrain(load_usecase(usecase), night())
+    send_at_once(usecase)
     if not reasons:
         raise AirflowSkipException("the policy asks for no new model")
     _announce_night()
@@ -176,7 +178,9 @@ def account(usecase: str) -> dict[str, float]:
     """Put what the tasks of the night used into the lake, and its costs: a night over its budget alerts."""
     from nightshift import stages
 
-    return stages.account(load_usecase(usecase), night())
+    costs = stages.account(load_usecase(usecase), night())
+    send_at_once(usecase)
+    return costs
 
 
 @task
@@ -200,7 +204,7 @@ def training_failed(context: Any) -> None:
     stages.training_failed(uc, context["run_id"], f"run {context['run_id']} failed: {context['reason']}")
 
 
-@task
+@task(on_failure_callback=report_failed)
 def write_report(usecase: str) -> list[str]:
     """Write the night's page and the week's digest."""
     from nightshift import stages

@@ -79,6 +79,19 @@ def test_what_is_raised_once_ever_stays_the_only_one(uc: UseCase) -> None:
     ]
 
 
+def test_what_is_raised_once_ever_is_told_after_a_silence(uc: UseCase) -> None:
+    silence(uc.name, "quality", NOW + 5 * HOUR, reason="new gates", by="ann", now=NOW)
+    sent: Sent = []
+    for hour in (1, 2, 6, 7, 40):
+        raise_alert(uc.name, "quality", "version 3", "worse", once="abc", now=NOW + hour * HOUR)
+        deliver(uc, into(sent), NOW + hour * HOUR)
+    assert sent == [("mail", "version 3")]
+    assert [(found.at, found.count) for found in read_alerts(uc.name)] == [
+        (NOW + 6 * HOUR, 1),
+        (NOW + HOUR, 2),
+    ]
+
+
 def test_many_at_once_make_one_alert_and_one_message(uc: UseCase) -> None:
     sent: Sent = []
     with ThreadPoolExecutor(8) as several:
@@ -155,13 +168,30 @@ def test_what_fails_is_recorded_and_tried_again_until_it_is_sent(uc: UseCase) ->
     assert deliver(uc, refuse, NOW + HOUR) == {"sent": 0, "failed": 1, "waiting": 1}
     first = read_alerts(uc.name)[-1]
     assert alerting.deliveries(uc.name, first.number, NOW + HOUR) == [
-        alerting.Delivery("mail", "due", 2, "ConnectionRefusedError: nobody listens")
+        alerting.Delivery("mail", "due", 1, "ConnectionRefusedError: nobody listens")
     ]
     sent: Sent = []
     assert deliver(uc, into(sent), NOW + 2 * HOUR)["sent"] == 2
     assert deliver(uc, into(sent), NOW + 3 * HOUR) == {"sent": 0, "failed": 0, "waiting": 0}
     assert sent == [("mail", "2013-07-01"), ("mail", "2013-07-02")]
     assert alerting.deliveries(uc.name, first.number)[0].state == "sent"
+
+
+def test_an_alert_that_is_always_refused_keeps_back_no_other(uc: UseCase) -> None:
+    for day in ("2013-07-01", "2013-07-02", "2013-07-03"):
+        raise_alert(uc.name, "drift", day, "moved", now=NOW)
+    sent: Sent = []
+
+    def send(notifier: Notifier, alert: alerting.Alert) -> None:
+        if alert.subject == "2013-07-01":
+            raise ValueError("400")
+        into(sent)(notifier, alert)
+
+    assert deliver(uc, send, NOW) == {"sent": 0, "failed": 1, "waiting": 2}
+    assert deliver(uc, send, NOW + HOUR) == {"sent": 2, "failed": 1, "waiting": 0}
+    raise_alert(uc.name, "drift", "2013-07-04", "moved", now=NOW + 2 * HOUR)
+    assert deliver(uc, send, NOW + 2 * HOUR) == {"sent": 1, "failed": 1, "waiting": 0}
+    assert [day for _, day in sent] == ["2013-07-02", "2013-07-03", "2013-07-04"]
 
 
 def test_a_notifier_that_is_down_keeps_nothing_from_the_others(home: Path, flight_delays: UseCase) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import pyarrow as pa
 import pytest
@@ -17,7 +17,7 @@ from nightshift.inference.score import score
 from nightshift.lake import tables
 from nightshift.lake.store import open_store
 from nightshift.monitoring import drift, reports
-from nightshift.monitoring.alerting import read_alerts
+from nightshift.monitoring.alerting import read_alerts, silence
 from nightshift.partition import days
 from nightshift.usecase import Confirm, UseCase
 
@@ -25,6 +25,7 @@ Day = Callable[..., pa.Table]
 
 DAY = date(2013, 1, 17)
 NEXT = DAY + timedelta(days=1)
+LAST = DAY + timedelta(days=2)
 
 preload("evidently", "nightshift.monitoring.reports")
 
@@ -227,13 +228,56 @@ def test_people_are_told_of_confirmed_drift_and_of_wrong_data_once(
 ) -> None:
     features = _shifted(day_of_features, DAY)
     _night(usecase, DAY, _with(features, "load", pa.nulls(features.num_rows, pa.float64())))
-    _night(usecase, NEXT, _shifted(day_of_features, NEXT))
+    for day in (NEXT, LAST):
+        _night(usecase, day, _shifted(day_of_features, day))
     for _ in range(2):
-        stages.check_drift(usecase, DAY, NEXT)
+        verdicts = stages.check_drift(usecase, DAY, LAST)
+    assert list(verdicts.values()) == ["watch", "drift", "drift"]
     told = {(alert.kind, alert.subject): alert for alert in read_alerts(usecase.name)}
-    # What the shift does to carriers is a finding of both days.
-    assert set(told) == {("data", str(DAY)), ("data", str(NEXT)), ("drift", str(NEXT))}
-    assert "load has no value" in told["data", str(DAY)].message
+    # Drift, and what the shift does to carriers, go on: that is no news.
+    assert set(told) == {
+        ("data", f"outage load {DAY}"),
+        ("data", f"new_category carrier {DAY}"),
+        ("drift", str(NEXT)),
+    }
+    assert "load has no value" in told["data", f"outage load {DAY}"].message
     assert "hour" in told["drift", str(NEXT)].message
-    assert told["drift", str(NEXT)].link == str(reports.drift_report(usecase, NEXT))
+    assert told["drift", str(NEXT)].link.endswith(f"/{usecase.name}/nightly/{NEXT}.html")
     assert {alert.count for alert in told.values()} == {1}
+
+
+def test_what_comes_back_and_what_lasts_beyond_a_silence_is_told_again(
+    usecase: UseCase, day_of_features: Day
+) -> None:
+    def outage(day: date) -> pa.Table:
+        features = day_of_features(day).drop_columns("late")
+        return _with(features, "load", pa.nulls(features.num_rows, pa.float64()))
+
+    now = datetime.now(UTC)
+    for place, broken in enumerate((True, True, False, True)):
+        day = DAY + timedelta(days=place)
+        _night(usecase, day, outage(day) if broken else None)
+        if place == 0:
+            silence(usecase.name, "data", now + timedelta(days=1), reason="it is known", by="ann")
+        if place == 1:
+            silence(usecase.name, "data", now, reason="it should be mended", by="ann")
+        stages.check_drift(usecase, day, day)
+    told = [one for one in read_alerts(usecase.name) if one.kind == "data"]
+    assert [(one.subject, bool(one.silenced)) for one in told] == [
+        (f"outage load {DAY + timedelta(days=3)}", False),
+        (f"outage load {NEXT}", False),
+        (f"outage load {DAY}", True),
+    ]
+
+
+def test_an_alert_needs_no_picture(usecase: UseCase, day_of_features: Day) -> None:
+    _night(usecase, DAY, day_of_features(DAY).drop_columns("late").slice(0, 150))
+    # Where the folder of the pictures should be.
+    folder = reports.drift_report(usecase, DAY).parent.parent
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.touch()
+    assert stages.check_drift(usecase, DAY, DAY) == {str(DAY): "watch"}
+    assert [alert.subject for alert in read_alerts(usecase.name)] == [f"volume {DAY}"]
+    folder.unlink()
+    stages.check_drift(usecase, DAY, DAY)
+    assert reports.drift_report(usecase, DAY).exists(), "checked again, it is drawn again"

@@ -277,6 +277,17 @@ def test_attempts_that_failed_are_counted(usecase: UseCase, day_of_features: Day
     assert kept["error_rate"] == pytest.approx(2 / 3)
 
 
+def test_a_score_and_its_error_need_no_record_of_how_it_went(usecase: UseCase) -> None:
+    """The record is of another form, so it can be neither read nor written."""
+    other = pa.table({"partition": pa.array([DAY], pa.date32()), "other": ["form"]})
+    tables.replace_partition(usecase, "monitoring_performance", DAY, other, ["partition"])
+    assert score(usecase, DAY).rows == 300
+    for key in open_store().list(f"{table_folder(usecase, 'features')}/partition={DAY}/"):
+        open_store().delete(key)
+    with pytest.raises(DataError, match="damaged"):
+        score(usecase, DAY)
+
+
 def _judged(uc: UseCase, day_of_features: Day, through: date, turned: bool = False) -> None:
     for day in days(DAY, through):
         features = day_of_features(day)
