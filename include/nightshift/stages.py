@@ -760,10 +760,15 @@ def replay_quarantine(uc: UseCase, night: date) -> dict[str, Any]:
 
 def sweep_lake(uc: UseCase, today: date) -> dict[str, int]:
     """Delete what the use case's retention no longer keeps: number of things deleted, by kind."""
-    from nightshift.lake.retention import sweep
-    from nightshift.monitoring import resources
+    from nightshift.lake.retention import oldest_kept, sweep
+    from nightshift.monitoring import baseline, resources
+    from nightshift.monitoring.pages import write
 
-    deleted = sweep(uc, today) | {"usage_records": resources.sweep(uc)}
+    deleted = sweep(uc, today) | {
+        "usage_records": resources.sweep(uc),
+        "baselines": baseline.sweep(uc, older_than_days=uc.retention.staging_days),
+        "pages": write.sweep(uc, oldest_kept(uc, today)),
+    }
     log.info("swept as of %s: %s", today, ", ".join(f"{kind} {number}" for kind, number in deleted.items()))
     return deleted
 

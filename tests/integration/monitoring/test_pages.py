@@ -11,7 +11,8 @@ import pyarrow as pa
 from tests import synthetic
 
 from nightshift.lake import append_log, tables
-from nightshift.monitoring.pages.write import index_path, nightly_path, weekly_path, write_pages
+from nightshift.monitoring.pages.write import index_path, nightly_path, sweep, weekly_path, write_pages
+from nightshift.monitoring.reports import drift_report, keep
 from nightshift.usecase import UseCase
 
 DAY = date(2020, 2, 5)
@@ -122,3 +123,21 @@ def test_of_a_night_without_anything_the_page_says_so(home: Path) -> None:
     assert "Act: there are no predictions" in page
     assert page.count("Nothing recorded:") == 6
     assert "no champion in force" in page
+
+
+def test_pages_go_with_the_days_they_are_about(home: Path) -> None:
+    uc = synthetic.use_case()
+    old = DAY - timedelta(days=28)
+    for day in (old, DAY):
+        write_pages(uc, day)
+        keep(drift_report(uc, day), "<html></html>", {})
+    assert sweep(uc, old) == 0
+    # Of the old night: its page, its drift report, and the digest of its week.
+    assert sweep(uc, DAY) == 3
+    assert not nightly_path(uc, old).exists()
+    assert not drift_report(uc, old).parent.exists()
+    assert all(
+        file.exists() for file in (nightly_path(uc, DAY), drift_report(uc, DAY), weekly_path(uc, "2020-W06"))
+    )
+    assert f"{old}" not in index_path(uc).read_text(encoding="utf-8")
+    assert sweep(uc, DAY) == 0

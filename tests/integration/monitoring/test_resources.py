@@ -139,7 +139,9 @@ def test_a_mistyped_day_empties_no_lake(home: Path) -> None:
     row = pa.table({"order_id": ["a"]})
     tables.replace_partition(uc, "monitoring", mistyped, row, ["order_id"])
     stages.sweep_lake(uc, mistyped + timedelta(days=30))
-    assert [list(tables.partition_versions(uc, layer)) for layer in ("features", LAYER, COSTS)] == [[NIGHT]] * 3
+    assert [list(tables.partition_versions(uc, layer)) for layer in ("features", LAYER, COSTS)] == [
+        [NIGHT]
+    ] * 3
 
 
 _RECORD = """

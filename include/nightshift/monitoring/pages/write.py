@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from collections.abc import Sequence
 from datetime import date, timedelta
 from html import escape
@@ -57,6 +58,26 @@ def write_pages(uc: UseCase, day: date) -> list[Path]:
         written.append(weekly_path(uc, week))
     _write(index_path(uc), _index(uc))
     return [*written, index_path(uc)]
+
+
+def sweep(uc: UseCase, oldest: date) -> int:
+    """Remove what was written about days before ``oldest``; return how many pages.
+
+    The page of a night, Evidently's page of it, and the digest of a week that was over by then. Evaluations
+    and model cards stay: they are of models.
+    """
+    nights = [night for night in _nights(uc) if night < oldest]
+    weekly = (_folder(uc) / "weekly").glob("????-W??.html")
+    weeks = [week for file in weekly if nights_of(week := file.stem)[-1] < oldest]
+    folder = reports.drift_report(uc, oldest).parent.parent
+    drawn = [day for day in folder.glob("????-??-??") if parse_partition(day.name) < oldest]
+    for file in (*(nightly_path(uc, night) for night in nights), *(weekly_path(uc, week) for week in weeks)):
+        file.unlink(missing_ok=True)
+    for day in drawn:
+        shutil.rmtree(day)
+    if nights or weeks:
+        _write(index_path(uc), _index(uc))
+    return len(nights) + len(weeks) + len(drawn)
 
 
 def nightly_path(uc: UseCase, day: date) -> Path:
