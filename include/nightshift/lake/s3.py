@@ -77,6 +77,19 @@ class S3Store:
         """Return the keys that begin with ``prefix``, sorted."""
         return sorted(self.modified(prefix))
 
+    def folders(self, prefix: str) -> list[str]:
+        """Return the names of the folders right under ``prefix`` (which ends with ``/``), sorted."""
+        whole = self.prefix + prefix
+        pages = self._client.get_paginator("list_objects_v2").paginate(
+            Bucket=self.bucket, Prefix=whole, Delimiter="/"
+        )
+        with self._explained(prefix):
+            return sorted(
+                item["Prefix"].removeprefix(whole).rstrip("/")
+                for page in pages
+                for item in page.get("CommonPrefixes", ())
+            )
+
     def modified(self, prefix: str) -> dict[str, datetime]:
         """Return the keys that begin with ``prefix``, each with the time (UTC) it was last written."""
         pages = self._client.get_paginator("list_objects_v2").paginate(
