@@ -73,10 +73,6 @@ class S3Store:
             return False
         return True
 
-    def list(self, prefix: str) -> list[str]:
-        """Return the keys that begin with ``prefix``, sorted."""
-        return sorted(self.modified(prefix))
-
     def folders(self, prefix: str) -> list[str]:
         """Return the names of the folders right under ``prefix`` (which ends with ``/``), sorted."""
         whole = self.prefix + prefix
@@ -89,6 +85,10 @@ class S3Store:
                 for page in pages
                 for item in page.get("CommonPrefixes", ())
             )
+
+    def list(self, prefix: str) -> list[str]:
+        """Return the keys that begin with ``prefix``, sorted."""
+        return sorted(self.modified(prefix))
 
     def modified(self, prefix: str) -> dict[str, datetime]:
         """Return the keys that begin with ``prefix``, each with the time (UTC) it was last written."""

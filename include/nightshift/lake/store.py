@@ -44,14 +44,14 @@ class Store(Protocol):
     def exists(self, key: str) -> bool:
         """Return whether an object has this key."""
 
-    def list(self, prefix: str) -> list[str]:
-        """Return the keys that begin with ``prefix``, sorted."""
-
     def folders(self, prefix: str) -> list[str]:
         """Return the names of the folders right under ``prefix`` (which ends with ``/``), sorted.
 
         Costs what is there, whatever lies below. On files, a folder that was emptied may be named, too.
         """
+
+    def list(self, prefix: str) -> list[str]:
+        """Return the keys that begin with ``prefix``, sorted."""
 
     def modified(self, prefix: str) -> dict[str, datetime]:
         """Return the keys that begin with ``prefix``, each with the time (UTC) it was last written."""
@@ -151,15 +151,15 @@ class FileStore:
         """Return whether an object has this key."""
         return self._path(key).is_file()
 
-    def list(self, prefix: str) -> list[str]:
-        """Return the keys that begin with ``prefix``, sorted."""
-        return sorted(self._walk(prefix))
-
     def folders(self, prefix: str) -> list[str]:
         """Return the names of the folders right under ``prefix`` (which ends with ``/``), sorted."""
         with suppress(FileNotFoundError), os.scandir(self._path(prefix)) as entries:
             return sorted(entry.name for entry in entries if entry.is_dir() and entry.name != self._SCRATCH)
         return []
+
+    def list(self, prefix: str) -> list[str]:
+        """Return the keys that begin with ``prefix``, sorted."""
+        return sorted(self._walk(prefix))
 
     def modified(self, prefix: str) -> dict[str, datetime]:
         """Return the keys that begin with ``prefix``, each with the time (UTC) it was last written."""

@@ -124,7 +124,7 @@ class _Collected:
 
 
 def _whole(name: str) -> Samples:
-    """Return what is told of a use case; whatever is wrong with it is logged and takes nothing from others."""
+    """Return what is told of a use case; what is wrong with it is logged, and takes nothing from others."""
     try:
         uc = load_usecase(name)
     except Exception as error:
