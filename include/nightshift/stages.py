@@ -355,12 +355,12 @@ def queue_labels(uc: UseCase, start: date, end: date) -> dict[str, Any]:
     return queued
 
 
-def write_pages(uc: UseCase, day: date) -> list[str]:
-    """Write the page of a night, the digests of the weeks it adds to and the index: their paths."""
+def write_pages(uc: UseCase, start: date, end: date) -> list[str]:
+    """Write the page of each night, the digests of the weeks they add to and the index: their paths."""
     from nightshift.monitoring.pages.write import write_pages as write
 
-    written = [str(file) for file in write(uc, day)]
-    log.info("pages of %s: %s", day, ", ".join(written))
+    written = [str(file) for file in write(uc, start, end)]
+    log.info("pages of %s: %s", _span(start, end), ", ".join(written))
     return written
 
 
