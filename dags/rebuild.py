@@ -2,7 +2,8 @@
 ### Rebuild
 
 By hand, after an edit: run the chosen stages again for a range of days. Stages that were not chosen
-are skipped; a partition whose content does not change gets no new version.
+are skipped; a partition whose content does not change gets no new version. With the stage
+`monitoring`, the pages of the range are written again, too.
 
 After a correction of raw data: with *Only what is stale*, of the range only what rests on older
 versions is built again (`nightshift stale` lists it; `nightshift stale --rebuild` starts this DAG).
@@ -36,4 +37,5 @@ for uc in use_cases():
         landed >> tasks.load(uc.name) >> features
         features >> make_features(uc, outlets=[]) >> predictions
         predictions >> make_predictions(uc, outlets=[]) >> monitoring
-        monitoring >> [tasks.check_drift(uc.name), tasks.judge(uc.name)]
+        checks = [tasks.check_drift(uc.name), tasks.judge(uc.name)]
+        monitoring >> checks >> tasks.write_report(uc.name)

@@ -410,12 +410,12 @@ def queue_labels(uc: UseCase, start: date, end: date) -> dict[str, Any]:
     return queued
 
 
-def write_pages(uc: UseCase, day: date) -> list[str]:
-    """Write the page of a night, the digests of the weeks it adds to and the index: their paths."""
+def write_pages(uc: UseCase, start: date, end: date) -> list[str]:
+    """Write the page of each night, the digests of the weeks they add to and the index: their paths."""
     from nightshift.monitoring.pages.write import write_pages as write
 
-    written = [str(file) for file in write(uc, day)]
-    log.info("pages of %s: %s", day, ", ".join(written))
+    written = [str(file) for file in write(uc, start, end)]
+    log.info("pages of %s: %s", _span(start, end), ", ".join(written))
     return written
 
 
@@ -823,10 +823,15 @@ def replay_quarantine(uc: UseCase, night: date) -> dict[str, Any]:
 
 def sweep_lake(uc: UseCase, today: date) -> dict[str, int]:
     """Delete what the use case's retention no longer keeps: number of things deleted, by kind."""
-    from nightshift.lake.retention import sweep
-    from nightshift.monitoring import resources
+    from nightshift.lake.retention import oldest_kept, sweep
+    from nightshift.monitoring import baseline, resources
+    from nightshift.monitoring.pages import write
 
-    deleted = sweep(uc, today) | {"usage_records": resources.sweep(uc)}
+    deleted = sweep(uc, today) | {
+        "usage_records": resources.sweep(uc),
+        "baselines": baseline.sweep(uc, older_than_days=uc.retention.staging_days),
+        "pages": write.sweep(uc, oldest_kept(uc, today)),
+    }
     log.info("swept as of %s: %s", today, ", ".join(f"{kind} {number}" for kind, number in deleted.items()))
     return deleted
 

@@ -286,7 +286,7 @@ def report(
             if night is None:
                 typer.echo(f"{uc.name}: no night was predicted yet, so there is no page to write")
                 continue
-            for path in stages.write_pages(uc, night):
+            for path in stages.write_pages(uc, night, night):
                 typer.echo(path)
 
 

@@ -108,7 +108,7 @@ def usecase_table(name: str, status: dict[str, Any]) -> Table:
 
 
 def _night(observed: dict[str, Any] | None, drift: dict[str, Any] | None) -> str:
-    verdict = f"drift: {drift['verdict']}" if drift else "drift: not checked"
+    verdict = f"drift: {drift['note'] or drift['verdict']}" if drift else "drift: not checked"
     if not observed:
         return f"{verdict}; truth not known yet"
     area = observed.get("roc_auc")

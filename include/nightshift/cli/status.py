@@ -108,7 +108,7 @@ def _drift(uc: UseCase) -> dict[str, Any]:
 
     results = drift.results(uc, uc.history_start, date.max)
     return {
-        str(day): {"verdict": result.verdict, "columns": list(result.columns)}
+        str(day): {"verdict": result.verdict, "columns": list(result.columns), "note": result.note}
         for day, result in results.items()
     }
 

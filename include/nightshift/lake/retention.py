@@ -1,4 +1,9 @@
-"""Deletes what a use case's retention no longer keeps, and what killed writers left behind."""
+"""Deletes what a use case's retention no longer keeps, and what killed writers left behind.
+
+Everything is kept by its own day, and its age is counted from the newest day that data are published for: a
+lake that was left alone for years, or that replays the past, is not emptied by its first sweep. Monitoring's
+tables do not count. They can hold a day that was mistyped, and no data.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +13,21 @@ from nightshift.lake import checkpoints, lineage, raw, staging, tables
 from nightshift.usecase import UseCase
 
 
+def oldest_kept(uc: UseCase, today: date) -> date:
+    """Return the first day whose tables are kept as of ``today``."""
+    return _now(uc, today) - timedelta(days=uc.retention.table_days)
+
+
 def sweep(uc: UseCase, today: date) -> dict[str, int]:
     """Apply the retention of ``uc`` as of ``today``; a second call deletes nothing.
-
-    Partitions are kept by their own day, and never counted from a day after the newest one: a lake that was
-    left alone for years, or that replays the past, is not emptied by its first sweep.
 
     Returns:
         Number of things deleted, by kind: raw files, table partitions, table files, staged objects,
         checkpoints of trainings, records of lineage.
     """
     layers = tables.layers(uc)
-    newest = max((day for layer in layers for day in tables.partition_versions(uc, layer)), default=today)
-    now = min(today, newest)
-    oldest = now - timedelta(days=uc.retention.table_days)
+    now = _now(uc, today)
+    oldest = oldest_kept(uc, today)
     expired = [
         (layer, day) for layer in layers for day in tables.partition_versions(uc, layer) if day < oldest
     ]
@@ -48,3 +54,9 @@ def sweep(uc: UseCase, today: date) -> dict[str, int]:
             keep_days=uc.retention.table_days,
         ),
     }
+
+
+def _now(uc: UseCase, today: date) -> date:
+    """Return the day that ages are counted from; with nothing published, nothing has an age."""
+    published = (tables.partition_versions(uc, layer) for layer in ("features", "predictions"))
+    return min(today, max((day for days in published for day in days), default=uc.history_start))

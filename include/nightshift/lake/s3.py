@@ -73,6 +73,19 @@ class S3Store:
             return False
         return True
 
+    def folders(self, prefix: str) -> list[str]:
+        """Return the names of the folders right under ``prefix`` (which ends with ``/``), sorted."""
+        whole = self.prefix + prefix
+        pages = self._client.get_paginator("list_objects_v2").paginate(
+            Bucket=self.bucket, Prefix=whole, Delimiter="/"
+        )
+        with self._explained(prefix):
+            return sorted(
+                item["Prefix"].removeprefix(whole).rstrip("/")
+                for page in pages
+                for item in page.get("CommonPrefixes", ())
+            )
+
     def list(self, prefix: str) -> list[str]:
         """Return the keys that begin with ``prefix``, sorted."""
         return sorted(self.modified(prefix))

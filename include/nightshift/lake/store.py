@@ -44,6 +44,12 @@ class Store(Protocol):
     def exists(self, key: str) -> bool:
         """Return whether an object has this key."""
 
+    def folders(self, prefix: str) -> list[str]:
+        """Return the names of the folders right under ``prefix`` (which ends with ``/``), sorted.
+
+        Costs what is there, whatever lies below. On files, a folder that was emptied may be named, too.
+        """
+
     def list(self, prefix: str) -> list[str]:
         """Return the keys that begin with ``prefix``, sorted."""
 
@@ -144,6 +150,12 @@ class FileStore:
     def exists(self, key: str) -> bool:
         """Return whether an object has this key."""
         return self._path(key).is_file()
+
+    def folders(self, prefix: str) -> list[str]:
+        """Return the names of the folders right under ``prefix`` (which ends with ``/``), sorted."""
+        with suppress(FileNotFoundError), os.scandir(self._path(prefix)) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir() and entry.name != self._SCRATCH)
+        return []
 
     def list(self, prefix: str) -> list[str]:
         """Return the keys that begin with ``prefix``, sorted."""

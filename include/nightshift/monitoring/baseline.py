@@ -14,7 +14,7 @@ import logging
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 from typing import Any
 from zipfile import BadZipFile
@@ -30,8 +30,9 @@ from nightshift.lake.store import NoSuchObjectError, open_store
 from nightshift.monitoring import calibration
 from nightshift.monitoring.calibration import Calibration, Fit, Statistic
 from nightshift.monitoring.sketches import Grid, Sketches, make_grid
-from nightshift.registry import models
+from nightshift.registry import models, states
 from nightshift.registry.model import Model
+from nightshift.registry.records import Deployment
 from nightshift.training import manifest
 from nightshift.training.snapshot import load_parts
 from nightshift.usecase import Drift, UseCase
@@ -192,7 +193,7 @@ def of_model(uc: UseCase, version: str, model_hash: str, snapshot_hash: str) -> 
         DataError: Its training rows are too few days, or nobody kept which ones they were.
     """
     name = identity(uc, model_hash, snapshot_hash)
-    store, key = open_store(), f"baselines/{uc.name}/{name}.npz"
+    store, key = open_store(), f"{_folder(uc)}{name}.npz"
     try:
         content = store.get(key)
     except NoSuchObjectError:
@@ -215,12 +216,39 @@ def of_model(uc: UseCase, version: str, model_hash: str, snapshot_hash: str) -> 
     return found
 
 
+def sweep(uc: UseCase, older_than_days: int) -> int:
+    """Remove baselines that were kept so long ago and are of no champion and no challenger; return how many.
+
+    Champions of the past count, for their days may be judged again, but only by the policy of today: one that
+    is missing is made again when it is asked for.
+    """
+    entries = states.read(uc)
+    challengers = {name for name, of in states.standings(entries).items() if of.state == "challenger"}
+    wanted = {
+        f"{_folder(uc)}{identity(uc, entry.model_hash, entry.snapshot_hash)}.npz"
+        for entry in entries
+        if isinstance(entry, Deployment) or entry.version in challengers
+    }
+    store = open_store()
+    limit = datetime.now(UTC) - timedelta(days=older_than_days)
+    unwanted = [
+        key for key, kept in store.modified(_folder(uc)).items() if key not in wanted and kept < limit
+    ]
+    for key in unwanted:
+        store.delete(key)
+    return len(unwanted)
+
+
 def stratum_of(baseline: Baseline, day: date, length: int) -> str:
     """Return the name of the days that a window ending on ``day`` is compared with."""
     for name in (f"weekday {day.weekday()}", f"month {day.month}"):
         if name in baseline.strata and length in baseline.strata[name].calibrations:
             return name
     return ALWAYS
+
+
+def _folder(uc: UseCase) -> str:
+    return f"baselines/{uc.name}/"
 
 
 def _training_rows(uc: UseCase, model: Model, snapshot_hash: str) -> pa.Table:

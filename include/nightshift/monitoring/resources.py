@@ -114,14 +114,19 @@ def record(work: Work, used: Usage) -> None:
 def fold(uc: UseCase, night: date) -> list[NightCost]:
     """Put what was recorded for nights up to ``night`` into the tables, and price it.
 
-    What is recorded for later days waits for their own night: a run for a day that does not exist may have
-    been tried by mistake, and no table may begin to hold that day.
+    What is recorded for later days waits for their own night, and what is recorded for days before the first
+    or after the newest one with published features waits until there are some: a run for a day that does not
+    exist may have been tried by mistake, and no table may begin to hold that day.
 
     Returns:
         The cost of every night that records are kept of, the oldest first.
     """
     recorded: dict[date, list[dict[str, Any]]] = {}
-    keys = [key for key in open_store().list(_folder(uc.name)) if _day(key) <= night]
+    published = tables.partition_versions(uc, "features")
+    if not published:
+        return []
+    first, last = min(published), min(night, max(published))
+    keys = [key for key in open_store().list(_folder(uc.name)) if first <= _day(key) <= last]
     for key, content in zip(keys, get_many(keys), strict=True):
         recorded.setdefault(_day(key), []).append(_row(json.loads(content)))
     if not recorded:

@@ -2,7 +2,7 @@
 
 Everything is read from the tables of the lake, so a page is right whoever wrote them, also with Airflow's
 scheduler down. Delta's log names a table's newest commit in its last file; what was read of a table is kept
-until that changes, so a page that is asked for again and again costs one listing of the lake a use case.
+until that changes, so a page that is asked for again and again costs a listing of each table's log.
 
 Times of partitions are those of their day's beginning in the use case's own time zone; figures of a night are
 those of the newest night that has them, whose day is beside them.
@@ -21,7 +21,7 @@ from typing import Any
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 
-from nightshift.errors import DataError, NightshiftError
+from nightshift.errors import NightshiftError
 from nightshift.settings import settings
 from nightshift.usecase import UseCase, load_usecase, usecase_names
 
@@ -34,6 +34,7 @@ _ALERT_DAYS = 7
 
 # name: what it says, and its labels after `usecase`.
 _METRICS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "up": ("Whether everything about the use case could be told.", ()),
     "usecase_valid": ("Whether the files of the use case can be read.", ()),
     "usecase_readable": ("Whether its lake can be read; if not, nothing more is told of it.", ()),
     "partitions": ("Partitions that are published.", ("layer",)),
@@ -46,7 +47,16 @@ _METRICS: dict[str, tuple[str, tuple[str, ...]]] = {
         (),
     ),
     "drift_verdict": ("1 for the verdict of the newest checked night, else 0.", ("verdict",)),
+    "drift_judged": ("Whether the newest checked night could be compared with anything.", ()),
     "drift_columns": ("Columns responsible for the verdict of the newest checked night.", ()),
+    "predictions": (
+        "Figures of the newest night's predictions: scores, confidence, missing values, outliers.",
+        ("figure",),
+    ),
+    "estimated_quality": ("Figures estimated for the newest night, before its labels.", ("metric",)),
+    "scoring_latency_seconds": ("Latency of a chunk when the newest night was scored.", ("quantile",)),
+    "scoring_rows_per_second": ("Throughput when the newest night was scored.", ()),
+    "scoring_failed_attempts": ("Attempts to score the newest night that failed.", ()),
     "quality": ("Figures observed on the newest judged night.", ("metric",)),
     "quality_partition_timestamp_seconds": ("Beginning of the newest judged night's day.", ()),
     "night_cost": ("Cost of the newest night, in NIGHTSHIFT_PRICES' unit.", ("part", "unit")),
@@ -80,23 +90,13 @@ _lock = threading.Lock()
 def page(names: Iterable[str] | None = None) -> str:
     """Return the page of these use cases, by default of all, as Prometheus's text format 0.0.4.
 
-    A use case whose files are not valid is told by ``nightshift_usecase_valid 0`` and nothing else.
+    Of a use case whose files are not valid, ``nightshift_usecase_valid 0`` is told; of one whose lake cannot
+    be read, ``nightshift_usecase_readable 0``; of both, ``nightshift_up 0``, and nothing else.
     """
     found: Samples = []
     with _lock:
         for name in names if names is not None else usecase_names():
-            try:
-                uc = load_usecase(name)
-            except DataError:
-                found.append(("usecase_valid", (name,), 0.0))
-                continue
-            samples: Samples = [("usecase_valid", (), 1.0)]
-            try:
-                samples += [*_of_usecase(uc), ("usecase_readable", (), 1.0)]
-            except NightshiftError as error:
-                log.warning("the metrics of %s cannot be read: %s", name, error)
-                samples.append(("usecase_readable", (), 0.0))
-            found += [(metric, (name, *labels), value) for metric, labels, value in samples]
+            found += [(metric, (name, *labels), value) for metric, labels, value in _whole(name)]
     registry = CollectorRegistry()
     registry.register(_Collected(found))
     return generate_latest(registry).decode()
@@ -123,6 +123,26 @@ class _Collected:
                 yield family
 
 
+def _whole(name: str) -> Samples:
+    """Return what is told of a use case; what is wrong with it is logged, and takes nothing from others."""
+    try:
+        uc = load_usecase(name)
+    except Exception as error:
+        log.warning("the files of %s cannot be read: %s", name, error, exc_info=not _is_ours(error))
+        return [("up", (), 0.0), ("usecase_valid", (), 0.0)]
+    valid: Samples = [("usecase_valid", (), 1.0)]
+    try:
+        return [*valid, ("usecase_readable", (), 1.0), *_of_usecase(uc), ("up", (), 1.0)]
+    except Exception as error:
+        log.warning("the metrics of %s cannot be read: %s", name, error, exc_info=not _is_ours(error))
+        return [*valid, ("usecase_readable", (), 0.0), ("up", (), 0.0)]
+
+
+def _is_ours(error: Exception) -> bool:
+    """Tell whether an error says itself where it is from and what to do."""
+    return isinstance(error, NightshiftError)
+
+
 def _of_usecase(uc: UseCase) -> Samples:
     found: Samples = []
     for layer, commit in _commits(uc).items():
@@ -143,15 +163,15 @@ def _of_usecase(uc: UseCase) -> Samples:
 
 
 def _commits(uc: UseCase) -> dict[str, str]:
-    """Return the name of each layer's newest commit, from one listing."""
+    """Return the name of each layer's newest commit; looks at the tables' logs, and not at their files."""
     from nightshift.lake.store import open_store
 
-    folder = f"tables/{uc.name}/"
+    store, folder = open_store(), f"tables/{uc.name}/"
     found: dict[str, str] = {}
-    for key in open_store().list(folder):
-        layer, _, rest = key.removeprefix(folder).partition("/")
-        if rest.startswith("_delta_log/") and rest.endswith(".json"):
-            found[layer] = max(found.get(layer, ""), rest)
+    for layer in store.folders(folder):
+        commits = [key for key in store.list(f"{folder}{layer}/_delta_log/") if key.endswith(".json")]
+        if commits:
+            found[layer] = commits[-1]
     return found
 
 
@@ -175,7 +195,52 @@ def _drift(uc: UseCase) -> Samples:
     if result is None:
         return []
     verdicts = [("drift_verdict", (name,), float(name == result.verdict)) for name in _VERDICTS]
-    return [*verdicts, ("drift_columns", (), len(result.columns))]
+    return [
+        *verdicts,
+        ("drift_judged", (), float(not result.note)),
+        ("drift_columns", (), len(result.columns)),
+    ]
+
+
+def _predictions(uc: UseCase) -> Samples:
+    from nightshift.monitoring import predictions
+
+    day = _newest(uc, predictions.LAYER)
+    if day is None:
+        return []
+    profile = predictions.profiles(uc, day, day)[day]
+    return [("predictions", (name,), float(getattr(profile, name))) for name in _FIGURES]
+
+
+def _scoring(uc: UseCase) -> Samples:
+    from nightshift.monitoring import predictions
+
+    day = _newest(uc, predictions.PERFORMANCE)
+    if day is None:
+        return []
+    row = predictions.performance(uc, day, day)[day]
+    found: Samples = [("scoring_failed_attempts", (), float(row["attempts_failed"]))]
+    # Where every attempt has failed, there is nothing else.
+    if row["rows_per_second"] is not None:
+        found.append(("scoring_rows_per_second", (), row["rows_per_second"]))
+    for quantile, name in (("0.5", "p50_ms"), ("0.95", "p95_ms"), ("0.99", "p99_ms")):
+        if row[name] is not None:
+            found.append(("scoring_latency_seconds", (quantile,), row[name] / 1000))
+    return found
+
+
+def _estimates(uc: UseCase) -> Samples:
+    from nightshift.lake.tables import read_partitions
+    from nightshift.monitoring import estimates
+
+    day = _newest(uc, estimates.LAYER)
+    rows = read_partitions(uc, estimates.LAYER, day, day).to_pylist() if day else []
+    return [
+        ("estimated_quality", (name,), row[name])
+        for row in rows
+        for name in estimates.METRICS
+        if row.get(name) is not None
+    ]
 
 
 def _quality(uc: UseCase) -> Samples:
@@ -265,10 +330,22 @@ def _begins(uc: UseCase, day: date) -> float:
 
 
 _VERDICTS = ("quiet", "watch", "drift")
+_FIGURES = (
+    "mean",
+    "deviation",
+    "positive_rate",
+    "entropy",
+    "margin",
+    "rows_missing",
+    "rows_outside",
+)
 # What is read of a layer beside its partitions. A layer that is not there has nothing to tell.
 _READERS: dict[str, Callable[[UseCase], Samples]] = {
     "monitoring": _drift,
     "monitoring_observed": _quality,
+    "monitoring_predictions": _predictions,
+    "monitoring_performance": _scoring,
+    "monitoring_estimates": _estimates,
     "monitoring_costs": _costs,
     "monitoring_resources": _tasks,
 }

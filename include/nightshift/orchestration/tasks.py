@@ -206,10 +206,10 @@ def training_failed(context: Any) -> None:
 
 @task(on_failure_callback=report_failed)
 def write_report(usecase: str) -> list[str]:
-    """Write the night's page and the week's digest."""
+    """Write the page of each of the run's nights, and the digests of their weeks."""
     from nightshift import stages
 
-    return stages.write_pages(load_usecase(usecase), night())
+    return stages.write_pages(load_usecase(usecase), *window())
 
 
 @task

@@ -2,9 +2,9 @@
 
 The record is an append-only log of imports: who, when, which labels, and the first night that knows them.
 The Delta table ``feedback``, a partition a day of the entities, is made from the log and can be made again at
-any time. An import is one record, so all of it counts or nothing. A correction is a row with the next
-version; what was said before stays. A night sees what was known by it and nothing later, however late it
-runs.
+any time, of the days that retention keeps: what it removed stays removed. An import is one record, so all of
+it counts or nothing. A correction is a row with the next version; what was said before stays. A night sees
+what was known by it and nothing later, however late it runs.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from nightshift.errors import DataError
 from nightshift.lake import append_log, tables
 from nightshift.lake.canonical import arrow_schema
 from nightshift.lake.hashing import content_hash
+from nightshift.lake.retention import oldest_kept
 from nightshift.usecase import UseCase
 
 LAYER = "feedback"
@@ -117,8 +118,12 @@ def labelled(uc: UseCase) -> dict[str, int]:
 
 
 def publish(uc: UseCase, days: Iterable[date]) -> None:
-    """Bring the partitions of ``days`` in the lake in line with the log; a killed import is made good so."""
-    wanted = set(days)
+    """Bring the partitions of ``days`` in the lake in line with the log; a killed import is made good so.
+
+    Days that retention keeps no more stay away.
+    """
+    oldest = oldest_kept(uc, date.today())
+    wanted = {day for day in days if day >= oldest}
     while True:
         said = _imports(uc)
         by_day: dict[date, list[dict[str, Any]]] = {}
@@ -149,8 +154,10 @@ def publish(uc: UseCase, days: Iterable[date]) -> None:
 def known(uc: UseCase, night: date, start: date, end: date) -> pa.Table:
     """Return what people had said by ``night`` about entities of ``start`` to ``end``: entity and label.
 
-    Of a label that was corrected, the newest version that the night knew. No rows where nobody said anything.
+    Of a label that was corrected, the newest version that the night knew. No rows where nobody said anything,
+    and none of days that retention keeps no more.
     """
+    start = max(start, oldest_kept(uc, date.today()))
     days = {label.day for entry in _imports(uc) for label in entry.labels if start <= label.day <= end}
     columns = [uc.entity, uc.label.column]
     if not days:

@@ -27,6 +27,7 @@ NIGHTS = list(days(date(2020, 3, 1), date(2020, 3, 10)))
 
 def _night(uc: UseCase, night: date, cpu_seconds: float) -> list[str]:
     """Record what the tasks of a night used, have it priced, and return the alerts there are."""
+    synthetic.publish(uc, night, night)
     for task in ("ingest", "features", "score", "monitor"):
         began = datetime(night.year, night.month, night.day, 4, tzinfo=UTC)
         used = Usage(

@@ -49,6 +49,14 @@ def test_listing_goes_by_prefix_not_by_folder(store: Store) -> None:
     assert store.list("nothing/here") == []
 
 
+def test_folders_are_those_right_there(store: Store) -> None:
+    for key in ("x/b/one", "x/b/c/two", "x/a/three", "x/four", "xy/five"):
+        store.put(key, b"")
+    assert store.folders("x/") == ["a", "b"]
+    assert store.folders("") == ["x", "xy"]
+    assert store.folders("nothing/here/") == []
+
+
 def test_listing_does_not_stop_at_a_thousand(store: Store) -> None:
     keys = [f"many/{number:05d}" for number in range(1005)]
     with ThreadPoolExecutor(8) as writers:

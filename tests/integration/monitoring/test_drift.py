@@ -16,7 +16,7 @@ from nightshift.inference.publish import publish_predictions
 from nightshift.inference.score import score
 from nightshift.lake import tables
 from nightshift.lake.store import open_store
-from nightshift.monitoring import drift, reports
+from nightshift.monitoring import baseline, drift, reports
 from nightshift.monitoring.alerting import read_alerts, silence
 from nightshift.partition import days
 from nightshift.usecase import Confirm, UseCase
@@ -144,6 +144,18 @@ def test_the_baseline_is_made_once_and_made_again_when_it_is_damaged(usecase: Us
     assert len(store.get(key)) > len(whole) // 2
 
 
+def test_baselines_that_nobody_needs_are_swept(usecase: UseCase) -> None:
+    _night(usecase, DAY)
+    drift.check(usecase, DAY)
+    store = open_store()
+    (kept,) = store.list(f"baselines/{usecase.name}/")
+    store.put(f"baselines/{usecase.name}/{'0' * 64}.npz", b"of a candidate, or of a policy of before")
+    assert baseline.sweep(usecase, older_than_days=7) == 0, "young ones may be of a training that goes on"
+    assert baseline.sweep(usecase, older_than_days=-1) == 1
+    assert store.list(f"baselines/{usecase.name}/") == [kept]
+    assert baseline.sweep(usecase, older_than_days=-1) == 0
+
+
 def test_a_corrected_day_has_the_days_after_it_judged_again(usecase: UseCase, day_of_features: Day) -> None:
     for day in (DAY, NEXT):
         _night(usecase, day, _shifted(day_of_features, day))
@@ -186,7 +198,7 @@ def test_a_later_day_whose_features_are_gone_does_not_stop_an_earlier_one(usecas
 _KILLED = """
 import os, signal, sys
 from datetime import date
-from nightshift.monitoring import drift, reports
+from nightshift.monitoring import baseline, drift, reports
 from nightshift.monitoring.alerting import read_alerts
 from nightshift.partition import days
 from nightshift.usecase import UseCase

@@ -19,6 +19,7 @@ from tests import forked, synthetic
 from tests.lakes import environment, put_lake, sealed_rows
 from typer.testing import CliRunner
 
+from nightshift import stages
 from nightshift.cli.main import app
 from nightshift.errors import DataError
 from nightshift.evaluation.backtest import folds_of
@@ -317,6 +318,19 @@ def test_a_correction_is_asked_for_and_keeps_what_was_said_before(uc: UseCase, t
     window = (synthetic.START, NIGHT - DAY)
     assert feedback.known(uc, NIGHT + DAY, *window)["returned"].to_pylist() == [1], "as that night knew it"
     assert feedback.known(uc, NIGHT + 2 * DAY, *window)["returned"].to_pylist() == [0]
+
+
+def test_what_retention_removed_does_not_come_back_from_the_log(uc: UseCase, tmp_path: Path) -> None:
+    _import(uc, _file(tmp_path, f"{NEVER},1", "20200126-0001,0"))
+    rules = uc.retention.model_copy(update={"table_days": 7})
+    short = uc.model_copy(update={"retention": rules})
+    stages.sweep_lake(short, NIGHT)
+    for _ in range(2):
+        assert feedback.known(short, NIGHT + DAY, synthetic.START, NIGHT)["order_id"].to_pylist() == [
+            "20200126-0001"
+        ]
+        assert [row["order_id"] for row in _recorded(short)] == ["20200126-0001"]
+        feedback.publish(short, [date(2020, 1, 5), NIGHT])
 
 
 def _at_once(actions: list[Callable[[], Any]], monkeypatch: pytest.MonkeyPatch) -> list[Any]:

@@ -11,7 +11,9 @@ import pyarrow as pa
 from tests import synthetic
 
 from nightshift.lake import append_log, tables
-from nightshift.monitoring.pages.write import index_path, nightly_path, weekly_path, write_pages
+from nightshift.monitoring import requests
+from nightshift.monitoring.pages.write import index_path, nightly_path, sweep, weekly_path, write_pages
+from nightshift.monitoring.reports import drift_report, keep
 from nightshift.usecase import UseCase
 
 DAY = date(2020, 2, 5)
@@ -122,3 +124,83 @@ def test_of_a_night_without_anything_the_page_says_so(home: Path) -> None:
     assert "Act: there are no predictions" in page
     assert page.count("Nothing recorded:") == 6
     assert "no champion in force" in page
+
+
+def test_pages_go_with_the_days_they_are_about(home: Path) -> None:
+    uc = synthetic.use_case()
+    old = DAY - timedelta(days=28)
+    for day in (old, DAY):
+        write_pages(uc, day)
+        keep(drift_report(uc, day), "<html></html>", {})
+    assert sweep(uc, old) == 0
+    # Of the old night: its page, its drift report, and the digest of its week.
+    assert sweep(uc, DAY) == 3
+    assert not nightly_path(uc, old).exists()
+    assert not drift_report(uc, old).parent.exists()
+    assert all(
+        file.exists() for file in (nightly_path(uc, DAY), drift_report(uc, DAY), weekly_path(uc, "2020-W06"))
+    )
+    assert f"{old}" not in index_path(uc).read_text(encoding="utf-8")
+    assert sweep(uc, DAY) == 0
+
+
+def test_of_a_night_that_was_not_judged_page_and_digest_say_why(home: Path) -> None:
+    uc = synthetic.use_case()
+    _put(uc, "predictions", DAY, order_id="a", score=0.25)
+    note = "not judged: 3 days are too few"
+    _put(uc, "monitoring", DAY, verdict="watch", columns="[]", findings="[]", windows="[]", note=note)
+    write_pages(uc, DAY)
+    page = nightly_path(uc, DAY).read_text(encoding="utf-8")
+    assert f"Watch: {note}" in page
+    assert "columns moved" not in page
+    assert note in weekly_path(uc, "2020-W06").read_text(encoding="utf-8")
+
+
+def test_a_page_follows_what_is_known_of_its_night_later(home: Path) -> None:
+    uc = synthetic.use_case()
+    for day in (BEFORE, DAY):
+        _put(uc, "predictions", day, order_id="a", score=0.25)
+    requests.ask(uc, BEFORE, [_REASON], champion_version=None)
+    for day in (BEFORE, DAY):
+        write_pages(uc, day)
+    assert "<strong>requested</strong>" in _page(uc, BEFORE)
+    assert "0.0456" not in _page(uc, BEFORE)
+    # Its last tasks are priced, and its request is closed.
+    _put(uc, "monitoring_costs", BEFORE, night=0.0456, per_thousand=0.154)
+    write_pages(uc, DAY)
+    assert "0.0456" in _page(uc, BEFORE)
+    requests.close(uc, BEFORE, "refused", ["no better than the champion"])
+    later = DAY + timedelta(days=20)
+    write_pages(uc, later)
+    assert "<strong>refused</strong>" in _page(uc, BEFORE)
+    drawn = {day: nightly_path(uc, day).stat().st_mtime_ns for day in (BEFORE, DAY)}
+    write_pages(uc, later)
+    assert {day: nightly_path(uc, day).stat().st_mtime_ns for day in drawn} == drawn, "once is enough"
+
+
+def test_of_several_requests_of_a_night_the_newest_is_shown(home: Path) -> None:
+    uc = synthetic.use_case()
+    requests.ask(uc, DAY, [_REASON], champion_version=None)
+    requests.close(uc, DAY, "failed", ["killed"])
+    requests.ask(uc, DAY, [_REASON], champion_version=None, by="Ann")
+    write_pages(uc, DAY)
+    assert "<strong>requested</strong>" in _page(uc, DAY)
+
+
+def test_a_range_is_written_at_once(home: Path) -> None:
+    uc = synthetic.use_case()
+    _night(uc)
+    one_by_one = {path: path.read_bytes() for day in (BEFORE, DAY) for path in write_pages(uc, day)}
+    for path in one_by_one:
+        path.unlink()
+    assert set(write_pages(uc, BEFORE, DAY)) >= set(one_by_one)
+    for path, content in one_by_one.items():
+        if path != nightly_path(uc, BEFORE):  # It was drawn before there was a night after it.
+            assert path.read_bytes() == content
+
+
+_REASON = requests.Evidence(trigger="by_hand", message="why not")
+
+
+def _page(uc: UseCase, day: date) -> str:
+    return nightly_path(uc, day).read_text(encoding="utf-8")

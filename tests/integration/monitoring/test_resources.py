@@ -35,7 +35,14 @@ USED = Usage(
 
 @pytest.fixture
 def uc(home: Path) -> UseCase:
-    return synthetic.use_case()
+    uc = synthetic.use_case()
+    publish(uc, NIGHT - timedelta(days=60), NIGHT + timedelta(days=60))
+    return uc
+
+
+def publish(uc: UseCase, *days: date) -> None:
+    contents = {day: pa.table({"order_id": ["a"]}) for day in days}
+    tables.replace_partitions(uc, "features", contents, ["order_id"])
 
 
 def work(night: date = NIGHT, dag: str = "score", task: str = "score", **more: int | str) -> Work:
@@ -118,6 +125,23 @@ def test_a_run_for_a_day_to_come_makes_no_table_hold_it(uc: UseCase) -> None:
     resources.record(work(), USED)
     resources.fold(uc, NIGHT)
     assert list(tables.partition_versions(uc, LAYER)) == list(tables.partition_versions(uc, COSTS)) == [NIGHT]
+
+
+def test_a_mistyped_day_empties_no_lake(home: Path) -> None:
+    uc = synthetic.use_case()
+    mistyped = NIGHT.replace(year=NIGHT.year + 5)
+    publish(uc, NIGHT)
+    resources.record(work(), USED)
+    resources.record(work(mistyped, dag="monitor", task="check_drift", state="failed"), USED)
+    stages.account(uc, mistyped)
+    assert list(tables.partition_versions(uc, LAYER)) == list(tables.partition_versions(uc, COSTS)) == [NIGHT]
+    # Some other table may hold such a day all the same.
+    row = pa.table({"order_id": ["a"]})
+    tables.replace_partition(uc, "monitoring", mistyped, row, ["order_id"])
+    stages.sweep_lake(uc, mistyped + timedelta(days=30))
+    assert [list(tables.partition_versions(uc, layer)) for layer in ("features", LAYER, COSTS)] == [
+        [NIGHT]
+    ] * 3
 
 
 _RECORD = """

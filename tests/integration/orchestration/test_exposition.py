@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -15,7 +16,9 @@ from tests import synthetic
 from typer.testing import CliRunner
 
 from nightshift.cli.main import app
-from nightshift.lake import tables
+from nightshift.inference import performance
+from nightshift.lake import append_log, tables
+from nightshift.lake.store import FileStore
 from nightshift.monitoring import resources
 from nightshift.monitoring.alerting import raise_alert
 from nightshift.orchestration import exposition
@@ -69,7 +72,7 @@ def test_partitions_are_told_with_their_newest_day(uc: UseCase) -> None:
     assert found["newest_partition_age_seconds"][("features",)] == pytest.approx(
         time.time() - begins, abs=600
     )
-    assert found["usecase_valid"] == found["usecase_readable"] == {(): 1}
+    assert found["usecase_valid"] == found["usecase_readable"] == found["up"] == {(): 1}
     assert "night_cost" not in found, "what is not there is not told"
 
 
@@ -93,6 +96,38 @@ def test_observed_quality_is_told(uc: UseCase) -> None:
     row = {"partition": NIGHT, "roc_auc": 0.71, "rows": 40, "model_hash": "a", "labels_hash": "b"}
     tables.replace_partition(uc, "monitoring_observed", NIGHT, pa.Table.from_pylist([row]), ["partition"])
     assert parsed()["quality"] == {("roc_auc",): 0.71, ("rows",): 40}
+
+
+def test_predictions_scoring_and_estimates_are_told(uc: UseCase) -> None:
+    performance.failed(uc, NIGHT, "m")
+    found = parsed()
+    assert found["scoring_failed_attempts"] == {(): 1}
+    assert "scoring_latency_seconds" not in found, "nothing was scored yet"
+    performance.scored(uc, NIGHT, "p", "m", 100, [0.5, 0.5])
+    profile = dict.fromkeys(exposition._FIGURES, 0.25) | {"rows": 40, "model_hash": "m", "inputs": "p"}
+    texts = {"deciles": "[]", "missing": '{"demand": 0.25}', "outside": "{}"}
+    _put(uc, "monitoring_predictions", **profile, **texts)
+    _put(uc, "monitoring_estimates", rows=40, inputs="p", roc_auc=0.75, brier=0.125, cost=None)
+    found = parsed()
+    assert found["scoring_failed_attempts"] == {(): 1}
+    assert found["scoring_rows_per_second"] == {(): 100}
+    assert found["scoring_latency_seconds"] == {("0.5",): 0.5, ("0.95",): 0.5, ("0.99",): 0.5}
+    assert set(found["predictions"]) >= {("mean",), ("positive_rate",), ("margin",), ("rows_missing",)}
+    assert set(found["predictions"].values()) == {0.25}
+    assert found["estimated_quality"] == {("roc_auc",): 0.75, ("brier",): 0.125}
+
+
+def test_a_night_that_could_not_be_judged_is_told(uc: UseCase) -> None:
+    row = {"verdict": "watch", "columns": "[]", "windows": "[]", "findings": "[]", "signal": False, "rows": 1}
+    hashes = dict.fromkeys(("model_hash", "features_hash", "predictions_hash", "inputs"), "a")
+    for note, judged in (("not judged: too few days", 0), ("", 1)):
+        _put(uc, "monitoring", **row, **hashes, note=note)
+        assert parsed()["drift_judged"] == {(): judged}
+
+
+def _put(uc: UseCase, layer: str, **row: Any) -> None:
+    table = pa.Table.from_pylist([row | {"partition": NIGHT}])
+    tables.replace_partition(uc, layer, NIGHT, table, ["partition"])
 
 
 def test_alerts_of_the_last_week_are_counted(uc: UseCase) -> None:
@@ -133,6 +168,7 @@ def broken(uc: UseCase) -> Iterator[str]:
 def test_a_broken_use_case_is_told_and_hides_no_other(uc: UseCase, broken: str) -> None:
     text = exposition.page()
     assert 'nightshift_usecase_valid{usecase="broken"} 0.0' in text
+    assert 'nightshift_up{usecase="broken"} 0.0' in text
     assert 'nightshift_usecase_valid{usecase="synthetic"} 1.0' in text
     assert 'nightshift_partitions{layer="features",usecase="synthetic"} 3.0' in text
 
@@ -143,6 +179,30 @@ def test_a_table_that_cannot_be_read_is_told(uc: UseCase) -> None:
         file.write_text("no commit")
     text = exposition.page()
     assert 'nightshift_usecase_readable{usecase="synthetic"} 0.0' in text
+
+
+def test_what_nobody_thought_of_in_one_use_case_hides_no_other(uc: UseCase) -> None:
+    other = uc.model_copy(update={"name": "other"})
+    synthetic.write_use_case(settings().project, other)
+    append_log.append("alerts/other", {"at": "yesterday"})
+    text = exposition.page()
+    assert 'nightshift_up{usecase="other"} 0.0' in text
+    assert 'nightshift_up{usecase="synthetic"} 1.0' in text
+    assert 'nightshift_partitions{layer="features",usecase="synthetic"} 3.0' in text
+
+
+def test_the_files_of_the_tables_are_not_listed(uc: UseCase, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = []
+    whole = FileStore.list
+
+    def counted(store: FileStore, prefix: str) -> list[str]:
+        found = whole(store, prefix)
+        listed.extend(found)
+        return found
+
+    monkeypatch.setattr(FileStore, "list", counted)
+    assert parsed()["partitions"] == {("features",): 3, ("labels",): 3}
+    assert not [key for key in listed if key.endswith(".parquet")]
 
 
 def test_the_command_prints_the_same(uc: UseCase) -> None:

@@ -67,6 +67,19 @@ def test_status_of_nothing_is_the_whole_contract(home: Path, flight_delays: UseC
     assert flight_delays.name in _command("status")
 
 
+def test_status_says_why_a_night_was_not_judged(home: Path, flight_delays: UseCase) -> None:
+    names = ("model_hash", "features_hash", "predictions_hash", "inputs")
+    row = dict.fromkeys(names, "a") | {"verdict": "watch", "signal": False, "rows": 1}
+    row |= dict.fromkeys(("columns", "windows", "findings"), "[]") | {
+        "note": "not judged: 3 days are too few"
+    }
+    rows = pa.Table.from_pylist([row | {"partition": DAY}])
+    tables.replace_partition(flight_delays, "monitoring", DAY, rows, ["partition"])
+    found = json.loads(_command("status", "--json"))["usecases"][flight_delays.name]["drift"][f"{DAY}"]
+    assert found["note"] == "not judged: 3 days are too few"
+    assert "drift: not judged: 3 days" in _command("status")
+
+
 def test_the_content_hash_follows_content_not_history(home: Path, flight_delays: UseCase) -> None:
     def features() -> dict[str, object]:
         found = json.loads(_command("status", "--json"))["usecases"][flight_delays.name]["features"]

@@ -51,7 +51,18 @@ HISTORY = 14
 """Days of a line."""
 
 _SENTENCES: dict[Level, str] = {"quiet": "Quiet", "watch": "Watch", "act": "Act"}
-_KEPT_OUT = ("inputs", "model_hash", "predictions_hash", "labels_hash", "features_hash", "was_labels_hash")
+_KEPT_OUT = (
+    "inputs",
+    "model_hash",
+    "champion_hash",
+    "challenger_hash",
+    "shadow_hash",
+    "predictions_hash",
+    "features_hash",
+    "labels_hash",
+    "was_labels_hash",
+    "outcomes_hash",
+)
 
 STYLE = """
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(17rem, 1fr)); gap: .8rem }
@@ -158,8 +169,11 @@ def _input(records: Records, day: date, found: Sequence[Signal]) -> str:
     columns, compared = drift.get("columns") or [], _windows(drift)
     number = max((len(window["limits"]) for window in compared), default=0)
     named = ", ".join(escape(str(name)) for name in columns[:5])
+    note = escape(str(drift.get("note") or ""))
     body = [
-        _big(str(len(columns)), f"of {number} columns moved beyond their limit"),
+        f"<p>{note}</p>"
+        if note
+        else _big(str(len(columns)), f"of {number} columns moved beyond their limit"),
         f"<p>{named}</p>" if named else "",
         facts([("drift verdict", say(drift.get("verdict"))), ("findings", say(len(findings_of(drift))))]),
         f"<p class='soft'>{_sequence(records, day)}</p>",

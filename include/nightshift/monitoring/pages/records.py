@@ -12,6 +12,7 @@ from datetime import date, datetime, timedelta
 from typing import Any
 
 from nightshift.lake import append_log, tables
+from nightshift.monitoring.alerting import read_alerts
 from nightshift.partition import days
 from nightshift.registry import deployments
 from nightshift.registry.records import Deployment
@@ -53,7 +54,7 @@ class Records:
         uc: The use case.
         layers: By layer and day, the rows of its partition; days without any are left out.
         predicted: Rows of the predictions of each day that has some.
-        alerts: Every alert of the use case, oldest first: its record, and ``count``, how often it was raised.
+        alerts: The alerts raised since the first of the days began, oldest first, as ``Alert.as_json``.
         requests: Every request for a new model, oldest first: its record, and ``state`` and ``outcome``.
         deployed: ``deployments.history``.
     """
@@ -83,8 +84,9 @@ class Records:
         return [alert for alert in self.alerts if _names(alert, day) or _raised(alert, start, end)]
 
     def request_of(self, day: date) -> Row | None:
-        """Return the request that the night of ``day`` made."""
-        return next((entry for entry in self.requests if entry.get("night") == day.isoformat()), None)
+        """Return the request of the night of ``day``, the newest where people asked again."""
+        of_night = (entry for entry in reversed(self.requests) if entry.get("night") == day.isoformat())
+        return next(of_night, None)
 
 
 def read(uc: UseCase, start: date, end: date) -> Records:
@@ -98,8 +100,9 @@ def read(uc: UseCase, start: date, end: date) -> Records:
             for day, version in tables.partition_versions(uc, "predictions").items()
             if start <= day <= end
         },
-        alerts=_alerts(uc),
-        requests=_requests(uc),
+        # An alert is about a day that has begun.
+        alerts=[alert.as_json() for alert in reversed(read_alerts(uc.name, uc.as_of(start)))],
+        requests=requests_of(uc),
         deployed=deployments.history(uc),
     )
 
@@ -127,20 +130,8 @@ def _by_day(uc: UseCase, layer: str, start: date, end: date) -> dict[date, list[
     return found
 
 
-def _alerts(uc: UseCase) -> list[Row]:
-    """Return the log's alerts; a record that only repeats an earlier one counts up on that one."""
-    found: dict[int, dict[str, Any]] = {}
-    for number, record in enumerate(append_log.read_log(f"alerts/{uc.name}"), 1):
-        first = found.get(record.get("repeats", 0))
-        if first is not None:
-            first["count"] += 1
-        elif "kind" in record:
-            found[number] = {**record, "count": 1}
-    return list(found.values())
-
-
-def _requests(uc: UseCase) -> list[Row]:
-    """Return the log's requests, each with what became of it so far."""
+def requests_of(uc: UseCase) -> list[Row]:
+    """Return the log's requests, each with what became of it so far, oldest first."""
     began = {record["request"] for record in append_log.read_log(f"retrain_trainings/{uc.name}")}
     outcomes: dict[str, Row] = {}
     for record in append_log.read_log(f"retrain_outcomes/{uc.name}"):

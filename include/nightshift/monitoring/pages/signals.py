@@ -22,8 +22,6 @@ SIGNS: dict[Level, str] = {"quiet": "&#10003;", "watch": "&#9650;", "act": "&#96
 
 _ORDER: tuple[Level, ...] = ("quiet", "watch", "act")
 _OF_SEVERITY: dict[str, Level] = {"info": "quiet", "warning": "watch", "critical": "act"}
-# Alerts of before there were severities.
-_CRITICAL = ("run_failed", "night_late", "night_stuck", "quality")
 _NAMED = 3
 
 
@@ -56,7 +54,7 @@ def level_of(found: Sequence[Signal], block: str | None = None) -> Level:
 
 def severity_of(alert: Row) -> str:
     """Return the severity of an alert."""
-    return str(alert.get("severity") or ("critical" if alert.get("kind") in _CRITICAL else "warning"))
+    return str(alert["severity"])
 
 
 def reasons_of(request: Row) -> list[str]:
@@ -85,6 +83,8 @@ def _drift(records: Records, day: date) -> Iterator[Signal]:
     findings = findings_of(drift)
     if verdict == "drift":
         yield Signal("act", f"the input has drifted: {named(columns) or 'see below'}", "input")
+    elif drift.get("note"):
+        yield Signal("watch", str(drift["note"]), "input")
     elif verdict == "watch":
         about = named(columns) or named(
             [str(item.get("column", "")) for item in findings if item.get("column")]

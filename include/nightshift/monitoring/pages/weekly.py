@@ -108,7 +108,8 @@ def _table(
         linked = f"<a href='{escape(pages[night], quote=True)}'>{name}</a>" if night in pages else name
         level = levels.get(night)
         drift, observed, cost = (records.row(layer, night) for layer in (DRIFT, OBSERVED, COSTS))
-        moved = f"<small>{escape(named(drift['columns']))}</small>" if drift.get("columns") else ""
+        why = named(drift.get("columns") or ()) or drift.get("note")
+        moved = f"<small>{escape(why)}</small>" if why else ""
         champion = records.champion(night)
         request = records.request_of(night)
         body.append(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from collections.abc import Sequence
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from html import escape
 from pathlib import Path
 
@@ -17,11 +18,11 @@ from nightshift.lake import tables
 from nightshift.monitoring import reports
 from nightshift.monitoring.pages.drawing import moved_categories, moved_numbers
 from nightshift.monitoring.pages.nightly import HISTORY, STYLE, nightly_page
-from nightshift.monitoring.pages.records import DRIFT, Records, read
+from nightshift.monitoring.pages.records import DRIFT, Records, Row, read, requests_of
 from nightshift.monitoring.pages.weekly import nights_of, week_of, weekly_page
 from nightshift.monitoring.sketches import numbers
 from nightshift.page import document, html_table, write_files
-from nightshift.partition import parse_partition
+from nightshift.partition import days, parse_partition
 from nightshift.registry import card, models
 from nightshift.registry.records import Deployment
 from nightshift.settings import settings
@@ -29,27 +30,46 @@ from nightshift.usecase import UseCase
 
 log = logging.getLogger(__name__)
 
+# Tasks that end after a night's page was written are priced with one of the next two nights.
+_SETTLED = timedelta(days=2)
 _PICTURES = 6
 _MISSING = "(missing)"
 
 
-def write_pages(uc: UseCase, day: date) -> list[Path]:
+def write_pages(uc: UseCase, day: date, end: date | None = None) -> list[Path]:
     """Write the page of the night of ``day``, the digests it belongs to, and the index; return their paths.
 
-    Pages of later nights that show ``day`` in their lines are drawn again where they exist, so that nights in
-    any order end with the same pages. A file whose content is the same stays untouched.
+    Other pages are drawn again where they exist, so that nights in any order end with the same pages: of
+    later nights, which show ``day`` in their lines; of the two nights before, whose last tasks are priced by
+    now; and those that told of a request as open which was closed since.
+
+    Args:
+        uc: The use case.
+        day: The night.
+        end: The last of several nights, which begin with ``day``.
     """
-    later = [one for one in _nights(uc) if day < one <= day + timedelta(days=HISTORY)]
+    own = list(days(day, end or day))
+    requests = requests_of(uc)
+    near = {
+        night
+        for night in _nights(uc)
+        if own[0] - _SETTLED <= night <= own[-1] + timedelta(days=HISTORY) and night not in own
+    }
+    closed = {night for night in _nights(uc) if _tells_of_closed(uc, night, requests)}
+    earlier = {night for night in near if night < own[0]}
     lag = timedelta(days=uc.label.lag_days)
     # The truth about the days before arrives with this night.
-    weeks = sorted({week_of(day - lag), week_of(day)})
+    weeks = sorted({week_of(own[0] - lag), *(week_of(night) for night in (*own, *earlier, *closed))})
     nights = [night for week in weeks for night in nights_of(week)]
-    first = min(nights[0], day - timedelta(days=HISTORY)) - lag
-    records = read(uc, first, max([nights[-1], *later]))
-    own = nightly_path(uc, day)
-    for night in (day, *later):
+    drawn = sorted({*own, *near, *closed})
+    first = min(nights[0], drawn[0] - timedelta(days=HISTORY)) - lag
+    records = read(uc, first, max(nights[-1], drawn[-1]))
+    for night in drawn:
         _write(nightly_path(uc, night), _nightly(records, night))
-    written = [own]
+    for night in closed:
+        # Drawn since the request was closed, whether or not that changed it.
+        nightly_path(uc, night).touch()
+    written = [nightly_path(uc, night) for night in own]
     present = set(_nights(uc))
     for week in weeks:
         pages = {night: f"../nightly/{night}.html" for night in nights_of(week) if night in present}
@@ -57,6 +77,36 @@ def write_pages(uc: UseCase, day: date) -> list[Path]:
         written.append(weekly_path(uc, week))
     _write(index_path(uc), _index(uc))
     return [*written, index_path(uc)]
+
+
+def _tells_of_closed(uc: UseCase, night: date, requests: Sequence[Row]) -> bool:
+    """Tell whether a page was drawn while a request was open, of its night or before, that is closed now."""
+    drawn = datetime.fromtimestamp(nightly_path(uc, night).stat().st_mtime, UTC)
+    return any(
+        entry["night"] <= night.isoformat() and drawn < datetime.fromisoformat(entry["outcome"]["closed_at"])
+        for entry in requests
+        if entry["outcome"]
+    )
+
+
+def sweep(uc: UseCase, oldest: date) -> int:
+    """Remove what was written about days before ``oldest``; return how many pages.
+
+    The page of a night, Evidently's page of it, and the digest of a week that was over by then. Evaluations
+    and model cards stay: they are of models.
+    """
+    nights = [night for night in _nights(uc) if night < oldest]
+    weekly = (_folder(uc) / "weekly").glob("????-W??.html")
+    weeks = [week for file in weekly if nights_of(week := file.stem)[-1] < oldest]
+    folder = reports.drift_report(uc, oldest).parent.parent
+    drawn = [day for day in folder.glob("????-??-??") if parse_partition(day.name) < oldest]
+    for file in (*(nightly_path(uc, night) for night in nights), *(weekly_path(uc, week) for week in weeks)):
+        file.unlink(missing_ok=True)
+    for day in drawn:
+        shutil.rmtree(day)
+    if nights or weeks:
+        _write(index_path(uc), _index(uc))
+    return len(nights) + len(weeks) + len(drawn)
 
 
 def nightly_path(uc: UseCase, day: date) -> Path:
