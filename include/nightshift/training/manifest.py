@@ -12,6 +12,7 @@ import os
 import platform
 import runpy
 import subprocess
+import sys
 from collections.abc import Mapping
 from datetime import date, datetime
 from functools import lru_cache
@@ -263,14 +264,16 @@ def _file_hash(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else UNKNOWN
 
 
-@lru_cache(maxsize=1)
 def _packages() -> dict[str, str]:
-    """Return the version of every installed distribution, those that were found first on the path.
+    """Return the version of every installed distribution, those that were found first on the path."""
+    return _packages_on(tuple(sys.path))
 
-    Read once a process: it takes half a second, and what is imported does not change with what is installed.
-    """
+
+@lru_cache(maxsize=1)
+def _packages_on(path: tuple[str, ...]) -> dict[str, str]:
+    """Read once a process and path: it takes half a second, and what was imported stays what it was."""
     found: dict[str, str] = {}
-    for distribution in importlib.metadata.distributions():
+    for distribution in importlib.metadata.distributions(path=list(path)):
         found.setdefault(distribution.metadata["Name"], distribution.version)
     return dict(sorted(found.items()))
 
