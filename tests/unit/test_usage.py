@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -91,32 +92,24 @@ def test_rows_outside_any_measurement_are_nobodys() -> None:
     assert used(meter).rows == 0
 
 
-class Nvml:
+def driver() -> ModuleType:
     """The driver's library, as it answers on a machine with one device that this process holds."""
-
-    def __init__(self) -> None:
-        self.used = [1000 * _MB, 3000 * _MB, 2000 * _MB]
-
-    def nvmlInit(self) -> None: ...  # noqa: N802
-
-    def nvmlShutdown(self) -> None: ...  # noqa: N802
-
-    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
-        return 1
-
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802
-        return index
-
-    def nvmlDeviceGetMemoryInfo(self, device: int) -> object:  # noqa: N802
-        return type("Memory", (), {"used": self.used.pop(0)})
-
-    def nvmlDeviceGetUtilizationRates(self, device: int) -> object:  # noqa: N802
-        return type("Rates", (), {"gpu": 80})
+    memory = [1000 * _MB, 3000 * _MB, 2000 * _MB]
+    module = ModuleType("pynvml")
+    vars(module).update(
+        nvmlInit=lambda: None,
+        nvmlShutdown=lambda: None,
+        nvmlDeviceGetCount=lambda: 1,
+        nvmlDeviceGetHandleByIndex=lambda index: index,
+        nvmlDeviceGetMemoryInfo=lambda device: SimpleNamespace(used=memory.pop(0)),
+        nvmlDeviceGetUtilizationRates=lambda device: SimpleNamespace(gpu=80),
+    )
+    return module
 
 
 @pytest.mark.parametrize("holds", [True, False])
 def test_a_gpu_counts_for_whoever_holds_it(monkeypatch: pytest.MonkeyPatch, holds: bool) -> None:
-    monkeypatch.setitem(sys.modules, "pynvml", Nvml())  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "pynvml", driver())
     monkeypatch.setattr("nightshift.usage._holds_gpu", lambda: holds)
     with measure() as meter:
         pass
@@ -128,7 +121,7 @@ def test_a_gpu_counts_for_whoever_holds_it(monkeypatch: pytest.MonkeyPatch, hold
 
 
 def test_a_driver_that_fails_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pynvml", None)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "pynvml", ModuleType("pynvml"))
     with measure() as meter:
         pass
     assert used(meter).gpu_seconds is None

@@ -370,7 +370,8 @@ def _packed(baseline: Baseline) -> bytes:
         "days": baseline.days,
     }
     sink = io.BytesIO()
-    np.savez_compressed(sink, words=np.array(json.dumps(words)), **arrays)  # type: ignore[arg-type]
+    arrays["words"] = np.array(json.dumps(words))
+    np.savez_compressed(sink, allow_pickle=False, **arrays)
     return sink.getvalue()
 
 

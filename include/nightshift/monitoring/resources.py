@@ -43,6 +43,10 @@ _KEY = ("dag", "task", "map_index", "run", "attempt")
 _KEPT = timedelta(days=1)
 
 
+State = Literal["success", "failed", "skipped"]
+"""How the try of a task ended."""
+
+
 @dataclass(frozen=True)
 class Work:
     """Which work was measured.
@@ -67,7 +71,7 @@ class Work:
     map_index: int = -1
     run: str = ""
     attempt: int = 1
-    state: Literal["success", "failed", "skipped"] = "success"
+    state: State = "success"
 
 
 @dataclass(frozen=True)

@@ -45,8 +45,10 @@ def publish(uc: UseCase, *days: date) -> None:
     tables.replace_partitions(uc, "features", contents, ["order_id"])
 
 
-def work(night: date = NIGHT, dag: str = "score", task: str = "score", **more: int | str) -> Work:
-    return Work(usecase="synthetic", partition=night, dag=dag, task=task, run=f"{dag} {night}", **more)  # type: ignore[arg-type]
+def work(
+    night: date = NIGHT, dag: str = "score", task: str = "score", map_index: int = -1, days: int = 1
+) -> Work:
+    return Work("synthetic", night, dag, task, days=days, map_index=map_index, run=f"{dag} {night}")
 
 
 def versions(uc: UseCase) -> dict[str, dict[date, tables.PartitionVersion]]:
@@ -91,8 +93,8 @@ def test_a_night_without_predictions_has_no_cost_of_one(uc: UseCase) -> None:
 
 
 def test_folding_again_changes_nothing_and_every_try_is_a_row(uc: UseCase) -> None:
-    for attempt, state in ((1, "failed"), (2, "success")):
-        resources.record(replace(work(), attempt=attempt, state=state), USED)  # type: ignore[arg-type]
+    resources.record(replace(work(), attempt=1, state="failed"), USED)
+    resources.record(replace(work(), attempt=2, state="success"), USED)
     for index in range(3):
         resources.record(work(dag="ingest", task="land", map_index=index), USED)
     resources.record(work(dag="ingest", task="land", map_index=2), USED)  # told twice
@@ -132,7 +134,7 @@ def test_a_mistyped_day_empties_no_lake(home: Path) -> None:
     mistyped = NIGHT.replace(year=NIGHT.year + 5)
     publish(uc, NIGHT)
     resources.record(work(), USED)
-    resources.record(work(mistyped, dag="monitor", task="check_drift", state="failed"), USED)
+    resources.record(replace(work(mistyped, dag="monitor", task="check_drift"), state="failed"), USED)
     stages.account(uc, mistyped)
     assert list(tables.partition_versions(uc, LAYER)) == list(tables.partition_versions(uc, COSTS)) == [NIGHT]
     # Some other table may hold such a day all the same.

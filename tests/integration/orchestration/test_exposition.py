@@ -55,12 +55,9 @@ def parsed() -> Metrics:
     return found
 
 
-def account(night: date, task: str, cpu_seconds: float, state: str = "success") -> None:
+def account(night: date, task: str, cpu_seconds: float, state: resources.State = "success") -> None:
     used = Usage(datetime.now(UTC), 900.0, cpu_seconds, 1024.0, 500)
-    resources.record(
-        resources.Work("synthetic", night, "score", task, run=str(night), state=state),  # type: ignore[arg-type]
-        used,
-    )
+    resources.record(resources.Work("synthetic", night, "score", task, run=str(night), state=state), used)
 
 
 def test_partitions_are_told_with_their_newest_day(uc: UseCase) -> None:

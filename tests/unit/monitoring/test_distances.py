@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pytest
 from scipy.spatial.distance import jensenshannon
@@ -36,7 +37,7 @@ def _measured(reference: pa.Table, current: pa.Table, score: str = "") -> dict[t
     ],
     ids=["normal", "skewed", "few values", "gaps, far away"],
 )
-def test_numbers(before: np.ndarray, now: np.ndarray) -> None:  # type: ignore[type-arg]
+def test_numbers(before: npt.NDArray[np.float64], now: npt.NDArray[np.float64]) -> None:
     found = _measured(
         pa.table({"x": pa.array(before, from_pandas=True)}), pa.table({"x": pa.array(now, from_pandas=True)})
     )
