@@ -66,7 +66,7 @@ demo: $(STAMP) ## Run the whole loop on real data through Airflow, and show what
 	@$(BIN)/nightshift demo
 
 replay: $(STAMP) ## Replay the history night by night, and compare the loop with its first model
-	@$(BIN)/nightshift replay
+	@$(BIN)/nightshift replay --picture docs/images/replay.svg
 
 up: $(STAMP) ## Start PostgreSQL, Airflow and MLflow
 	@$(BIN)/nightshift up

@@ -1,10 +1,11 @@
 """``python -m tests.benchmarks.alarms``: how often drift is found where there is none, and where there is.
 
-Days of made-up rows, 40 columns of them, in two worlds: in one all rows are drawn alike, in the other those
-of a day share an effect that carries over to the next day, as weather and yesterday's mean do. Nothing drifts
-in either, so every signal on their days is a false alarm. Then one thing is planted in the last week: a mean
-that moves by 0.2 standard deviations, a spread of 1.3 times, a tenth of a category's values that become
-another one, a correlation that breaks.
+Days of made-up rows, 40 columns and a score, in two worlds: in one all rows are drawn alike, in the other
+those of a day share an effect that carries over to the next day, as weather and yesterday's mean do. Nothing
+drifts in either, so every signal on their days is a false alarm. Then one thing is planted in the last week:
+a mean that moves by 0.2 standard deviations, a spread of 1.3 times, a tenth of a category's values that
+become another one, a correlation that breaks, scores whose log-odds rise by 0.3. The window of 28 days that
+ends with that week holds three quiet ones.
 
 Beside each stands what Evidently's ``DataDriftPreset`` says of the same days, with its defaults: whether it
 finds any column drifted, and whether it calls the data set drifted (half of the columns). Its reference is
@@ -28,19 +29,22 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from nightshift.monitoring import baseline, comparison
+from nightshift.monitoring.baseline import Baseline
+from nightshift.monitoring.sketches import Sketches
 from nightshift.usecase import Drift
 
 SIZES = (200, 1_000, 10_000, 100_000)
 WORLDS = {"alike": 0.0, "a shared effect": 0.3}
-SHIFTS = ("mean", "spread", "mix", "correlation")
+SHIFTS = ("mean", "spread", "mix", "correlation", "scores")
 NUMERIC = tuple(f"number_{place}" for place in range(30))
 CATEGORICAL = tuple(f"category_{place}" for place in range(10))
-WINDOWS = (1, 7)
-# Eight weeks of a hundred thousand rows a day would not fit into the memory of a laptop.
-REFERENCE_DAYS, MOST_REFERENCE_ROWS, LEAST_REFERENCE_DAYS = 90, 3_000_000, 28
-QUIET_DAYS, SHIFTED_DAYS = 56, 7
-# The preset takes seconds a day, so it is asked about evenly spaced days.
-PRESET_DAYS, PRESET_SHIFTED_DAYS, PRESET_ROWS = 8, 3, 20_000
+WINDOWS = (1, 7, 28)
+# A reference of 90 days of a hundred thousand rows would not fit into the memory of a laptop. Windows of 28
+# days take 56 to learn what is ordinary.
+REFERENCE_DAYS, MOST_REFERENCE_ROWS, LEAST_REFERENCE_DAYS = 90, 5_600_000, 56
+QUIET_DAYS, SHIFTED_DAYS = 84, 7
+# The preset takes seconds a day, so it is asked about some days, evenly spaced.
+PRESET_DAYS, PRESET_SHIFTED_DAYS, PRESET_ROWS = 8, 2, 20_000
 _FIRST = np.datetime64("2013-01-07")
 _CARRIES_OVER = 0.6
 
@@ -63,68 +67,69 @@ def main() -> None:
                     known[key] = measure(seed, rows, WORLDS[world])
                     if arguments.keep:
                         arguments.keep.write_text(json.dumps(known, indent=1), encoding="utf-8")
-    sys.stdout.write("\n".join(table(known, arguments.rows, arguments.seeds)) + "\n")
+    sys.stdout.write("\n".join(table(known, arguments.rows)) + "\n")
 
 
 def measure(seed: int, rows: int, effect: float) -> Figures:
     """Return 0 or 1 for each day or window that was judged, by what was asked of whom."""
     days = min(REFERENCE_DAYS, max(LEAST_REFERENCE_DAYS, MOST_REFERENCE_ROWS // rows))
     known = made(seed, rows, effect, 0, days)
-    learnt = baseline.learn(known, NUMERIC, CATEGORICAL, Drift(windows=WINDOWS))
+    learnt = baseline.learn(known, (*NUMERIC, baseline.SCORE), CATEGORICAL, Drift(windows=WINDOWS))
     sample = np.random.default_rng(seed).choice(
         known.num_rows, min(PRESET_ROWS, known.num_rows), replace=False
     )
-    reference = known.take(pa.array(np.sort(sample))).drop_columns("partition").to_pandas()
+    reference = _frame(known.take(pa.array(np.sort(sample))))
     del known
     found: Figures = {}
 
-    def judge(what: str, first: int, count: int, shift: str = "") -> None:
-        table = made(seed, rows, effect, first, count, shift)
-        place = (table["partition"].to_numpy() - _FIRST).astype(np.int64) - first
-        sketches = learnt.grid.sketch(table, place, count)
-        for length in WINDOWS:
-            found[f"{what}/ours/{length}"] = [
-                float(
-                    bool(
-                        comparison.judge(
-                            learnt,
-                            sketches.take(list(range(last - length, last))),
-                            length,
-                            baseline.ALWAYS,
-                            min_effect=Drift().min_effect,
-                        ).signals
-                    )
-                )
-                for last in range(length, count + 1)
-            ]
-        asked = np.unique(
-            np.linspace(0, count - 1, min(PRESET_SHIFTED_DAYS if shift else PRESET_DAYS, count)).astype(int)
-        )
-        said = [
-            preset(reference, table.filter(pa.array(place == day)).drop_columns("partition").to_pandas())
-            for day in asked
-        ]
+    def look(what: str, first: int, count: int, asked: int, shift: str = "") -> Sketches:
+        """Sketch days, one at a time for the sake of memory, and ask the preset about some of them."""
+        said, sketches = [], []
+        chosen = set(np.linspace(0, count - 1, asked).astype(int))
+        for place in range(count):
+            table = made(seed, rows, effect, first + place, 1, shift)
+            sketches.append(learnt.grid.sketch(table, np.zeros(rows, dtype=np.intp), 1))
+            if place in chosen:
+                said.append(preset(reference, _frame(table)))
         found[f"{what}/preset/column"] = [float(share > 0) for share in said]
         found[f"{what}/preset/data set"] = [float(share >= 0.5) for share in said]
+        return _joined(sketches)
 
-    # In batches, so that memory does not grow with the days.
-    batch = max(SHIFTED_DAYS, min(QUIET_DAYS, MOST_REFERENCE_ROWS // 2 // rows))
-    quiet: Figures = {}
-    for first in range(days, days + QUIET_DAYS, batch):
-        judge("quiet", first, batch)
-        for name, values in found.items():
-            quiet.setdefault(name, []).extend(values)
-        found.clear()
+    def judge(what: str, seen: Sketches, new: int) -> None:
+        """Judge every window that ends on one of the last ``new`` days, and in which all could be new."""
+        for length in WINDOWS:
+            last = range(max(len(seen.rows) - new + min(length, new), length), len(seen.rows) + 1)
+            found[f"{what}/ours/{length}"] = [
+                float(_signals(learnt, seen.take(list(range(end - length, end))), length)) for end in last
+            ]
+
+    quiet = look("quiet", days, QUIET_DAYS, PRESET_DAYS)
+    judge("quiet", quiet, QUIET_DAYS)
     for shift in SHIFTS:
-        judge(shift, days + QUIET_DAYS, SHIFTED_DAYS, shift)
-    return quiet | found
+        shifted = look(shift, days + QUIET_DAYS, SHIFTED_DAYS, PRESET_SHIFTED_DAYS, shift)
+        judge(shift, _joined([quiet, shifted]), SHIFTED_DAYS)
+    return found
+
+
+def _signals(learnt: Baseline, window: Sketches, length: int) -> bool:
+    least = Drift().min_effect
+    return bool(comparison.judge(learnt, window, length, baseline.ALWAYS, min_effect=least).signals)
+
+
+def _joined(sketches: Sequence[Sketches]) -> Sketches:
+    parts = ("rows", "counts", "sums", "products")
+    return Sketches(*(np.concatenate([getattr(one, part) for one in sketches]) for part in parts))
+
+
+def _frame(table: pa.Table) -> Any:
+    return table.drop_columns("partition").to_pandas()
 
 
 def made(seed: int, rows: int, effect: float, first: int, count: int, shift: str = "") -> pa.Table:
     """Return ``count`` days of a world from ``first`` on, the same however they are cut.
 
     Ten normal numbers, of which six go together, ten lognormal, ten of a few values with a tenth missing;
-    ten categories of three to twelve values.
+    ten categories of three to twelve values; a score made of the six numbers and of chance.
     """
     shared = _effects(seed, first + count) * effect
     return pa.concat_tables(
@@ -170,7 +175,10 @@ def _day(
         codes = random.integers(0, kinds, rows)
         if shift == "mix" and place == 0:
             codes[random.random(rows) < 0.1] = 0
-        columns[name] = np.array([f"value {code}" for code in range(kinds)])[codes]
+        names = pa.array([f"value {code}" for code in range(kinds)])
+        columns[name] = pa.DictionaryArray.from_arrays(pa.array(codes), names).cast(pa.string())
+    odds = values[:6].mean(axis=0) + random.normal(size=rows) + (0.3 if shift == "scores" else 0.0)
+    columns[baseline.SCORE] = 1 / (1 + np.exp(-odds))
     columns["partition"] = np.full(rows, _FIRST + day)
     return pa.table(columns)
 
@@ -188,23 +196,21 @@ def preset(reference: Any, current: Any) -> float:
     )
 
 
-def table(known: dict[str, Figures], sizes: Sequence[int], seeds: int) -> Iterator[str]:
-    """Yield the lines of a Markdown table."""
+def table(known: dict[str, Figures], sizes: Sequence[int]) -> Iterator[str]:
+    """Yield the lines of a Markdown table, of all worlds that were measured."""
     yield (
-        "| rows a day | days | what | ours, a day | ours, 7 days | preset, any column | preset, data set |"
+        "| rows a day | days | what | ours, a day | ours, 7 days | ours, 28 days | preset, any column "
+        "| preset, data set |"
     )
-    yield "| --- | --- | --- | --- | --- | --- | --- |"
-    asked = ("ours/1", "ours/7", "preset/column", "preset/data set")
+    yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
+    asked = (*(f"ours/{length}" for length in WINDOWS), "preset/column", "preset/data set")
     for rows in sizes:
         for world in WORLDS:
-            cells = [known[f"{rows}/{world}/{seed}"] for seed in range(seeds)]
+            cells = [found for key, found in known.items() if key.startswith(f"{rows}/{world}/")]
             for what in ("quiet", *SHIFTS):
-                shares = [
-                    float(np.mean([value for cell in cells for value in cell[f"{what}/{name}"]]))
-                    for name in asked
-                ]
+                judged = [[value for cell in cells for value in cell[f"{what}/{name}"]] for name in asked]
+                figures = " | ".join(f"{np.mean(values):.1%} of {len(values)}" for values in judged)
                 name = "nothing (false alarms)" if what == "quiet" else what
-                figures = " | ".join(f"{share:.1%}" for share in shares)
                 yield f"| {rows:,} | {world} | {name} | {figures} |"
 
 

@@ -7,17 +7,16 @@ import json
 import logging
 import socket
 import socketserver
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import date
 from email import message_from_string
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tests.servers import Hook, serving
 
 from nightshift.monitoring import alerting
 from nightshift.monitoring.alerting import deliver, raise_alert, read_alerts
@@ -66,46 +65,6 @@ class _Conversation(socketserver.StreamRequestHandler):
 
     def _say(self, words: str) -> None:
         self.wfile.write(f"{words}\r\n".encode())
-
-
-class Hook(ThreadingHTTPServer):
-    """A web server that keeps what it was posted, and answers with ``status``."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Post)
-        self.received: list[tuple[str, str, dict[str, Any]]] = []
-        self.status = 200
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-
-class _Post(BaseHTTPRequestHandler):
-    server: Hook
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.received.append((self.path, self.headers.get("Authorization", ""), body))
-        self.send_response(self.server.status)
-        self.end_headers()
-
-    def log_message(self, *arguments: Any) -> None:
-        """Be quiet."""
-
-
-@contextmanager
-def serving(server: Any) -> Iterator[Any]:
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 @pytest.fixture
@@ -266,7 +225,10 @@ def test_callbacks_record_link_and_send_at_once_whatever_the_notifier_does(
     monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://airflow.example/")
     uc = tell(flight_delays, kind="webhook", connection="hook")
     monkeypatch.setattr(usecase, "load_usecase", lambda name: uc)
-    run = SimpleNamespace(dag_id=f"{uc.name}.score", partition_key="2013-07-01", run_id="manual__1+2")
+    # By hand, the night is a parameter.
+    run = SimpleNamespace(
+        dag_id=f"{uc.name}.score", partition_key=None, conf={"partition": "2013-07-01"}, run_id="manual__1+2"
+    )
     run_failed({"dag_run": run})
     assert hook.received == []
     (failed,) = read_alerts(uc.name)
@@ -303,7 +265,7 @@ def test_a_dag_without_partitions_that_fails_every_hour_is_one_alert(
 
     for hour in range(3):
         run = SimpleNamespace(
-            dag_id=f"{flight_delays.name}.watch", partition_key=None, run_id=f"scheduled__{hour}"
+            dag_id=f"{flight_delays.name}.watch", partition_key=None, conf={}, run_id=f"scheduled__{hour}"
         )
         run_failed({"dag_run": run})
     (failed,) = read_alerts(flight_delays.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 import time
@@ -11,11 +12,13 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
+from tests.servers import Hook, serving
 
 from nightshift.cli.status import of_usecase
-from nightshift.services import processes, stack
+from nightshift.services import airflow, processes, stack
 from nightshift.services.airflow_api import AirflowApi, DagRun
 from nightshift.settings import settings
 from nightshift.usecase import UseCase, load_usecase
@@ -87,13 +90,33 @@ class Stack:
         return f"{run.dag_id} {run.run_id} is {run.state}\n{self.failures(run)}"
 
 
+def token() -> str:
+    """Log in as other programs do."""
+    answer = httpx.post(
+        f"{airflow.address()}/auth/token",
+        json={"username": airflow.ADMIN, "password": airflow.admin_password()},
+        timeout=30,
+        trust_env=False,
+    )
+    answer.raise_for_status()
+    return str(answer.json()["access_token"])
+
+
 @pytest.fixture(scope="package")
-def running() -> Iterator[Stack]:
+def hook() -> Iterator[Hook]:
+    """A web server that all alerts of ``running`` are posted to."""
+    with serving(Hook()) as server:
+        yield server
+
+
+@pytest.fixture(scope="package")
+def running(hook: Hook) -> Iterator[Stack]:
     """Start everything once for all end-to-end tests, and stop it after the last: others use the checkout.
 
     The retrain policy is off, so that results depend on the data alone. The gate asks less: what is learned
-    from ten weeks of winter does not beat the baseline, and takes a carrier for late as such. The state is
-    not under pytest's own folder: as root, PostgreSQL runs as another user, who may not enter it.
+    from ten weeks of winter does not beat the baseline, and takes a carrier for late as such. A run is late
+    after a minute. The state is not under pytest's own folder: as root, PostgreSQL runs as another user, who
+    may not enter it.
     """
     project = settings().project
     with (
@@ -111,10 +134,16 @@ def running() -> Iterator[Stack]:
         content["retrain"]["enabled"] = False
         content["training"]["baseline"] = None
         content["gate"]["fairness"] = {}
+        content["schedule"]["sla_minutes"] = 1
+        content["alerts"] = {
+            "notifiers": {"tickets": {"kind": "webhook", "connection": "tickets"}},
+            "routes": [{"to": ["log", "tickets"]}],
+        }
         usecase.write_text(yaml.safe_dump(content))
         patch.setenv("NIGHTSHIFT_HOME", str(home))
         patch.setenv("NIGHTSHIFT_PROJECT", str(copy))
         patch.setenv("NIGHTSHIFT_RETRY_SECONDS", "3")
+        patch.setenv("AIRFLOW_CONN_TICKETS", json.dumps({"conn_type": "http", "host": hook.url}))
         for name in ("AIRFLOW", "MLFLOW", "POSTGRES"):
             patch.setenv(f"NIGHTSHIFT_{name}_PORT", str(processes.free_port()))
         settings.cache_clear()

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from tests.e2e.conftest import HISTORY, Stack
+from tests.e2e.conftest import HISTORY, Stack, token
 
 from nightshift.lake import tables
 from nightshift.monitoring import resources
@@ -26,18 +26,6 @@ def night(bootstrapped: Stack) -> Stack:
         since = bootstrapped.ingest([NIGHT])
         bootstrapped.finish(NIGHT, since)
     return bootstrapped
-
-
-def token() -> str:
-    """Log in as a scraper does."""
-    answer = httpx.post(
-        f"{airflow.address()}/auth/token",
-        json={"username": airflow.ADMIN, "password": airflow.admin_password()},
-        timeout=30,
-        trust_env=False,
-    )
-    answer.raise_for_status()
-    return str(answer.json()["access_token"])
 
 
 def get(path: str, headers: dict[str, str]) -> httpx.Response:

@@ -23,12 +23,13 @@ def run_failed(context: dict[str, Any]) -> None:
 
     run = context["dag_run"]
     usecase, _, name = run.dag_id.partition(".")
-    key = f", partition {run.partition_key}" if run.partition_key else ""
+    partition = _partition(run.partition_key, run.conf)
+    key = f", partition {partition}" if partition else ""
     raise_alert(
         usecase,
         "run_failed",
         # Hourly runs have no key, and one that fails every hour is one alert.
-        f"{name} {run.partition_key or ''}".rstrip(),
+        f"{name} {partition}".rstrip(),
         f"{run.dag_id} failed{key} (run {run.run_id})",
         link=_address(run.dag_id, run.run_id),
     )
@@ -63,7 +64,8 @@ async def deadline_missed(usecase: str, context: dict[str, Any]) -> None:
 def _deadline_missed(usecase: str, run: dict[str, Any]) -> None:
     from nightshift.monitoring.alerting import raise_alert
 
-    dag_id, run_id, partition = run["dag_id"], run["dag_run_id"], run.get("partition_key")
+    dag_id, run_id = run["dag_id"], run["dag_run_id"]
+    partition = _partition(run.get("partition_key"), run.get("conf"))
     key = f", partition {partition}" if partition else ""
     raise_alert(
         usecase,
@@ -73,6 +75,11 @@ def _deadline_missed(usecase: str, run: dict[str, Any]) -> None:
         link=_address(dag_id, run_id),
     )
     send_at_once(usecase)
+
+
+def _partition(key: str | None, conf: dict[str, Any] | None) -> str:
+    """Return the night of a run, which one that was triggered by hand has among its parameters."""
+    return key or (conf or {}).get("partition") or ""
 
 
 def _address(dag_id: str, run_id: str) -> str:
