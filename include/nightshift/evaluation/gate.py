@@ -17,10 +17,10 @@ def gate(uc: UseCase, evaluation: Evaluation) -> Decision:
 
     It passes when its holdout metrics keep every floor and ceiling, when fairness, robustness, latency and
     stress keep their limits, when it is better than the baseline, when it is better than the champion beyond
-    noise (the paired interval of the primary metric on the same rows lies above ``min_improvement``), and
-    when no slice with enough rows lost more than its limit beyond noise. For a first champion nothing is
-    compared with a champion. A model that is champion already passes, so that a rerun ends as the first run
-    did; one that was rolled back does not return by itself.
+    noise, or not worse (the paired interval of the primary metric on the same rows lies above
+    ``min_improvement``), and when no slice with enough rows lost more than its limit beyond noise. For a
+    first champion nothing is compared with a champion. A model that is champion already passes, so that a
+    rerun ends as the first run did; one that was rolled back does not return by itself.
     """
     best = _best(uc, evaluation)
     metrics = best.judged.metrics
@@ -238,11 +238,12 @@ def _beats_champion(uc: UseCase, evaluation: Evaluation, best: Challenge, reason
         reasons.append(f"{_untold(primary, f'the champion (version {champion.version})')} on {period}")
         return False
     better = found.low > margin
-    reasons.append(
-        f"{primary} {ours:.4f} {'beats' if better else 'does not beat'} the champion's {theirs:.4f} "
-        f"(version {champion.version}) by more than {margin:g} beyond noise: {_difference(uc, found)} "
-        f"on {period}"
-    )
+    champion_s = f"the champion's {theirs:.4f} (version {champion.version})"
+    if margin < 0:
+        told = f"{'is no' if better else 'may be'} more than {-margin:g} below {champion_s}"
+    else:
+        told = f"{'beats' if better else 'does not beat'} {champion_s} by more than {margin:g} beyond noise"
+    reasons.append(f"{primary} {ours:.4f} {told}: {_difference(uc, found)} on {period}")
     return better
 
 

@@ -165,7 +165,7 @@ def test_the_gate_refuses_the_worse_model(uc: UseCase, worse: tuple[Snapshot, Ca
     told = "; ".join(decision["reasons"])
     assert not decision["promote"]
     assert "breaks its floor 0.62" in told
-    assert "does not beat the champion's" in told
+    assert "may be more than 0.01 below the champion's" in told
     with pytest.raises(DataError, match="the gate refused"):
         stages.promote(uc, NIGHT, decision)
 

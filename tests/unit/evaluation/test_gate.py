@@ -165,6 +165,7 @@ def test_validation_chooses_and_the_holdout_only_judges() -> None:
         (0.0, 0.0, 0.0, False),
         (-0.02, 0.01, 0.0, False),
         (-0.01, 0.01, -0.03, True),
+        (-0.01, 0.03, -0.03, False),
     ],
 )
 def test_it_must_beat_the_champion_beyond_noise(
@@ -177,7 +178,11 @@ def test_it_must_beat_the_champion_beyond_noise(
     )
     decision = _decide(evaluation, min_improvement=margin)
     assert decision.promote is passes
-    assert f"the champion's {0.72 - ahead:.4f} (version 1) by more than {margin:g}" in decision.reasons[-1]
+    if margin < 0:
+        told = f"{'is no' if passes else 'may be'} more than 0.03 below the champion's 0.7300 (version 1)"
+    else:
+        told = f"the champion's {0.72 - ahead:.4f} (version 1) by more than {margin:g}"
+    assert told in decision.reasons[-1]
     assert f"90% interval {ahead - noise:+.4f} to {ahead + noise:+.4f}" in decision.reasons[-1]
     assert "the same 500 rows of 2020-02-02 to 2020-02-08" in decision.reasons[-1]
 
