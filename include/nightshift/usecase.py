@@ -318,7 +318,11 @@ class ApprovalPolicy(_Strict):
     approvers: tuple[str, ...] = Field(
         (), description="Airflow users who may decide; none named: everyone who may change the run."
     )
-    timeout_hours: float = Field(24, gt=0, description="Undecided for so long, a challenger is rejected.")
+    timeout_hours: float = Field(
+        120,
+        gt=0,
+        description="Undecided for so long, a challenger is rejected; five days show three judged nights.",
+    )
 
 
 class Gate(_Strict):
@@ -561,7 +565,7 @@ class Retrain(_Strict):
         get_args(RetrainTrigger), description="What may ask; one that is not named is off."
     )
     every_days: int = Field(
-        7, gt=0, description="schedule: age of the champion's cut-off, or of the last request, that asks."
+        7, gt=0, description="schedule: asks when champion's cut-off and last request are that old."
     )
     drifted_nights: int = Field(3, gt=0, description="drift: so many drifted nights, the newest among them,")
     drift_window: int = Field(4, gt=0, description="of so many last ones ask.")
@@ -617,7 +621,7 @@ class AlertRules(_Strict):
         24, gt=0, description="The same alert again within this long only counts up on the first."
     )
     severities: dict[AlertKind, Severity] = Field(
-        default_factory=dict, description="Where they are to differ from those in docs/alerts.md."
+        default_factory=dict, description="Where they are to differ from those in docs/runbooks/README.md."
     )
     owners: dict[AlertKind, str] = Field(
         default_factory=dict, description="Who looks after a kind, where it is not the use case's owner."

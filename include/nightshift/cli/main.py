@@ -230,7 +230,7 @@ def silence(
     reason: Annotated[str, typer.Option(help="Why, for whoever wonders about the quiet.")],
     subject: Annotated[str, typer.Option(help="About what; * and ? stand for anything.")] = "*",
     until: Annotated[
-        str | None, typer.Option(help="YYYY-MM-DD, its first moment; or with a time: 2013-07-03T12:00 (UTC).")
+        str | None, typer.Option(help="By the clock, in UTC: YYYY-MM-DD or YYYY-MM-DDTHH:MM.")
     ] = None,
     days: Annotated[float | None, typer.Option(help="From now on; 0 ends the same silence.")] = None,
     by: Annotated[str | None, typer.Option(help="Who decided; the login name by default.")] = None,

@@ -33,13 +33,15 @@ def print_addresses() -> None:
 
 
 def print_alerts(alerts: Iterable[Mapping[str, Any]]) -> None:
-    """Print alerts, as `status --json` describes them: when and what, and below it the cure."""
+    """Print alerts, as `status --json` describes them: when, what about and what, and below it the cure."""
     for alert in alerts:
         when = datetime.fromisoformat(alert["last_at"])
         times = f" ({alert['count']} times)" if alert["count"] > 1 else ""
-        console.print(
-            f"{when:%Y-%m-%d %H:%M} UTC  {alert['severity']}  {alert['message']}{times}", markup=False
-        )
+        about = f"{alert['kind']} {alert['subject']}".rstrip()
+        console.print(f"{when:%Y-%m-%d %H:%M} UTC  {alert['severity']}  {about}{times}", markup=False)
+        console.print(f"  {alert['message']}", markup=False)
+        if alert["link"]:
+            console.print(f"  look at: {alert['link']}", markup=False)
         console.print(f"  cure: {alert['cure']} ({alert['runbook']})", markup=False)
         if alert["silenced"]:
             console.print(f"  silenced {alert['silenced']}", markup=False)

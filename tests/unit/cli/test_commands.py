@@ -125,7 +125,8 @@ def test_a_failed_run_shows_in_status_and_alerts_with_its_cure(home: Path, fligh
     assert f"{name}: no alerts" in _command("alerts")
     long_ago = datetime.now(UTC) - timedelta(days=8)
     append(f"alerts/{name}", {"kind": "night_late", "message": "long ago", "at": long_ago.isoformat()})
-    run_failed({"dag_run": SimpleNamespace(dag_id=f"{name}.score", partition_key="2013-07-01", run_id="r1")})
+    run = SimpleNamespace(dag_id=f"{name}.score", partition_key="2013-07-01", conf={}, run_id="r1")
+    run_failed({"dag_run": run})
     for _ in range(2):
         raise_alert(name, "night_late", "2013-07-02", "2013-07-02 is past its SLA and has no predictions")
 
@@ -137,7 +138,9 @@ def test_a_failed_run_shows_in_status_and_alerts_with_its_cure(home: Path, fligh
 
     status = _command("status")
     assert "2 in the last 7 days" in status
-    assert "critical  2013-07-02 is past its SLA and has no predictions (2 times)" in status
+    assert "critical  night_late 2013-07-02 (2 times)\n  2013-07-02 is past its SLA" in status
+    assert "critical  run_failed score 2013-07-01\n" in status
+    assert "look at: " in status
     assert "cure: read the log of its failed task" in status
 
     rows = [json.loads(line) for line in _command("alerts", "--json").splitlines()]

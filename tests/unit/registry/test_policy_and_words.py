@@ -31,7 +31,7 @@ def test_one_word_says_who_decides() -> None:
     gate = {"primary": "roc_auc"}
     assert synthetic.use_case(gate=gate).gate.approval.policy == "automatic"
     short = synthetic.use_case(gate={**gate, "approval": "manual"}).gate.approval
-    assert (short.policy, short.approvers, short.timeout_hours) == ("manual", (), 24)
+    assert (short.policy, short.approvers, short.timeout_hours) == ("manual", (), 120)
     long = {"policy": "manual", "approvers": ["ada"], "timeout_hours": 8}
     assert synthetic.use_case(gate={**gate, "approval": long}).gate.approval.approvers == ("ada",)
     for wrong in ("ask", {"policy": "manual", "timeout_hours": 0}, {"polcy": "manual"}):
