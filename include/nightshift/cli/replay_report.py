@@ -215,9 +215,9 @@ def draw(found: Comparison, file: Path) -> None:
         upper.legend(loc="upper center", bbox_to_anchor=(0.5, 1.14), ncols=4, frameon=False, fontsize=9)
         lower.annotate(
             "lower is better",
-            (0.99, 0.95),
+            (0.01, 0.95),
             xycoords="axes fraction",
-            ha="right",
+            ha="left",
             va="top",
             fontsize=8,
             color=MUTED,
