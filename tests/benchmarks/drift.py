@@ -70,7 +70,8 @@ def window(folder: Path, *, quick: bool) -> Iterator[Comparison]:
     learnt = baseline.learn(known, alarms.NUMERIC, alarms.CATEGORICAL, Drift(windows=(days,)))
     current = alarms.made(0, rows, _EFFECT, 2 * days, days)
     half = known.slice(0, days * rows)
-    frames = [half.drop_columns("partition").to_pandas(), current.drop_columns("partition").to_pandas()]
+    columns = [*alarms.NUMERIC, *alarms.CATEGORICAL]
+    frames = [half.select(columns).to_pandas(), current.select(columns).to_pandas()]
 
     def ours(number: int) -> Timed:
         start = time.perf_counter()
