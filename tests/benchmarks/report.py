@@ -125,9 +125,7 @@ def draw(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _bar(row: dict[str, Any], top: int) -> list[str]:
-    field = {"ratio": "ratio", "overhead": "overhead_s"}[row["measure"]]
-    value, low, high = row[field], *row[f"{field}_range"]
-    figure = f"{value:.2f} times" if row["measure"] == "ratio" else f"{value:.1f} s more"
+    value, low, high, figure = _figure(row)
     if value > _END * row["at_most"]:
         figure += " (off the scale)"
     middle, target = top + 31, _place(row["at_most"], row)
@@ -140,6 +138,17 @@ def _bar(row: dict[str, Any], top: int) -> list[str]:
         f'<line class="range" x1="{_place(low, row):.1f}" y1="{middle}" x2="{_place(high, row):.1f}" '
         f'y2="{middle}" stroke-width="2"/>',
     ]
+
+
+def _figure(row: dict[str, Any]) -> tuple[float, float, float, str]:
+    """Return what the target is about, the range of it, and how it is written."""
+    match row["measure"]:
+        case "ratio":
+            return row["ratio"], *row["ratio_range"], f"{row['ratio']:.2f} times"
+        case "overhead":
+            return row["overhead_s"], *row["overhead_s_range"], f"{row['overhead_s']:.1f} s more"
+    ours = row["ours_s"]
+    return ours["median"], *ours["range"], f"{ours['median']:.2f} s"
 
 
 def _place(value: float, row: dict[str, Any]) -> float:

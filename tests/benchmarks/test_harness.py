@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -14,14 +14,12 @@ import pytest
 from nightshift.settings import settings
 
 from . import report
-from .harness import ROUNDS, Comparison, DifferentResultsError, Timed, compare, row
+from .harness import ROUNDS, Comparison, DifferentResultsError, Measure, Timed, compare, row
 
 SECONDS = {"ours": [9.0, 3.0, 1.0, 2.0, 2.5, 8.0], "other": [9.0, 1.0, 2.0, 1.5, 1.0, 4.0]}
 
 
-def made(
-    measure: Literal["ratio", "overhead"] = "ratio", at_most: float = 2.0, calls: list[str] | None = None
-) -> Comparison:
+def made(measure: Measure = "ratio", at_most: float = 2.0, calls: list[str] | None = None) -> Comparison:
     def side(name: str) -> Any:
         def run(number: int) -> Timed:
             if calls is not None:
@@ -64,11 +62,11 @@ def test_different_results_give_no_figures() -> None:
         ("ratio", 1.6, "missed", "at most 1.6 times"),
         ("overhead", 1.0, "met", "at most 1 s more"),
         ("overhead", 0.9, "missed", "at most 0.9 s more"),
+        ("seconds", 2.5, "met", "at most 2.5 s"),
+        ("seconds", 2.4, "missed", "at most 2.4 s"),
     ],
 )
-def test_the_verdict_is_of_the_median(
-    measure: Literal["ratio", "overhead"], at_most: float, verdict: str, target: str
-) -> None:
+def test_the_verdict_is_of_the_median(measure: Measure, at_most: float, verdict: str, target: str) -> None:
     pairs = list(zip(SECONDS["ours"][1:], SECONDS["other"][1:], strict=True))
     found = row(made(measure, at_most), pairs)
     assert (found["verdict"], found["target"]) == (verdict, target)
