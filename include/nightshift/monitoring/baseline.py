@@ -43,7 +43,7 @@ SCORE = "score"
 ALWAYS = "always"
 
 # Raised when what a baseline holds changes: older ones are made again.
-_FORM = 2
+_FORM = 3
 # With fewer days, ordinary days cannot be told from others.
 _LEAST_DAYS = 7
 # A window is calibrated on at least so many times its length.

@@ -124,7 +124,9 @@ def statistics(grid: Grid, score: str) -> list[Statistic]:
 def measure(grid: Grid, taken: list[Statistic], window: Sketches, reference: Sketches) -> Floats:
     """Return the distances of windows from what each is compared with, of shape (windows, statistics).
 
-    Wasserstein distances are in standard deviations of the reference. Values that are missing, and categories
+    Wasserstein distances are in standard deviations of the reference. Of the stability index it is the square
+    root: like the others that grows with a shift, where the index grows with its square, and the tail that
+    ``Fit`` expects would be far too light for it. Values that are missing, and categories
     that the reference does not hold, are left out: findings tell of them.
 
     Args:
@@ -149,8 +151,13 @@ def measure(grid: Grid, taken: list[Statistic], window: Sketches, reference: Ske
         elif statistic.name == "chi_squared":
             found[:, place] = distances.chi_squared(p, q)
         else:
-            found[:, place] = distances.population_stability(p, q)
+            found[:, place] = np.sqrt(distances.population_stability(p, q))
     return found
+
+
+def in_its_unit(name: Name, value: float) -> float:
+    """Return a distance of ``measure``, or a limit of one, as the statistic of that name is written."""
+    return value**2 if name == "psi" else value
 
 
 def measure_pairs(pairs: Positions, window: Sketches, reference: Sketches) -> tuple[Floats, Floats]:

@@ -161,8 +161,8 @@ def _columns(
             Signal(
                 column=name,
                 statistic=taken[leading].name,
-                value=_rounded(values[0, leading]),
-                limit=_rounded(limits[leading]),
+                value=_rounded(calibration.in_its_unit(taken[leading].name, values[0, leading])),
+                limit=_rounded(calibration.in_its_unit(taken[leading].name, limits[leading])),
                 effect=effect,
             )
         )

@@ -43,7 +43,7 @@ LAYER = "monitoring"
 Verdict = Literal["quiet", "watch", "drift"]
 
 # Raised when what a result holds, or how it is reached, changes.
-_FORM = 3
+_FORM = 4
 # A window that lacks more of the days that it should have is not judged.
 _DAYS_NEEDED = 6 / 7
 # Days that are not there are told of for so long.

@@ -13,7 +13,7 @@ import pytest
 from nightshift.errors import DataError
 from nightshift.monitoring import baseline, comparison, findings
 from nightshift.monitoring.baseline import Baseline
-from nightshift.monitoring.calibration import discoveries, draw_windows
+from nightshift.monitoring.calibration import discoveries, draw_windows, measure
 from nightshift.monitoring.sketches import Sketches
 from nightshift.usecase import Drift
 
@@ -75,6 +75,26 @@ def test_what_is_the_same_all_day_may_lie_further_away_than_what_is_not(learned:
     days = _sketches(learned, _table(days=1, seed=1))
     limits = comparison.judge(learned, days, 1, "always", min_effect=0.03).limits
     assert limits["same_all_day"] > 3 * limits["row_level"]
+
+
+def test_days_of_scores_are_as_rare_as_they_are_said_to_be() -> None:
+    """By each statistic, far out in its tail: one day in a thousand, on 2,400 days that share an effect each."""
+    rare: dict[str, int] = {}
+    for seed in range(30):
+        random = np.random.default_rng(seed)
+        day = np.repeat(np.arange(DAYS + 80), 500)
+        score = random.normal(size=day.size) + 0.5 * random.normal(size=DAYS + 80)[day]
+        table = pa.table({"partition": np.datetime64("2013-01-07") + day, "score": 1 / (1 + np.exp(-score))})
+        learned = baseline.learn(table.slice(0, DAYS * 500), ("score",), (), Drift(windows=(1,)))
+        ordinary = learned.strata["always"]
+        later = _sketches(learned, table.slice(DAYS * 500))
+        values = measure(learned.grid, learned.statistics, later, ordinary.reference)
+        probability = ordinary.calibrations[1].columns.probabilities(values)
+        for place, statistic in enumerate(learned.statistics):
+            found = int((probability[:, place] < 0.001).sum())
+            rare[statistic.name] = rare.get(statistic.name, 0) + found
+    assert set(rare) == {"wasserstein", "kolmogorov_smirnov", "psi"}
+    assert max(rare.values()) <= 7
 
 
 def _shifted(columns: dict[str, npt.NDArray[np.generic]]) -> None:

@@ -63,7 +63,9 @@ def test_scores() -> None:
     edges = np.quantile(before, np.linspace(0, 1, 11))
     edges[[0, -1]] = -np.inf, np.inf
     p, q = (np.histogram(values, edges)[0] / values.size for values in (now, before))
-    assert found["score", "psi"] == pytest.approx(float(((p - q) * np.log(p / q)).sum()), rel=0.05)
+    index = float(((p - q) * np.log(p / q)).sum())
+    assert found["score", "psi"] == pytest.approx(np.sqrt(index), rel=0.03)
+    assert calibration.in_its_unit("psi", found["score", "psi"]) == pytest.approx(index, rel=0.05)
 
 
 def test_correlations_are_those_of_ranks() -> None:
