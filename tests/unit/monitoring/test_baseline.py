@@ -78,7 +78,7 @@ def test_what_is_the_same_all_day_may_lie_further_away_than_what_is_not(learned:
 
 
 def test_days_of_scores_are_as_rare_as_they_are_said_to_be() -> None:
-    """By each statistic, far out in its tail: one day in a thousand, on 2,400 days that share an effect each."""
+    """By each statistic, far out in its tail: one day in a thousand, of 2,400 whose rows share an effect."""
     rare: dict[str, int] = {}
     for seed in range(30):
         random = np.random.default_rng(seed)
