@@ -5,7 +5,8 @@ those of a day share an effect that carries over to the next day, as weather and
 drifts in either, so every signal on their days is a false alarm. Then one thing is planted in the last week:
 a mean that moves by 0.2 standard deviations, a spread of 1.3 times, a tenth of a category's values that
 become another one, a correlation that breaks, scores whose log-odds rise by 0.3. The window of 28 days that
-ends with that week holds three quiet ones.
+ends with that week holds three quiet ones. A night signals when one of its windows does: of quiet nights,
+one in a hundred should.
 
 Beside each stands what Evidently's ``DataDriftPreset`` says of the same days, with its defaults: whether it
 finds any column drifted, and whether it calls the data set drifted (half of the columns). Its reference is
@@ -96,12 +97,19 @@ def measure(seed: int, rows: int, effect: float) -> Figures:
         return _joined(sketches)
 
     def judge(what: str, seen: Sketches, new: int) -> None:
-        """Judge every window that ends on one of the last ``new`` days, and in which all could be new."""
+        """Judge the windows of the last ``new`` nights; of a length, those in which all days could be new."""
+        nights = range(len(seen.rows) - new + 1, len(seen.rows) + 1)
+        signalled = dict.fromkeys(nights, False)
         for length in WINDOWS:
-            last = range(max(len(seen.rows) - new + min(length, new), length), len(seen.rows) + 1)
-            found[f"{what}/ours/{length}"] = [
-                float(_signals(learnt, seen.take(list(range(end - length, end))), length)) for end in last
-            ]
+            known = {
+                end: _signals(learnt, seen.take(list(range(end - length, end))), length)
+                for end in nights
+                if end >= length
+            }
+            signalled |= {end: signalled[end] or signal for end, signal in known.items()}
+            first = nights[min(length, new) - 1]
+            found[f"{what}/ours/{length}"] = [float(signal) for end, signal in known.items() if end >= first]
+        found[f"{what}/ours/night"] = [float(signal) for signal in signalled.values()]
 
     quiet = look("quiet", days, QUIET_DAYS, PRESET_DAYS)
     judge("quiet", quiet, QUIET_DAYS)
@@ -199,11 +207,11 @@ def preset(reference: Any, current: Any) -> float:
 def table(known: dict[str, Figures], sizes: Sequence[int]) -> Iterator[str]:
     """Yield the lines of a Markdown table, of all worlds that were measured."""
     yield (
-        "| rows a day | days | what | ours, a day | ours, 7 days | ours, 28 days | preset, any column "
-        "| preset, data set |"
+        "| rows a day | days | what | ours, a night | its day | its 7 days | its 28 days "
+        "| preset, any column | preset, data set |"
     )
-    yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
-    asked = (*(f"ours/{length}" for length in WINDOWS), "preset/column", "preset/data set")
+    yield "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+    asked = ("ours/night", *(f"ours/{length}" for length in WINDOWS), "preset/column", "preset/data set")
     for rows in sizes:
         for world in WORLDS:
             cells = [found for key, found in known.items() if key.startswith(f"{rows}/{world}/")]
