@@ -254,8 +254,9 @@ def unsent(uc: UseCase, *, grace: timedelta, now: datetime) -> list[date]:
 
 
 def stuck(uc: UseCase, *, now: datetime) -> list[Life]:
-    """Return the requests that are open a day longer than a person has time to decide about a model."""
-    patience = timedelta(hours=uc.gate.approval.timeout_hours + 24)
+    """Return the requests that are open for a day, beside what a person has to decide about a model."""
+    approval = uc.gate.approval
+    patience = timedelta(hours=24 + (approval.timeout_hours if approval.policy == "manual" else 0))
     return [life for life in lives(uc) if life.open and now - life.request.requested_at >= patience]
 
 

@@ -24,7 +24,7 @@ from nightshift.partition import days
 from nightshift.registry.records import Decision
 from nightshift.training.snapshot import snapshot
 from nightshift.training.train import train
-from nightshift.usecase import UseCase
+from nightshift.usecase import ApprovalPolicy, UseCase
 
 Day = Callable[..., pa.Table]
 NIGHT = date(2013, 1, 20)
@@ -195,9 +195,14 @@ def test_a_request_that_no_training_took_up_is_sent_again(asked: UseCase) -> Non
 def test_a_request_that_stays_open_is_alerted_about_once(asked: UseCase) -> None:
     _begin(asked)
     (life,) = requests.lives(asked)
-    now = life.request.requested_at
-    assert requests.stuck(asked, now=now + timedelta(days=1)) == []
-    assert [life.state for life in requests.stuck(asked, now=now + timedelta(days=2))] == ["training"]
+    at = life.request.requested_at
+    assert requests.stuck(asked, now=at + timedelta(hours=23)) == []
+    assert [life.state for life in requests.stuck(asked, now=at + timedelta(hours=24))] == ["training"]
+
+    manual = ApprovalPolicy(policy="manual", timeout_hours=72)
+    decided_by_people = asked.model_copy(update={"gate": asked.gate.model_copy(update={"approval": manual})})
+    assert requests.stuck(decided_by_people, now=at + timedelta(hours=95)) == []
+    assert len(requests.stuck(decided_by_people, now=at + timedelta(hours=96))) == 1
 
 
 def test_commands_ask_and_tell(usecase: UseCase, monkeypatch: pytest.MonkeyPatch) -> None:
