@@ -5,6 +5,7 @@ Nothing else in the library reads environment variables or knows where the check
 
 from __future__ import annotations
 
+import os
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
@@ -55,6 +56,17 @@ class Settings(BaseSettings):
     airflow_port: int = Field(8080, ge=1, le=65535, description="Port of Airflow's API server and UI.")
     mlflow_port: int = Field(5000, ge=1, le=65535, description="Port of the MLflow UI.")
     postgres_port: int = Field(5433, ge=1, le=65535, description="TCP port of the embedded PostgreSQL.")
+    redis_port: int = Field(6379, ge=1, le=65535, description="Port of Redis, in the stack of docker/.")
+    s3_port: int = Field(
+        8333,
+        ge=1,
+        le=55532,
+        description="Port of the object store, in the stack of docker/; the three above it are its too, "
+        "and all four plus 10,000.",
+    )
+    stack_files: str = Field(
+        "", description="Compose files of docker/ that are laid over compose.yaml, such as compose.tls.yaml."
+    )
     parallelism: int = Field(4, ge=1, description="Airflow tasks at once on this machine.")
     retry_seconds: float = Field(30, gt=0, description="Pause before a task is tried again.")
     task_hours: float = Field(
@@ -133,7 +145,8 @@ def settings() -> Settings:
         DataError: A variable has a value that it cannot have.
     """
     try:
-        return Settings()
+        # A file of this folder counts like the variable of its name: nightshift_postgres_url.
+        return Settings(_secrets_dir=os.environ.get(f"{_PREFIX}SECRETS"))
     except ValidationError as error:
         # The value is not shown: some hold passwords.
         wrong = error.errors(include_input=False)[0]

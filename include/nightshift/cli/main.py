@@ -39,6 +39,12 @@ label = typer.Typer(
 )
 app.add_typer(label, name="label")
 
+stack_app = typer.Typer(
+    no_args_is_help=True,
+    help="The stack of docker/compose.yaml: real servers, several workers; as processes.",
+)
+app.add_typer(stack_app, name="stack")
+
 
 def _print_version(wanted: bool) -> None:
     if wanted:
@@ -773,6 +779,77 @@ def rollback(
             uc, wanted, effective_from=first, reason=str(reason), by=by or getpass.getuser()
         )
         command.print_rollback(uc, done)
+
+
+@stack_app.command("up")
+def stack_up() -> None:
+    """Start every service of docker/compose.yaml as a process on loopback."""
+    from nightshift.cli import stack
+
+    with _explained():
+        stack.up(lambda what: typer.echo(f"starting {what}", err=True))
+
+
+@stack_app.command("down")
+def stack_down() -> None:
+    """Stop what `stack up` started, and check that it is gone."""
+    from nightshift.cli import stack
+
+    with _explained():
+        stopped = stack.down()
+    typer.echo(f"stopped, and gone: {', '.join(stopped)}" if stopped else "nothing was running")
+
+
+@stack_app.command("status")
+def stack_status() -> None:
+    """Show which processes of it run."""
+    from nightshift.cli import stack
+
+    with _explained():
+        stack.status()
+
+
+@stack_app.command(
+    "run",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+)
+def stack_run(context: typer.Context) -> None:
+    """Run a command that sees what the workers see: `nightshift stack run nightshift status`."""
+    from nightshift.cli import stack
+
+    with _explained():
+        stack.run(context.args)
+
+
+@stack_app.command("secrets")
+def stack_secrets(
+    folder: Annotated[Path, typer.Argument(help="Where compose.yaml looks for them.")] = Path(
+        "docker/secrets"
+    ),
+) -> None:
+    """Write the secrets of the containers, each random; what is there is left alone."""
+    from nightshift.cli import stack
+
+    with _explained():
+        stack.secrets(folder)
+
+
+@stack_app.command("prepare-storage", hidden=True)
+def stack_prepare_storage(buckets: list[str]) -> None:
+    """Create databases, roles and buckets: the first job of compose.yaml."""
+    from nightshift.cli import stack
+
+    with _explained():
+        stack.prepare_storage(buckets)
+
+
+@stack_app.command("prepare-airflow", hidden=True)
+def stack_prepare_airflow() -> None:
+    """Create Airflow's tables, pools, connections and first user: the second job of compose.yaml."""
+    from nightshift.cli import stack
+
+    with _explained():
+        stack.prepare_airflow()
 
 
 def _one(usecase: str | None) -> UseCase:

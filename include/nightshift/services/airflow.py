@@ -27,7 +27,7 @@ DATABASE = "airflow"
 
 # -P: the state folder, where they run, has folders called airflow and mlflow.
 COMMAND = (sys.executable, "-P", "-m", "airflow")
-_SCHEDULER = (sys.executable, "-P", "-m", "nightshift.services.scheduler")
+_SCHEDULER = (sys.executable, "-P", "-m", "nightshift.services.preloaded")
 
 # name of the process: arguments of the `airflow` command. Task logs are read from the folder that all
 # of them share, so the log servers (two more open ports) are left out.

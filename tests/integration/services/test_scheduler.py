@@ -9,11 +9,11 @@ import sys
 import pytest
 
 from nightshift.services.airflow import base_environment
-from nightshift.services.scheduler import LIBRARIES
+from nightshift.services.preloaded import LIBRARIES
 
 _TELL = """
 import json, sys, threading
-from nightshift.services.scheduler import preload
+from nightshift.services.preloaded import preload
 preload()
 print(json.dumps({"modules": sorted(sys.modules), "threads": threading.active_count()}))
 """
@@ -38,7 +38,7 @@ def test_every_library_is_there_for_tasks(preloaded: dict[str, list[str]]) -> No
 
 def test_what_people_edit_is_imported_by_each_task_anew(preloaded: dict[str, list[str]]) -> None:
     ours = [name for name in preloaded["modules"] if name.partition(".")[0] in ("nightshift", "usecases")]
-    assert ours == ["nightshift", "nightshift.services", "nightshift.services.scheduler"]
+    assert ours == ["nightshift", "nightshift.services", "nightshift.services.preloaded"]
 
 
 def test_a_fork_loses_no_python_thread(preloaded: dict[str, int]) -> None:

@@ -1,0 +1,82 @@
+"""`nightshift stack`: the topology of ``docker/compose.yaml``, and what its containers run to prepare it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from nightshift.cli.output import console
+from nightshift.services import airflow, credentials, prepare, processes, production
+from nightshift.settings import settings
+
+
+def up(say: Callable[[str], None]) -> None:
+    """Start the stack as processes, and print where it answers."""
+    production.enter()
+    production.up(say)
+    _print_addresses()
+
+
+def down() -> list[str]:
+    """Stop it; return what was stopped."""
+    production.enter()
+    return production.down()
+
+
+def status() -> None:
+    """Print each process of the stack."""
+    production.enter()
+    for service in production.services():
+        if service.job:
+            continue
+        for name in production.names(service):
+            running = processes.alive(name)
+            console.print(f"{name:<24} {'up, pid ' + str(running.pid) if running else 'down'}")
+    if processes.alive("api-server"):
+        _print_addresses()
+
+
+def run(command: list[str]) -> None:
+    """Replace this process by ``command``, which sees what the stack's workers see."""
+    production.enter()
+    whole = production.command_environment()
+    os.execvpe(command[0], command, whole)
+
+
+def secrets(folder: Path) -> None:
+    """Write the secrets of the containers."""
+    written = credentials.write(folder, credentials.Places())
+    console.print(f"{'written to' if written else 'already in'} {folder}", markup=False)
+
+
+def prepare_storage(buckets: list[str]) -> None:
+    """Create databases, roles and buckets."""
+    roles = prepare.databases(_secrets())
+    prepare.buckets(buckets)
+    console.print(f"databases of {', '.join(roles)}; buckets {', '.join(buckets)}", markup=False)
+
+
+def prepare_airflow() -> None:
+    """Create Airflow's tables, pools, connections and first user, and MLflow's experiments."""
+    from nightshift.registry import mlflow
+    from nightshift.usecase import load_usecase, usecase_names
+
+    prepare.airflow_database(_secrets())
+    for name in usecase_names():
+        mlflow.setup(load_usecase(name))
+    console.print("Airflow's tables, pools, connections and first user; MLflow's experiments")
+
+
+def _secrets() -> Path:
+    return Path(os.environ.get("NIGHTSHIFT_SECRETS", "/run/secrets"))
+
+
+def _print_addresses() -> None:
+    login = f"user {airflow.ADMIN}, password {airflow.admin_password()}"
+    console.print(f"Airflow     {airflow.address()}  {login}")
+    console.print(f"MLflow      http://127.0.0.1:{settings().mlflow_port}  no login")
+    console.print(f"S3          http://127.0.0.1:{settings().s3_port}  bucket nightshift")
+    console.print(
+        "commands see it through `nightshift stack run`, such as `nightshift stack run nightshift status`"
+    )

@@ -1,0 +1,86 @@
+"""The secrets of the stack in ``docker/``: files, all written at once, none with a default.
+
+A service is handed the files it needs and no others. Addresses stand in the same files as passwords, so a
+team that has a PostgreSQL or Redis of its own replaces the content of one file.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from secrets import token_bytes, token_hex, token_urlsafe
+
+from nightshift.errors import DataError
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the servers are, as the services see them, and who the superuser of PostgreSQL is."""
+
+    postgres: str = "postgres:5432"
+    redis: str = "redis:6379"
+    superuser: str = "postgres"
+    superuser_password: str = ""
+
+
+def write(folder: Path, places: Places) -> bool:
+    """Write every secret into ``folder``, unless they are there; return whether this call wrote them.
+
+    The folder is closed to other users. The files are not, for each container reads them as a user of its own.
+
+    Raises:
+        DataError: The folder holds some of them, and not all.
+    """
+    contents = _contents(places)
+    if folder.exists():
+        missing = sorted(name for name in contents if not (folder / name).exists())
+        if not missing:
+            return False
+        if any(folder.iterdir()):
+            raise DataError(
+                f"{folder} lacks {', '.join(missing)}",
+                rule="secrets are written together, for some hold the same password",
+                where=str(folder),
+                cure="bring the missing files back; or, before the first start, delete the folder",
+            )
+    draft = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(mode=0o700, parents=True)
+    for name, content in contents.items():
+        (draft / name).write_text(content, encoding="ascii")
+        (draft / name).chmod(0o644)
+    draft.replace(folder)
+    return True
+
+
+def _contents(places: Places) -> dict[str, str]:
+    superuser_password = places.superuser_password or token_urlsafe(32)
+    redis, key, secret_key = token_urlsafe(32), token_hex(10), token_urlsafe(32)
+    identity = {
+        "name": "nightshift",
+        "credentials": [{"accessKey": key, "secretKey": secret_key}],
+        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+    }
+
+    def database(role: str, scheme: str = "postgresql") -> str:
+        return f"{scheme}://{role}:{token_urlsafe(32)}@{places.postgres}/{role}"
+
+    return {
+        "postgres_password": superuser_password,
+        "postgres_admin": f"postgresql://{places.superuser}:{superuser_password}@{places.postgres}/postgres",
+        "airflow_database": database("airflow", "postgresql+psycopg2"),
+        "airflow_results": database("celery", "db+postgresql+psycopg2"),
+        "airflow_broker": f"redis://:{redis}@{places.redis}/0",
+        "airflow_fernet_key": base64.urlsafe_b64encode(token_bytes(32)).decode(),
+        "airflow_secret_key": token_urlsafe(32),
+        "airflow_jwt_secret": token_urlsafe(64),
+        "airflow_admin_password": token_urlsafe(24),
+        "mlflow_database": database("mlflow"),
+        "nightshift_postgres_url": database("pipeline"),
+        "redis.conf": f"requirepass {redis}\n",
+        "s3.json": json.dumps({"identities": [identity]}, indent=1),
+        "aws_credentials": f"[default]\naws_access_key_id = {key}\naws_secret_access_key = {secret_key}\n",
+    }
