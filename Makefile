@@ -58,7 +58,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@command -v uv >/dev/null || [ -x $(BIN)/uv ] || $(BIN)/python -m pip install --quiet uv
 	@echo "installing what constraints.txt lists into $(VENV)"
 	@$(UV) pip install --python $(BIN)/python --compile-bytecode --constraints constraints.txt \
-		--editable . --group dev
+		--editable '.[production]' --group dev
 	@rm -f $(VENV)/.installed-*
 	@touch $@
 

@@ -1,6 +1,7 @@
-"""Exit code 0 when the Airflow process of this container works, 1 when it does not.
+"""Exit code 0 when the process of this container works, 1 when it does not.
 
-Which process it is follows from the container's own command, so one image serves all of them.
+Which process it is, says the argument: a service of compose.yaml. Without one it follows from the container's
+own command, so that the image alone can be asked too.
 """
 
 from __future__ import annotations
@@ -13,32 +14,39 @@ from pathlib import Path
 
 # What a component's process writes its heartbeat as.
 JOBS = {"scheduler": "SchedulerJob", "dag-processor": "DagProcessorJob", "triggerer": "TriggererJob"}
+PAGES = {
+    "api-server": "http://127.0.0.1:{NIGHTSHIFT_AIRFLOW_PORT}/api/v2/monitor/health",
+    "mlflow": "http://127.0.0.1:{NIGHTSHIFT_MLFLOW_PORT}/health",
+}
+PORTS = {"NIGHTSHIFT_AIRFLOW_PORT": "8080", "NIGHTSHIFT_MLFLOW_PORT": "5000"}
+CELERY = "airflow.providers.celery.executors.celery_executor.app"
 
 
 def component(command: str) -> str:
-    """Return which Airflow component ``command`` runs; empty when it is none that can be asked."""
+    """Return which component ``command`` runs; empty when it is none that can be asked."""
     words = command.split()
-    return next((word for word in words if word == "api-server" or word in JOBS), "")
+    return next((word for word in words if word in PAGES or word in JOBS), "")
 
 
 def works(running: str) -> bool:
-    """Ask the API server for an answer, any other component for a recent heartbeat in the database."""
-    if running == "api-server":
-        port = os.environ.get("AIRFLOW__API__PORT", "8080")
+    """Ask a server for an answer, a worker through the queue, any other for a heartbeat in the database."""
+    if running in PAGES:
         try:
-            with urllib.request.urlopen(
-                f"http://127.0.0.1:{port}/api/v2/monitor/health", timeout=20
-            ) as answer:
+            with urllib.request.urlopen(PAGES[running].format(**PORTS | os.environ), timeout=20) as answer:
                 return bool(answer.status == 200)
         except OSError:
             return False
     if running in JOBS:
         check = ["airflow", "jobs", "check", "--job-type", JOBS[running], "--local"]
         return subprocess.run(check, check=False).returncode == 0
-    # A worker or a one-off command: alive as long as it runs.
+    if running.startswith("worker"):
+        name = f"{running}-{os.environ.get('REPLICA', '0')}@{os.uname().nodename}"
+        check = ["celery", "--app", CELERY, "inspect", "ping", "--destination", name]
+        return subprocess.run(check, check=False).returncode == 0
+    # A one-off command: alive as long as it runs.
     return True
 
 
 if __name__ == "__main__":
     started = Path("/proc/1/cmdline").read_bytes().replace(b"\0", b" ").decode()
-    sys.exit(0 if works(component(started)) else 1)
+    sys.exit(0 if works(sys.argv[1] if len(sys.argv) > 1 else component(started)) else 1)

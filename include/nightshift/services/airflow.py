@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
@@ -24,6 +25,8 @@ from nightshift.settings import settings
 
 ADMIN = "admin"
 DATABASE = "airflow"
+
+_CONNECTION = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
 
 # -P: the state folder, where they run, has folders called airflow and mlflow.
 COMMAND = (sys.executable, "-P", "-m", "airflow")
@@ -169,20 +172,27 @@ def prepare() -> None:
     installed = version("apache-airflow-core")
     if stamp.exists() and stamp.read_text(encoding="utf-8") == f"{installed} {_revision()}":
         return
-    _command("db", "migrate")
+    run("db", "migrate", environment=environment())
     stamp.write_text(f"{installed} {_revision()}", encoding="utf-8")
 
 
 def clean_database(keep_days: int) -> None:
     """Delete rows of runs that are older than ``keep_days`` from the metadata database.
 
-    A task is not given the address of that database, so this runs with the services' environment.
+    A task is not given the address of that database, so this runs with the services' environment: that of the
+    worker, where a deployment hands it the address as a secret, else that of the services of this machine.
 
     Raises:
         ServiceError: ``airflow db clean`` failed.
     """
     before = (datetime.now(UTC) - timedelta(days=keep_days)).isoformat()
-    _command("db", "clean", "--yes", "--skip-archive", "--clean-before-timestamp", before)
+    arguments = ("db", "clean", "--yes", "--skip-archive", "--clean-before-timestamp", before)
+    if f"{_CONNECTION}_CMD" not in os.environ:
+        run(*arguments, environment=environment())
+        return
+    # What tasks are given instead of the address.
+    hidden = (_CONNECTION, "AIRFLOW__CORE__SQL_ALCHEMY_CONN")
+    run(*arguments, environment={k: v for k, v in os.environ.items() if k not in hidden})
 
 
 def start() -> None:
@@ -240,14 +250,20 @@ def _revision() -> str:
         return ""
 
 
-def _command(*arguments: str) -> None:
-    """Run one of Airflow's own commands to its end."""
+def run(*arguments: str, environment: Mapping[str, str], answers: Sequence[str] = ()) -> None:
+    """Run one of Airflow's own commands to its end, with ``answers`` to what it asks for.
+
+    Raises:
+        ServiceError: It failed; the message ends with what it printed.
+    """
     done = subprocess.run(
         [*COMMAND, *arguments],
-        env=environment(),
-        stdin=subprocess.DEVNULL,
+        env=environment,
+        input="".join(f"{answer}\n" for answer in answers),
         capture_output=True,
         text=True,
+        # Without a terminal it asks for passwords on its input.
+        start_new_session=True,
         cwd=settings().home,
     )
     if done.returncode:

@@ -29,7 +29,7 @@ class Places:
 def write(folder: Path, places: Places) -> bool:
     """Write every secret into ``folder``, unless they are there; return whether this call wrote them.
 
-    The folder is closed to other users. The files are not, for each container reads them as a user of its own.
+    The folder is closed to other users. The files are not: each container reads them as a user of its own.
 
     Raises:
         DataError: The folder holds some of them, and not all.

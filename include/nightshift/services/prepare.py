@@ -1,4 +1,4 @@
-"""What the servers of the stack hold before anything runs: databases with a role each, buckets, Airflow's tables.
+"""What the stack's servers hold before anything runs: databases with a role each, buckets, Airflow's tables.
 
 Every step looks first and changes only what is missing, so all of it is run again at every start.
 """
@@ -6,7 +6,6 @@ Every step looks first and changes only what is missing, so all of it is run aga
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -17,7 +16,6 @@ from psycopg import sql
 
 from nightshift.errors import DataError
 from nightshift.services import airflow
-from nightshift.services.processes import ServiceError
 from nightshift.settings import settings
 
 # Whose databases stand in which file of secrets; the last role makes databases of its own.
@@ -94,30 +92,16 @@ def airflow_database(folder: Path) -> None:
         ServiceError: One of Airflow's own commands failed.
     """
     committed = settings().project.resolve() / "docker"
-    _airflow("db", "migrate")
-    _airflow("pools", "import", str(committed / "pools.json"))
-    _airflow("connections", "import", str(committed / "connections.yaml"))
+    here = dict(os.environ)
+    airflow.run("db", "migrate", environment=here)
+    airflow.run("pools", "import", str(committed / "pools.json"), environment=here)
+    airflow.run("connections", "import", str(committed / "connections.yaml"), environment=here)
     password = _read(folder / "airflow_admin_password")
     user = ("--username", airflow.ADMIN, "--role", "Admin", "--email", "admin@localhost")
     # Asked for, and given where no other process can read it: arguments are for everybody.
-    _airflow(
-        "users", "create", *user, "--firstname", "Night", "--lastname", "Shift", answers=[password, password]
-    )
-
-
-def _airflow(*arguments: str, answers: Iterable[str] = ()) -> None:
-    done = subprocess.run(
-        [*airflow.COMMAND, *arguments],
-        env={**os.environ},
-        input="".join(f"{answer}\n" for answer in answers),
-        capture_output=True,
-        text=True,
-        start_new_session=True,
-        cwd=settings().home,
-    )
-    if done.returncode:
-        tail = "\n".join((done.stdout + done.stderr).splitlines()[-20:])
-        raise ServiceError(f"`airflow {' '.join(arguments[:2])}` failed\n{tail}")
+    answers = (password, password)
+    name = ("--firstname", "Night", "--lastname", "Shift")
+    airflow.run("users", "create", *user, *name, environment=here, answers=answers)
 
 
 def _read(file: Path) -> str:

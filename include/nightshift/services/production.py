@@ -47,12 +47,12 @@ def files() -> list[Path]:
 
 
 def services(replica: int = 0) -> list[ComposeService]:
-    """Return the services of the stack as replica number ``replica`` has them, each after those it waits for."""
+    """Return the services as replica number ``replica`` of each has them, in the order of starting."""
     return read(files(), variables(replica))
 
 
 def variables(replica: int = 0) -> dict[str, str]:
-    """Return what stands for the variables of the compose file here: the caller's, and this machine's places."""
+    """Return what the variables of the compose file stand for: the caller's, and this machine's places."""
     now, home = settings(), settings().home.resolve()
     here = "127.0.0.1"
     s3 = now.s3_port
@@ -83,7 +83,7 @@ def variables(replica: int = 0) -> dict[str, str]:
 
 
 def environment(service: ComposeService) -> dict[str, str]:
-    """Return the whole environment of a process of ``service``: what the image has, then the compose file's."""
+    """Return the whole environment of a process of ``service``: the image's, and the compose file's over it."""
     foreign = ("NIGHTSHIFT_", "AIRFLOW_", "AWS_")
     inherited = {k: v for k, v in airflow.base_environment().items() if not k.startswith(foreign)}
     return {**inherited, **_image(), **service.environment}
@@ -151,6 +151,8 @@ def wait_ready(found: Sequence[ComposeService], seconds: float = _PATIENCE) -> N
 
 def _start(say: Callable[[str], None]) -> None:
     _write_secrets()
+    for folder in ("redis", "s3"):
+        (settings().home / folder).mkdir(parents=True, exist_ok=True)
     found = {service.name: service for service in services()}
     waited: set[str] = set()
     for service in found.values():
@@ -169,7 +171,7 @@ def _start(say: Callable[[str], None]) -> None:
 
 
 def _write_secrets() -> None:
-    """Write the secrets for this machine's addresses; Airflow's first password is also that of our own client."""
+    """Write the secrets, with this machine's addresses. Airflow's first password is also that of our own client."""
     now = settings()
     folder = secrets_folder().resolve() / "run"
     credentials.write(

@@ -165,5 +165,5 @@ def test_the_health_check_knows_what_it_checks(healthcheck: ModuleType, command:
 def test_a_server_that_does_not_answer_is_not_healthy(
     healthcheck: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("AIRFLOW__API__PORT", "1")
+    monkeypatch.setenv("NIGHTSHIFT_AIRFLOW_PORT", "1")
     assert not healthcheck.works("api-server")
