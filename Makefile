@@ -102,7 +102,7 @@ lock: $(STAMP) ## Resolve pyproject.toml anew into constraints.txt
 	@{ echo "# Every package of the environment, pinned. Written by \`make lock\`; the reasons for"; \
 	   echo "# the pins we chose by hand stand beside them in pyproject.toml."; \
 	   UV_FIND_LINKS= $(UV) pip compile --quiet --python $(BIN)/python --upgrade --no-header --no-annotate \
-	     --group dev pyproject.toml; } > constraints.new
+	     --group dev --extra production pyproject.toml; } > constraints.new
 	@mv constraints.new constraints.txt
 
 clean: ## Delete all state (.nightshift) and caches; refuses while services run

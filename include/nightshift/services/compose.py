@@ -53,7 +53,7 @@ def read(files: list[Path], variables: Mapping[str, str]) -> list[ComposeService
         variables: What ``${NAME}`` stands for.
 
     Raises:
-        DataError: A file is unreadable, a variable without a default is not set, or services wait in a circle.
+        DataError: A file is unreadable, a variable without a default is not set, or services wait in a ring.
     """
     whole: dict[str, Any] = {}
     for file in files:

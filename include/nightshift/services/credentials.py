@@ -26,6 +26,11 @@ class Places:
     superuser_password: str = ""
 
 
+def names() -> set[str]:
+    """Return the names of all files."""
+    return set(_contents(Places()))
+
+
 def write(folder: Path, places: Places) -> bool:
     """Write every secret into ``folder``, unless they are there; return whether this call wrote them.
 

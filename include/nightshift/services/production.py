@@ -83,7 +83,7 @@ def variables(replica: int = 0) -> dict[str, str]:
 
 
 def environment(service: ComposeService) -> dict[str, str]:
-    """Return the whole environment of a process of ``service``: the image's, and the compose file's over it."""
+    """Return the whole environment of a process of ``service``: the image's and the compose file's."""
     foreign = ("NIGHTSHIFT_", "AIRFLOW_", "AWS_")
     inherited = {k: v for k, v in airflow.base_environment().items() if not k.startswith(foreign)}
     return {**inherited, **_image(), **service.environment}
@@ -171,7 +171,7 @@ def _start(say: Callable[[str], None]) -> None:
 
 
 def _write_secrets() -> None:
-    """Write the secrets, with this machine's addresses. Airflow's first password is also that of our own client."""
+    """Write the secrets, with this machine's addresses. Our own client is Airflow's first user."""
     now = settings()
     folder = secrets_folder().resolve() / "run"
     credentials.write(
