@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import httpx
-from tests.e2e.conftest import Stack, token
 from tests.servers import Hook
+from tests.stacks import Stack, token
 
 from nightshift.services import airflow
 

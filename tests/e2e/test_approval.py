@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, sync_playwright
 from tests import synthetic
-from tests.e2e.conftest import COPIED, Stack
+from tests.stacks import COPIED, Stack
 
 from nightshift.registry import deployments, states
 from nightshift.registry import mlflow as tracking

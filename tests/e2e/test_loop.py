@@ -11,8 +11,9 @@ from typing import Any
 import psycopg
 import pyarrow.compute as pc
 import pytest
-from tests.e2e.conftest import HISTORY, Stack
-from tests.lakes import MEASURED, environment
+from tests.e2e.conftest import HISTORY
+from tests.lakes import environment
+from tests.stacks import Stack, contents
 from typer.testing import CliRunner
 
 from nightshift import databases
@@ -28,7 +29,6 @@ from nightshift.registry import deployments
 from nightshift.services import checks
 from nightshift.settings import settings
 from nightshift.sources.base import Extract
-from nightshift.usecase import UseCase
 
 runner = CliRunner()
 
@@ -60,19 +60,6 @@ def keep(stack: Stack, folder: Path) -> None:
     """Copy what nights change of the state."""
     for part in ("lake", "warehouse"):
         shutil.copytree(stack.home / part, folder / part)
-
-
-def contents(uc: UseCase) -> dict[str, Any]:
-    """Return the content hash of every raw partition, and of every partition of every layer."""
-    found: dict[str, Any] = {
-        f"raw {name}": {day: one.content_hash for day, one in raw.current_many(uc, source, name).items()}
-        for source, name, _ in uc.tables()
-    }
-    return found | {
-        layer: {day: one.content_hash for day, one in tables.partition_versions(uc, layer).items()}
-        for layer in tables.layers(uc)
-        if layer not in MEASURED
-    }
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from tests.e2e.conftest import HISTORY, Stack, token
+from tests.e2e.conftest import HISTORY
+from tests.stacks import Stack, token
 
 from nightshift.lake import tables
 from nightshift.monitoring import resources

@@ -1,0 +1,128 @@
+"""The stack of docker/compose.yaml on loopback, and the same nights on the embedded default beside it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.lakes import environment
+from tests.stacks import CHAIN, Stack, contents, copy_project
+
+from nightshift import databases
+from nightshift import nights as nightly
+from nightshift.services import processes, production
+from nightshift.services.airflow_api import AirflowApi
+from nightshift.settings import settings
+from nightshift.usecase import load_usecase
+
+HISTORY = (date(2013, 1, 1), date(2013, 2, 14))
+
+
+def made_for_tests(usecase: dict[str, Any]) -> None:
+    """Train one small model, promote it whatever it is worth, and ask for no other."""
+    usecase["retrain"]["enabled"] = False
+    usecase["training"] |= {
+        "baseline": None,
+        "search": None,
+        "validation_days": 7,
+        "holdout_days": 7,
+        "trainers": {"xgboost": {"kind": "xgboost", "params": {"rounds": 40, "max_depth": 4}}},
+    }
+    usecase["gate"] = {"primary": "roc_auc", "min_improvement": -1, "slices": {"max_loss": 1}}
+    usecase["evaluation"]["resamples"] = 200
+
+
+def free_ports() -> dict[str, str]:
+    """Return ports for all servers; the object store has four in a row, and four more above 10,000."""
+    ports = {
+        f"NIGHTSHIFT_{name}_PORT": str(processes.free_port())
+        for name in ("AIRFLOW", "MLFLOW", "POSTGRES", "REDIS")
+    }
+    first = next(port for port in range(20000, 40000, 8) if all(_free(port + n) for n in _OFFSETS))
+    return {**ports, "NIGHTSHIFT_S3_PORT": str(first)}
+
+
+_OFFSETS = (0, 1, 2, 3, 10000, 10001, 10002, 10003)
+
+
+def _free(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+@pytest.fixture(scope="package")
+def running() -> Iterator[Stack]:
+    """Start everything once. The state is not under pytest's own folder, which PostgreSQL's user may not enter."""
+    project = settings().project
+    subprocess.run([project / "docker" / "install_stack.sh"], check=True)
+    with (
+        tempfile.TemporaryDirectory(prefix="nightshift-stack-") as folder,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        copy = Path(folder) / "project"
+        copy_project(project, copy, made_for_tests, "docker")
+        patch.setenv("NIGHTSHIFT_HOME", f"{folder}/state")
+        patch.setenv("NIGHTSHIFT_PROJECT", str(copy))
+        patch.setenv("NIGHTSHIFT_RETRY_SECONDS", "3")
+        patch.setenv("TASK_HEARTBEAT_TIMEOUT", "20")
+        patch.setenv("TASK_QUEUED_TIMEOUT", "30")
+        for name, port in free_ports().items():
+            patch.setenv(name, port)
+        # Undone with the rest, though it is set by the stack itself.
+        patch.setenv("NIGHTSHIFT_STACK_FILES", os.environ.get("NIGHTSHIFT_STACK_FILES", ""))
+        settings.cache_clear()
+        production.enter()
+        try:
+            production.up()
+            for name, value in production.command_environment().items():
+                if name.startswith(("NIGHTSHIFT_", "AWS_")):
+                    patch.setenv(name, value)
+            settings.cache_clear()
+            uc = load_usecase("flight_delays")
+            with AirflowApi() as api:
+                api.wait_for_dags(
+                    f"{uc.name}.{name}" for name in (*CHAIN, "bootstrap", "rebuild", "maintain")
+                )
+                yield Stack(api, uc, settings().home)
+        finally:
+            production.down()
+            settings.cache_clear()
+
+
+@pytest.fixture(scope="package")
+def bootstrapped(running: Stack) -> Stack:
+    """The stack with six weeks of history and a first champion."""
+    running.run("bootstrap", {"start": HISTORY[0].isoformat(), "end": HISTORY[1].isoformat()})
+    return running
+
+
+@pytest.fixture(scope="package")
+def undisturbed(running: Stack, postgres: str) -> Any:
+    """What the nights leave on the embedded default: a folder and DuckDB, one process, nothing in the way.
+
+    The value is a function: the contents after the first ``number`` nights.
+    """
+    done: dict[int, dict[str, Any]] = {}
+    with tempfile.TemporaryDirectory(prefix="nightshift-default-") as folder:
+        others = ("NIGHTSHIFT_LAKE", "NIGHTSHIFT_MLFLOW_URL", "NIGHTSHIFT_SECRETS")
+        own = {"NIGHTSHIFT_WAREHOUSE": "duckdb", "NIGHTSHIFT_POSTGRES_URL": postgres}
+
+        def after(number: int) -> dict[str, Any]:
+            with environment(Path(folder) / "state", **dict.fromkeys(others, ""), **own):
+                if not done:
+                    databases.ensure(["serving"])
+                    nightly.bootstrap(running.uc, *HISTORY)
+                    done[0] = contents(running.uc)
+                for night in range(max(done) + 1, number + 1):
+                    assert nightly.run(running.uc, HISTORY[1] + timedelta(days=night)).reasons == ()
+                    done[night] = contents(running.uc)
+            return done[number]
+
+        yield after
