@@ -41,7 +41,7 @@ endif
 # uv from the PATH, else the one that pip puts into the environment.
 UV = $$(command -v uv || echo $(BIN)/uv)
 
-.PHONY: help demo replay up down status doctor test lint bench lock dags-readme clean .venv
+.PHONY: help demo replay up down stack-local stack-up stack-down stack-test status doctor test lint bench lock dags-readme clean .venv
 
 help: ## Show this list
 	@grep -E '^[.a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /|/' | \
@@ -76,6 +76,22 @@ down: ## Stop every process that was started, and check that they are gone
 
 status: $(STAMP) ## Show what exists and what runs
 	@$(BIN)/nightshift status
+
+stack-local: $(STAMP) ## Start the production stack without containers: real servers and workers on loopback
+	@docker/install_stack.sh
+	@$(BIN)/nightshift stack up
+
+stack-up: $(STAMP) ## Start the production stack in containers
+	@$(BIN)/nightshift stack secrets docker/secrets
+	docker compose --file docker/compose.yaml up --detach --wait
+
+stack-down: ## Stop the production stack, in containers or without; its data stays
+	@if [ -x $(BIN)/nightshift ]; then $(BIN)/nightshift stack down; fi
+	@if [ -d docker/secrets ]; then docker compose --file docker/compose.yaml down; fi
+
+stack-test: $(STAMP) ## Run the production stack's tests: the same nights, and every fault
+	@docker/install_stack.sh
+	$(BIN)/pytest tests/production
 
 doctor: $(STAMP) ## Check what Nightshift needs; each failure names its cure
 	@$(BIN)/nightshift doctor
