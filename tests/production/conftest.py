@@ -6,7 +6,8 @@ import os
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ def _free(port: int) -> bool:
 
 @pytest.fixture(scope="package")
 def running() -> Iterator[Stack]:
-    """Start everything once. The state is not under pytest's own folder, which PostgreSQL's user may not enter."""
+    """Start everything once. The state is not in pytest's folder, which PostgreSQL's user may not enter."""
     project = settings().project
     subprocess.run([project / "docker" / "install_stack.sh"], check=True)
     with (
@@ -103,8 +104,35 @@ def bootstrapped(running: Stack) -> Stack:
     return running
 
 
+@dataclass
+class Nights:
+    """The story of the stack's nights: each test takes the next one, and compares what all have left."""
+
+    stack: Stack
+    undisturbed: Callable[[int], dict[str, Any]]
+    number: int = 0
+
+    def next(self) -> date:
+        """Return the night that comes next."""
+        self.number += 1
+        return HISTORY[1] + timedelta(days=self.number)
+
+    def compare(self) -> None:
+        """Check that the nights have left what they leave on the embedded default."""
+        found, expected = contents(self.stack.uc), self.undisturbed(self.number)
+        for layer in ("raw flights", "features", "predictions", "monitoring"):
+            assert len(expected[layer]) >= self.number
+        assert found == expected
+
+
 @pytest.fixture(scope="package")
-def undisturbed(running: Stack, postgres: str) -> Any:
+def nights(bootstrapped: Stack, undisturbed: Callable[[int], dict[str, Any]]) -> Nights:
+    """All nights of the tests of this folder."""
+    return Nights(bootstrapped, undisturbed)
+
+
+@pytest.fixture(scope="package")
+def undisturbed(running: Stack, postgres: str) -> Iterator[Callable[[int], dict[str, Any]]]:
     """What the nights leave on the embedded default: a folder and DuckDB, one process, nothing in the way.
 
     The value is a function: the contents after the first ``number`` nights.

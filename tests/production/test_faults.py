@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, date, datetime
-from typing import Any
+from datetime import date
 
 import psutil
 import pytest
@@ -53,7 +52,7 @@ def running_task(stack: Stack, dag: str, night: date) -> tuple[DagRun, TaskInsta
 
 @contextmanager
 def night_with(nights: Nights, dag: str) -> Iterator[tuple[date, DagRun, TaskInstance]]:
-    """Start a night, hand over when a task of ``dag`` runs, and afterwards compare what the night has left."""
+    """Start a night, hand over when a task of ``dag`` runs, and then compare what the night has left."""
     night = nights.next()
     began = nights.stack.ingest([night], wait=False)
     run, task = running_task(nights.stack, dag, night)
