@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nightshift.cli.output import console
-from nightshift.services import airflow, credentials, prepare, processes, production
+from nightshift.databases import ensure
+from nightshift.services import airflow, credentials, prepare, processes, production, stack
 from nightshift.settings import settings
 
 
@@ -53,6 +54,7 @@ def secrets(folder: Path) -> None:
 def prepare_storage(buckets: list[str]) -> None:
     """Create databases, roles and buckets."""
     roles = prepare.databases(_secrets())
+    ensure([stack.SERVING])
     prepare.buckets(buckets)
     console.print(f"databases of {', '.join(roles)}; buckets {', '.join(buckets)}", markup=False)
 
