@@ -45,14 +45,14 @@ class Stack:
         assert run.state == state, self.story(run)
         return run
 
-    def ingest(self, nights: Sequence[date], *, backwards: bool = False, wait: bool = True) -> datetime:
+    def ingest(self, nights: Sequence[date], *, backwards: bool = False) -> datetime:
         """Backfill nights of ``ingest`` as an operator would; return, once done, the time before that."""
         since = datetime.now(UTC)
         first, last = (
             datetime.combine(day, datetime.min.time(), tzinfo=UTC) for day in (nights[0], nights[-1])
         )
         self.api.backfill(self.dag("ingest"), first, last + timedelta(days=1), backwards=backwards)
-        for night in nights if wait else ():
+        for night in nights:
             self.wait(lambda night=night: self.ended("ingest", night, since), f"ingest of {night}")
         return since
 

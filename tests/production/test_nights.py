@@ -17,7 +17,7 @@ def night(nights: Nights) -> date:
     """The second of two nights that have run."""
     for _ in range(2):
         newest = nights.next()
-        nights.stack.finish(newest, nights.stack.ingest([newest]))
+        nights.stack.finish(newest, nights.begin(newest))
     return newest
 
 
