@@ -102,9 +102,10 @@ lint: $(STAMP) ## Style, types, and which room may import which
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: lint ## Lint, then every test
+test: lint ## Lint, then every test but the faults of `make stack-test`
 	@tests/install_chromium.sh
-	$(BIN)/pytest tests --numprocesses logical --maxprocesses 4
+	@docker/install_stack.sh
+	$(BIN)/pytest tests --ignore tests/production/test_faults.py --numprocesses logical --maxprocesses 4
 
 bench: $(STAMP) ## Measure, and write benchmarks.json and docs/benchmarks.md
 	$(BIN)/python -m tests.benchmarks

@@ -14,7 +14,7 @@ from nightshift.usecase import UseCase, load_usecase
 from tests.servers import postgres_server, s3_server
 
 # What fails fast comes first; a folder that is not named here comes after these.
-_ORDER = ("unit", "dags", "benchmarks", "dbt", "integration", "e2e")
+_ORDER = ("unit", "dags", "benchmarks", "dbt", "integration", "e2e", "production")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -43,7 +43,7 @@ def _group(nodeid: str) -> str:
     file, _, test = nodeid.partition("::")
     if file.startswith("tests/dbt/"):
         return "tests/dbt on postgres" if "[postgres" in test else "tests/dbt"
-    if file.startswith(("tests/e2e/", "tests/integration/services/")):
+    if file.startswith(("tests/e2e/", "tests/integration/services/", "tests/production/")):
         return "services"
     return file
 
