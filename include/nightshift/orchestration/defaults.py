@@ -54,6 +54,19 @@ def waiting() -> dict[str, Any]:
     return {"retries": _WAITING_TRIES, "retry_policy": retry_policy(unknown=RetryAction.FAIL)}
 
 
+def placed(queue: str) -> dict[str, Any]:
+    """Return the options that send a task to ``queue``, whichever executor runs it.
+
+    Workers of Celery ask for queues. The KubernetesExecutor knows none: it makes each task the pod of a
+    template, so the queue names the template, where a deployment has one for it.
+    """
+    folder = settings().pod_templates
+    template = folder / f"{queue}.yaml" if folder else None
+    if template is None or not template.exists():
+        return {"queue": queue}
+    return {"queue": queue, "executor_config": {"pod_template_file": str(template)}}
+
+
 def use_cases() -> Iterator[UseCase]:
     """Yield each valid use case; while a task runs, only the one its DAG belongs to.
 
