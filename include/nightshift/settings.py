@@ -48,6 +48,9 @@ class Settings(BaseSettings):
     home: Path = Field(_CHECKOUT / ".nightshift", description="All state; deleting it resets everything.")
     lake: str = Field("", description="file:// or s3:// URI of the lake; empty: <home>/lake.")
     warehouse: Literal["duckdb", "postgres"] = Field("duckdb", description="The engine behind dbt.")
+    dbt_threads: int = Field(
+        4, ge=1, description="dbt models built at once on PostgreSQL; as many sessions of its server."
+    )
     postgres_url: str = Field("", description="PostgreSQL server URL; empty: the embedded server.")
     mlflow_url: str = Field(
         "", pattern=r"^$|^[a-z0-9+]+:", description="MLflow tracking URI; empty: SQLite under <home>/mlflow."

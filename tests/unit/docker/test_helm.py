@@ -103,7 +103,9 @@ def test_nothing_runs_as_root() -> None:
     for context in contexts:
         assert context["runAsNonRoot"] is True
         assert context["runAsUser"] == user
-    containers = [VALUES["securityContexts"]["containers"]] + [base(p)["securityContext"] for p in PODS.values()]
+    containers = [VALUES["securityContexts"]["containers"]] + [
+        base(p)["securityContext"] for p in PODS.values()
+    ]
     for context in containers:
         assert context == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 

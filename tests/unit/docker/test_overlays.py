@@ -178,7 +178,9 @@ def test_a_run_stays_on_the_commit_that_it_began_with(
     settings.cache_clear()
     (worker,) = (service for service in production.services() if service.name == "worker")
     settings.cache_clear()
-    bundle = {k: v for k, v in worker.environment.items() if k.startswith("AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE")}
+    bundle = {
+        k: v for k, v in worker.environment.items() if k.startswith("AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE")
+    }
     assert str(tmp_path) in bundle["AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH"]
     script = (
         "import sys\n"
