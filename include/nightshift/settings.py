@@ -70,8 +70,8 @@ class Settings(BaseSettings):
     stack_files: str = Field(
         "", description="Compose files of docker/ that are laid over compose.yaml, such as compose.tls.yaml."
     )
-    pod_templates: Path | None = Field(
-        None, description="Folder of pod templates, <queue>.yaml each, for Airflow's KubernetesExecutor."
+    pod_templates: str = Field(
+        "", description="Folder of pod templates, <queue>.yaml each, for Airflow's KubernetesExecutor."
     )
     parallelism: int = Field(4, ge=1, description="Airflow tasks at once on this machine.")
     retry_seconds: float = Field(30, gt=0, description="Pause before a task is tried again.")

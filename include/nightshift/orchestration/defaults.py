@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import datetime, time, timedelta
+from pathlib import Path
 from typing import Any
 
 from airflow.sdk import ExceptionRetryPolicy, RetryAction, RetryRule, get_parsing_context
@@ -60,9 +61,8 @@ def placed(queue: str) -> dict[str, Any]:
     Workers of Celery ask for queues. The KubernetesExecutor knows none: it makes each task the pod of a
     template, so the queue names the template, where a deployment has one for it.
     """
-    folder = settings().pod_templates
-    template = folder / f"{queue}.yaml" if folder else None
-    if template is None or not template.exists():
+    template = Path(settings().pod_templates) / f"{queue}.yaml"
+    if not settings().pod_templates or not template.exists():
         return {"queue": queue}
     return {"queue": queue, "executor_config": {"pod_template_file": str(template)}}
 

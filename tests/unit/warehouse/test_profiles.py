@@ -14,8 +14,8 @@ from nightshift.warehouse.postgres_engine import PostgresEngine
 PROJECT = Path(__file__).resolve().parents[3]
 EXAMPLES: dict[str, Any] = yaml.safe_load((PROJECT / "docs" / "warehouses" / "profiles.yml").read_text())
 
-# By the credentials of dbt-snowflake 1.12.4, dbt-bigquery 1.12.1 and dbt-spark 1.11.0: what a connection of the
-# kind shown cannot do without. The adapters are not installed, so dbt itself cannot be asked.
+# By the credentials of dbt-snowflake 1.12.4, dbt-bigquery 1.12.1 and dbt-spark 1.11.0: what a connection of
+# the kind shown cannot do without. The adapters are not installed, so dbt itself cannot be asked.
 REQUIRED = {
     "snowflake": {"account", "user", "private_key_path", "role", "warehouse", "database", "schema"},
     "bigquery": {"method", "keyfile", "project", "dataset"},
