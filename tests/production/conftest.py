@@ -6,8 +6,9 @@ import os
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
-from datetime import date, timedelta
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from nightshift import nights as nightly
 from nightshift.services import processes, production
 from nightshift.services.airflow_api import AirflowApi
 from nightshift.settings import settings
-from nightshift.usecase import load_usecase
+from nightshift.usecase import UseCase, load_usecase
 
 HISTORY = (date(2013, 1, 1), date(2013, 2, 14))
 
@@ -59,7 +60,7 @@ def _free(port: int) -> bool:
 
 @pytest.fixture(scope="package")
 def running() -> Iterator[Stack]:
-    """Start everything once. The state is not under pytest's own folder, which PostgreSQL's user may not enter."""
+    """Start everything once. The state is not in pytest's folder, which PostgreSQL's user may not enter."""
     project = settings().project
     subprocess.run([project / "docker" / "install_stack.sh"], check=True)
     with (
@@ -103,26 +104,68 @@ def bootstrapped(running: Stack) -> Stack:
     return running
 
 
-@pytest.fixture(scope="package")
-def undisturbed(running: Stack, postgres: str) -> Any:
-    """What the nights leave on the embedded default: a folder and DuckDB, one process, nothing in the way.
+class Default:
+    """The embedded default: a folder and DuckDB, one process, and nothing in the way."""
 
-    The value is a function: the contents after the first ``number`` nights.
-    """
-    done: dict[int, dict[str, Any]] = {}
-    with tempfile.TemporaryDirectory(prefix="nightshift-default-") as folder:
+    def __init__(self, uc: UseCase, home: Path, postgres: str) -> None:
+        self._uc = uc
+        self._home = home
         others = ("NIGHTSHIFT_LAKE", "NIGHTSHIFT_MLFLOW_URL", "NIGHTSHIFT_SECRETS")
         own = {"NIGHTSHIFT_WAREHOUSE": "duckdb", "NIGHTSHIFT_POSTGRES_URL": postgres}
+        self._environment = {**dict.fromkeys(others, ""), **own}
+        self._due: list[Callable[[], object]] = [self._bootstrap]
 
-        def after(number: int) -> dict[str, Any]:
-            with environment(Path(folder) / "state", **dict.fromkeys(others, ""), **own):
-                if not done:
-                    databases.ensure(["serving"])
-                    nightly.bootstrap(running.uc, *HISTORY)
-                    done[0] = contents(running.uc)
-                for night in range(max(done) + 1, number + 1):
-                    assert nightly.run(running.uc, HISTORY[1] + timedelta(days=night)).reasons == ()
-                    done[night] = contents(running.uc)
-            return done[number]
+    def run(self, night: date) -> None:
+        """Run a night, once it is asked what all have left."""
+        self._due.append(lambda: nightly.run(self._uc, night))
 
-        yield after
+    def train(self, night: date) -> None:
+        """Train on what is known by ``night``, once it is asked what all have left."""
+        self._due.append(lambda: nightly.train(self._uc, night, by="tests"))
+
+    def contents(self) -> dict[str, Any]:
+        """Do what is due, and return the contents."""
+        with environment(self._home, **self._environment):
+            while self._due:
+                self._due.pop(0)()
+            return contents(self._uc)
+
+    def _bootstrap(self) -> None:
+        databases.ensure(["serving"])
+        nightly.bootstrap(self._uc, *HISTORY)
+
+
+@dataclass
+class Nights:
+    """The story of the stack's nights: each test takes the next one, and compares what all have left."""
+
+    stack: Stack
+    default: Default
+    number: int = 0
+
+    def next(self) -> date:
+        """Return the night that comes next."""
+        self.number += 1
+        night = HISTORY[1] + timedelta(days=self.number)
+        self.default.run(night)
+        return night
+
+    def begin(self, night: date) -> datetime:
+        """Start a night as its schedule would; return the time before that."""
+        since = datetime.now(UTC)
+        self.stack.api.trigger(self.stack.dag("ingest"), partition_key=night.isoformat())
+        return since
+
+    def compare(self) -> None:
+        """Check that the nights have left what they leave on the embedded default."""
+        found, expected = contents(self.stack.uc), self.default.contents()
+        for layer in ("raw flights", "features", "predictions", "monitoring"):
+            assert len(expected[layer]) >= self.number
+        assert found == expected
+
+
+@pytest.fixture(scope="package")
+def nights(bootstrapped: Stack, postgres: str) -> Iterator[Nights]:
+    """All nights of the tests of this folder."""
+    with tempfile.TemporaryDirectory(prefix="nightshift-default-") as folder:
+        yield Nights(bootstrapped, Default(bootstrapped.uc, Path(folder) / "state", postgres))

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nightshift.cli.output import console
-from nightshift.services import airflow, credentials, prepare, processes, production
+from nightshift.databases import ensure
+from nightshift.services import airflow, credentials, prepare, processes, production, stack
 from nightshift.settings import settings
 
 
@@ -53,6 +54,7 @@ def secrets(folder: Path) -> None:
 def prepare_storage(buckets: list[str], logs: str, keep_days: int) -> None:
     """Create databases, roles and buckets, and have the store delete logs that got old."""
     roles = prepare.databases(_secrets())
+    ensure([stack.SERVING])
     prepare.buckets([*buckets, logs])
     console.print(f"databases of {', '.join(roles)}; buckets {', '.join([*buckets, logs])}", markup=False)
     if prepare.expire(logs, keep_days):

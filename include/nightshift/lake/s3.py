@@ -24,6 +24,8 @@ _REFUSED = {"NoSuchBucket", "AccessDenied", "403", "InvalidAccessKeyId", "Signat
 # Another writer holds the key: 412 once it has won, 409 while the two are still racing.
 _TAKEN = {"PreconditionFailed", "412"}
 _RACING = {"ConditionalRequestConflict", "409"}
+# Credentials of these kinds end within hours.
+_RENEWED = {"iam-role", "container-role", "assume-role-with-web-identity"}
 
 
 class S3Store:
@@ -112,7 +114,7 @@ class S3Store:
         return f"s3://{self.bucket}/{self.prefix}{key}"
 
     def storage_options(self) -> dict[str, str]:
-        """Return the endpoint boto3 uses, and commits by conditional put, for delta-rs."""
+        """Return boto3's endpoint and credentials, and commits by conditional put, for delta-rs."""
         options = {
             "aws_region": self._client.meta.region_name or "us-east-1",
             "aws_conditional_put": "etag",
@@ -121,6 +123,13 @@ class S3Store:
         if not endpoint.endswith(".amazonaws.com"):
             options["aws_endpoint"] = endpoint
             options["aws_allow_http"] = str(endpoint.startswith("http://")).lower()
+        credentials = self._session.get_credentials()
+        # It reads no credentials file. What a machine's role gives, it fetches and renews by itself.
+        if credentials is not None and credentials.method not in _RENEWED:
+            frozen = credentials.get_frozen_credentials()
+            options |= {"aws_access_key_id": frozen.access_key, "aws_secret_access_key": frozen.secret_key}
+            if frozen.token:
+                options["aws_session_token"] = frozen.token
         return options
 
     def filesystem(self, key: str) -> FileSystem:

@@ -75,10 +75,10 @@ def update(uc: UseCase, first: date, last: date) -> list[date]:
     changed = []
     for end in ends:
         champion = deployments.champion_at(uc, end, deployed)
-        run_id = champion.run_id if champion else ""
-        inputs = _inputs(uc, {day: outcomes[day] for day in outcomes if end - LONGEST <= day <= end}, run_id)
+        inside = {day: outcomes[day] for day in outcomes if end - LONGEST <= day <= end}
+        inputs = _inputs(uc, inside, champion.model_hash if champion else "")
         if known.get(end) != inputs:
-            _update(uc, end, inputs, baseline_of(run_id) if run_id else {})
+            _update(uc, end, inputs, baseline_of(champion.run_id) if champion else {})
             changed.append(end)
     return changed
 
@@ -101,7 +101,7 @@ def read_slices(uc: UseCase, start: date, end: date) -> list[dict[str, Any]]:
     return rows
 
 
-def _inputs(uc: UseCase, outcomes: Mapping[date, str], run_id: str) -> str:
+def _inputs(uc: UseCase, outcomes: Mapping[date, str], model_hash: str) -> str:
     rules = {
         "costs": uc.costs.model_dump(),
         "gate": [uc.gate.primary, uc.gate.confidence, uc.gate.slices.model_dump(), MIN_JUDGED_DAYS],
@@ -109,7 +109,7 @@ def _inputs(uc: UseCase, outcomes: Mapping[date, str], run_id: str) -> str:
         "slices": uc.slices,
     }
     contents = [(day.isoformat(), content) for day, content in outcomes.items()]
-    return combine_hashes([*contents, ("rules", json.dumps(rules, sort_keys=True)), ("run", run_id)])
+    return combine_hashes([*contents, ("rules", json.dumps(rules, sort_keys=True)), ("model", model_hash)])
 
 
 def _update(

@@ -33,6 +33,7 @@ class ComposeService:
         after: The services it waits for, each with the condition.
         replicas: How many of it run; a service that ends by itself (``job``) has one.
         job: Whether another one waits for its successful end.
+        restarts: Whether it is started again when it ends.
     """
 
     name: str
@@ -41,6 +42,7 @@ class ComposeService:
     after: Mapping[str, str]
     replicas: int
     job: bool
+    restarts: bool
 
 
 def read(files: list[Path], variables: Mapping[str, str]) -> list[ComposeService]:
@@ -89,6 +91,7 @@ def read(files: list[Path], variables: Mapping[str, str]) -> list[ComposeService
             after={key: wait["condition"] for key, wait in services[name].get("depends_on", {}).items()},
             replicas=int(services[name].get("deploy", {}).get("replicas", 1)),
             job=name in jobs,
+            restarts=services[name].get("restart") in ("always", "unless-stopped"),
         )
         for name in order
     ]

@@ -11,6 +11,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -29,6 +30,8 @@ _INSTALL = "run docker/install_stack.sh, or start the stack in containers: `make
 
 # Everything else needs these until its end.
 _SERVERS = (postgres.NAME, "redis", "s3")
+
+_RESTARTING = (sys.executable, "-P", "-m", "nightshift.services.restarting")
 
 # Seconds that a service may take to answer; the databases' migrations are among them.
 _PATIENCE = 300.0
@@ -136,7 +139,8 @@ def start(service: ComposeService) -> None:
         return
     for replica, name in enumerate(names(service)):
         own = next(found for found in services(replica) if found.name == service.name)
-        processes.start(processes.Service(name=name, command=own.command, environment=environment(own)))
+        command = (*_RESTARTING, *own.command) if own.restarts else own.command
+        processes.start(processes.Service(name=name, command=command, environment=environment(own)))
 
 
 def wait_ready(found: Sequence[ComposeService], seconds: float = _PATIENCE) -> None:

@@ -20,7 +20,8 @@ from nightshift.usecase import load_usecase, usecase_names
 # In the order of starting; stopping goes the other way round, the database last.
 NAMES = (postgres.NAME, *airflow.COMMANDS, mlflow.NAME)
 
-_SERVING = "serving"
+# The database that applications read predictions from.
+SERVING = "serving"
 
 
 @dataclass(frozen=True)
@@ -94,11 +95,11 @@ def serving_database() -> dict[str, str | int | None] | None:
     embedded = not settings().postgres_url
     if embedded and not processes.alive(postgres.NAME):
         return None
-    parts = urlsplit(url(_SERVING))
+    parts = urlsplit(url(SERVING))
     return {
         "host": parts.hostname,
         "port": parts.port or 5432,
-        "database": _SERVING,
+        "database": SERVING,
         "user": parts.username,
         "password_file": str(secrets_folder().resolve() / "postgres") if embedded else None,
     }
@@ -110,7 +111,7 @@ def _start(say: Callable[[str], None], *, tracking: bool) -> None:
     # MLflow's own database takes seconds of imports and migrations: beside Airflow's, not after it.
     with ThreadPoolExecutor(1) as aside:
         prepared = aside.submit(_prepare_tracking) if tracking and not settings().mlflow_url else None
-        ensure([_SERVING])
+        ensure([SERVING])
         say("Airflow's database")
         airflow.prepare()
         say("Airflow")
