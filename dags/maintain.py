@@ -8,7 +8,7 @@ versions) and clean Airflow's own database. It starts with the live schedule; by
 from airflow.sdk import DAG
 
 from nightshift.orchestration import tasks
-from nightshift.orchestration.defaults import dag_options, live_from, use_cases
+from nightshift.orchestration.defaults import dag_options, live_from, placed, use_cases
 
 for uc in use_cases():
     options = dag_options(
@@ -16,4 +16,4 @@ for uc in use_cases():
     )
     with DAG(**options):
         tasks.sweep_lake(uc.name)
-        tasks.clean_airflow_database(keep_days=90)
+        tasks.clean_airflow_database.override(**placed("upkeep"))(keep_days=90)

@@ -48,6 +48,9 @@ class Settings(BaseSettings):
     home: Path = Field(_CHECKOUT / ".nightshift", description="All state; deleting it resets everything.")
     lake: str = Field("", description="file:// or s3:// URI of the lake; empty: <home>/lake.")
     warehouse: Literal["duckdb", "postgres"] = Field("duckdb", description="The engine behind dbt.")
+    dbt_threads: int = Field(
+        4, ge=1, description="dbt models built at once on PostgreSQL; as many sessions of its server."
+    )
     postgres_url: str = Field("", description="PostgreSQL server URL; empty: the embedded server.")
     mlflow_url: str = Field(
         "", pattern=r"^$|^[a-z0-9+]+:", description="MLflow tracking URI; empty: SQLite under <home>/mlflow."
@@ -66,6 +69,9 @@ class Settings(BaseSettings):
     )
     stack_files: str = Field(
         "", description="Compose files of docker/ that are laid over compose.yaml, such as compose.tls.yaml."
+    )
+    pod_templates: str = Field(
+        "", description="Folder of pod templates, <queue>.yaml each, for Airflow's KubernetesExecutor."
     )
     parallelism: int = Field(4, ge=1, description="Airflow tasks at once on this machine.")
     retry_seconds: float = Field(30, gt=0, description="Pause before a task is tried again.")

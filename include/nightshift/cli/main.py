@@ -835,12 +835,16 @@ def stack_secrets(
 
 
 @stack_app.command("prepare-storage", hidden=True)
-def stack_prepare_storage(buckets: list[str]) -> None:
+def stack_prepare_storage(
+    buckets: list[str],
+    logs: Annotated[str, typer.Option(help="The bucket of task logs.")] = "airflow-logs",
+    keep_days: Annotated[int, typer.Option(min=1, help="How old a task log may get.")] = 90,
+) -> None:
     """Create databases, roles and buckets: the first job of compose.yaml."""
     from nightshift.cli import stack
 
     with _explained():
-        stack.prepare_storage(buckets)
+        stack.prepare_storage(buckets, logs, keep_days)
 
 
 @stack_app.command("prepare-airflow", hidden=True)

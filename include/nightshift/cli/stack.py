@@ -51,12 +51,16 @@ def secrets(folder: Path) -> None:
     console.print(f"{'written to' if written else 'already in'} {folder}", markup=False)
 
 
-def prepare_storage(buckets: list[str]) -> None:
-    """Create databases, roles and buckets."""
+def prepare_storage(buckets: list[str], logs: str, keep_days: int) -> None:
+    """Create databases, roles and buckets, and have the store delete logs that got old."""
     roles = prepare.databases(_secrets())
     ensure([stack.SERVING])
-    prepare.buckets(buckets)
-    console.print(f"databases of {', '.join(roles)}; buckets {', '.join(buckets)}", markup=False)
+    prepare.buckets([*buckets, logs])
+    console.print(f"databases of {', '.join(roles)}; buckets {', '.join([*buckets, logs])}", markup=False)
+    if prepare.expire(logs, keep_days):
+        console.print(f"{logs}: objects are deleted after {keep_days} days", markup=False)
+    else:
+        console.print(f"{logs}: the store has no lifecycle rules, delete old logs by hand", markup=False)
 
 
 def prepare_airflow() -> None:

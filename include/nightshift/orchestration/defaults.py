@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import datetime, time, timedelta
+from pathlib import Path
 from typing import Any
 
 from airflow.sdk import ExceptionRetryPolicy, RetryAction, RetryRule, get_parsing_context
@@ -52,6 +53,18 @@ def waiting() -> dict[str, Any]:
     Many tries are for that alone: an error of an unknown kind fails at once.
     """
     return {"retries": _WAITING_TRIES, "retry_policy": retry_policy(unknown=RetryAction.FAIL)}
+
+
+def placed(queue: str) -> dict[str, Any]:
+    """Return the options that send a task to ``queue``, whichever executor runs it.
+
+    Workers of Celery ask for queues. The KubernetesExecutor knows none: it makes each task the pod of a
+    template, so the queue names the template, where a deployment has one for it.
+    """
+    template = Path(settings().pod_templates) / f"{queue}.yaml"
+    if not settings().pod_templates or not template.exists():
+        return {"queue": queue}
+    return {"queue": queue, "executor_config": {"pod_template_file": str(template)}}
 
 
 def use_cases() -> Iterator[UseCase]:

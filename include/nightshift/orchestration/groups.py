@@ -7,6 +7,7 @@ from typing import Any
 from airflow.sdk import Asset, task_group
 
 from nightshift.orchestration import tasks
+from nightshift.orchestration.defaults import placed
 from nightshift.usecase import SearchRules, UseCase
 
 
@@ -36,7 +37,7 @@ def search_parameters(usecase: UseCase, rules: SearchRules) -> None:
         trainer = usecase.training.trainers[name]
         pool = "search" if trainer.pool == "default_pool" else trainer.pool
         opened: Any = tasks.open_search.override(task_id=f"open_{name}")(usecase.name, snapshot, name)
-        run = tasks.run_trial.override(task_id=f"run_trial_{name}", pool=pool, queue=trainer.queue)
+        run = tasks.run_trial.override(task_id=f"run_trial_{name}", pool=pool, **placed(trainer.queue))
         trials = run.partial(usecase=usecase.name).expand_kwargs(opened)
         trials >> tasks.conclude_search.override(task_id=f"conclude_{name}")(usecase.name, opened)
 
@@ -52,7 +53,7 @@ def make_model(usecase: UseCase, outlets: list[Asset]) -> None:
 
     snapshot: Any = tasks.take_snapshot(usecase.name)
     candidates: list[Any] = [
-        tasks.train_candidate.override(task_id=f"train_{name}", pool=trainer.pool, queue=trainer.queue)(
+        tasks.train_candidate.override(task_id=f"train_{name}", pool=trainer.pool, **placed(trainer.queue))(
             usecase.name, snapshot, name
         )
         for name, trainer in usecase.training.trainers.items()
@@ -67,7 +68,7 @@ def make_model(usecase: UseCase, outlets: list[Asset]) -> None:
 def evaluate_folds(usecase: UseCase, plan: Any) -> Any:
     """Train and test every trainer at every cut-off of a backtest, each trainer where it trains."""
     return [
-        tasks.evaluate_fold.override(task_id=f"evaluate_{name}", pool=trainer.pool, queue=trainer.queue)
+        tasks.evaluate_fold.override(task_id=f"evaluate_{name}", pool=trainer.pool, **placed(trainer.queue))
         .partial(usecase=usecase.name, trainer=name)
         .expand_kwargs(plan)
         for name, trainer in usecase.training.trainers.items()

@@ -420,7 +420,7 @@ def sweep_lake(usecase: str) -> dict[str, int]:
     return stages.sweep_lake(load_usecase(usecase), date.today())
 
 
-@task(queue="upkeep")
+@task
 def clean_airflow_database(keep_days: int) -> None:
     """Delete old runs from Airflow's own database."""
     from nightshift import stages

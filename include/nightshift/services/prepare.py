@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
@@ -21,6 +22,9 @@ from nightshift.settings import settings
 # Whose databases stand in which file of secrets; the last role makes databases of its own.
 _DATABASES = ("airflow_database", "airflow_results", "mlflow_database", "nightshift_postgres_url")
 _MAKES_DATABASES = "nightshift_postgres_url"
+
+# Our own lifecycle rule among those of a bucket.
+_EXPIRY = "nightshift-expiry"
 
 
 def databases(folder: Path) -> list[str]:
@@ -83,6 +87,50 @@ def buckets(names: Iterable[str]) -> None:
             )
         finally:
             client.delete_object(Bucket=name, Key=key)
+
+
+def expire(bucket: str, days: int) -> bool:
+    """Have the store delete what is older than ``days`` in ``bucket``; other rules of the bucket stay.
+
+    Returns:
+        False when the store knows no lifecycle rules: what gets old there is deleted by hand.
+    """
+    import boto3
+    from botocore.exceptions import ClientError
+
+    client = boto3.client("s3")
+    wanted = {
+        "ID": _EXPIRY,
+        "Status": "Enabled",
+        "Filter": {"Prefix": ""},
+        "Expiration": {"Days": days},
+        # An upload whose worker died is in no listing, and is stored all the same.
+        "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 1},
+    }
+    try:
+        rules = _rules(client, bucket)
+        others = [rule for rule in rules if rule.get("ID") != _EXPIRY]
+        if wanted not in rules:
+            client.put_bucket_lifecycle_configuration(
+                Bucket=bucket, LifecycleConfiguration={"Rules": [*others, wanted]}
+            )
+    except ClientError as error:
+        if error.response["Error"]["Code"] not in {"NotImplemented", "MethodNotAllowed"}:
+            raise
+        return False
+    return True
+
+
+def _rules(client: Any, bucket: str) -> list[dict[str, Any]]:
+    from botocore.exceptions import ClientError
+
+    try:
+        found: list[dict[str, Any]] = client.get_bucket_lifecycle_configuration(Bucket=bucket)["Rules"]
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "NoSuchLifecycleConfiguration":
+            raise
+        return []
+    return found
 
 
 def airflow_database(folder: Path) -> None:

@@ -71,6 +71,7 @@ def variables(replica: int = 0) -> dict[str, str]:
         "MLFLOW_HOSTS": f"{here}:{now.mlflow_port},localhost:{now.mlflow_port}",
         "REDIS_DATA": str(home / "redis"),
         "S3_DATA": str(home / "s3"),
+        "BUNDLES_DATA": str(home / "bundles"),
         # Its parts talk to each other at these, and at the same ones plus 10,000.
         "S3_MASTER_PORT": str(s3 + 1),
         "S3_VOLUME_PORT": str(s3 + 2),

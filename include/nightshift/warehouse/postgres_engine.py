@@ -18,6 +18,7 @@ from psycopg import sql
 
 from nightshift.databases import MAINTENANCE_DATABASE, url
 from nightshift.errors import DataError, TransientError
+from nightshift.settings import settings
 from nightshift.warehouse.engine import NoWarehouseError
 
 DATABASE = "warehouse"
@@ -117,6 +118,7 @@ class PostgresEngine:
             "NIGHTSHIFT_DBT_POSTGRES_PORT": _port(given),
             "NIGHTSHIFT_DBT_POSTGRES_USER": given.get("user", ""),
             "NIGHTSHIFT_DBT_POSTGRES_DATABASE": DATABASE,
+            "NIGHTSHIFT_DBT_THREADS": str(settings().dbt_threads),
             "DBT_ENV_SECRET_NIGHTSHIFT_POSTGRES_PASSWORD": given.get("password", ""),
         }
         rest = {

@@ -88,9 +88,8 @@ def test_workers_are_not_told_where_airflows_database_is() -> None:
 def test_nothing_secret_stands_in_the_file() -> None:
     for name, body in WHOLE["services"].items():
         for key, value in body.get("environment", {}).items():
-            if (
-                re.search(r"PASSWORD|SECRET|KEY|CONN|BROKER|BACKEND|CREDENTIALS", key)
-                and "TRANSPORT" not in key
+            if re.search(r"PASSWORD|SECRET|KEY|CONN|BROKER|BACKEND|CREDENTIALS", key) and not re.search(
+                r"TRANSPORT|SESSION_BACKEND|SECRETS_+BACKEND", key
             ):
                 assert "/run/secrets" in value, f"{name}: {key}"
     assert not re.search(r"://[^/\s@]*:[^/\s@]+@", COMPOSE.read_text(encoding="utf-8"))

@@ -130,12 +130,22 @@ def test_both_devices_are_stages() -> None:
     assert last.value == "runtime-${DEVICE}"
 
 
-def test_only_the_environment_is_installed() -> None:
+def test_only_the_environment_and_git_are_installed() -> None:
     """Both stages start from the same Python, or the environment built in one breaks in the other."""
     images = {found.value.split()[0] for found in INSTRUCTIONS if found.name == "FROM"}
     assert len([image for image in images if image.startswith("python:")]) == 1
     runs = [words[0] for found in INSTRUCTIONS if found.name == "RUN" for words in commands(found)]
-    assert set(runs) <= {"pip", "mkdir", "uv", "useradd", "install"}
+    assert set(runs) <= {"apt-get", "rm", "pip", "mkdir", "uv", "useradd", "install"}
+    packages = [
+        word
+        for found in INSTRUCTIONS
+        if found.name == "RUN"
+        for words in commands(found)
+        if words[:2] == ["apt-get", "install"]
+        for word in words[2:]
+        if not word.startswith("-")
+    ]
+    assert packages == ["git", "openssh-client"]
 
 
 @pytest.fixture(scope="module")
