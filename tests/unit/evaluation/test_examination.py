@@ -143,8 +143,8 @@ def test_real_trees_answer_whatever_comes_in(tmp_path: Path) -> None:
         Examples(ROWS, LABEL), Examples(ROWS, LABEL), encoder, params, 1, watch=Unwatched()
     )
     origin = model(Formula(), tmp_path / "model").origin
-    save(tmp_path / "model", origin, trees.weights, ROWS.select(["partition", *encoder.columns]))
-    found = robustness(synthetic.use_case(), load(tmp_path / "model"), ROWS, LABEL)
+    saved = save(tmp_path / "model", origin, trees.weights, ROWS.select(["partition", *encoder.columns]))
+    found = robustness(synthetic.use_case(), load(tmp_path / "model", saved.identity), ROWS, LABEL)
     assert [item.failure for item in found] == [""] * len(SCENARIOS)
 
 
