@@ -101,6 +101,7 @@ class Settings(BaseSettings):
         reserved = parts.netloc.count("@") > 1 or "@" in parts.path + parts.query + parts.fragment
         if parts.scheme not in {"postgresql", "postgres"} or reserved or not whole:
             raise ValueError(
+                # pragma: allowlist nextline secret
                 "write postgresql://user:password@host:port, reserved characters of the password as %40 for "
                 "@, %2F for / and so on"
             )

@@ -17,7 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from pyarrow.fs import FileSystem, S3FileSystem, SubTreeFileSystem
 
 from nightshift.errors import DataError, TransientError
-from nightshift.lake.store import NoSuchObjectError
+from nightshift.lake.store import NoSuchObjectError, require_key
 
 _MISSING = {"NoSuchKey", "404", "NotFound"}
 _REFUSED = {"NoSuchBucket", "AccessDenied", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch"}
@@ -40,7 +40,7 @@ class S3Store:
     def put(self, key: str, content: bytes) -> None:
         """Write an object, replacing the one that may be there."""
         with self._explained(key):
-            self._client.put_object(Bucket=self.bucket, Key=self.prefix + key, Body=content)
+            self._client.put_object(Bucket=self.bucket, Key=self._key(key), Body=content)
 
     def put_new(self, key: str, content: bytes) -> bool:
         """Write an object unless the key is taken; return whether this call wrote it."""
@@ -48,7 +48,7 @@ class S3Store:
             while True:
                 try:
                     self._client.put_object(
-                        Bucket=self.bucket, Key=self.prefix + key, Body=content, IfNoneMatch="*"
+                        Bucket=self.bucket, Key=self._key(key), Body=content, IfNoneMatch="*"
                     )
                 except ClientError as error:
                     if _code(error) in _TAKEN:
@@ -61,21 +61,21 @@ class S3Store:
     def get(self, key: str) -> bytes:
         """Return an object's content; raise NoSuchObjectError when there is none."""
         with self._explained(key):
-            content: bytes = self._client.get_object(Bucket=self.bucket, Key=self.prefix + key)["Body"].read()
+            content: bytes = self._client.get_object(Bucket=self.bucket, Key=self._key(key))["Body"].read()
             return content
 
     def exists(self, key: str) -> bool:
         """Return whether an object has this key."""
         try:
             with self._explained(key):
-                self._client.head_object(Bucket=self.bucket, Key=self.prefix + key)
+                self._client.head_object(Bucket=self.bucket, Key=self._key(key))
         except NoSuchObjectError:
             return False
         return True
 
     def folders(self, prefix: str) -> list[str]:
         """Return the names of the folders right under ``prefix`` (which ends with ``/``), sorted."""
-        whole = self.prefix + prefix
+        whole = self._key(prefix)
         pages = self._client.get_paginator("list_objects_v2").paginate(
             Bucket=self.bucket, Prefix=whole, Delimiter="/"
         )
@@ -93,7 +93,7 @@ class S3Store:
     def modified(self, prefix: str) -> dict[str, datetime]:
         """Return the keys that begin with ``prefix``, each with the time (UTC) it was last written."""
         pages = self._client.get_paginator("list_objects_v2").paginate(
-            Bucket=self.bucket, Prefix=self.prefix + prefix
+            Bucket=self.bucket, Prefix=self._key(prefix)
         )
         with self._explained(prefix):
             return {
@@ -105,11 +105,11 @@ class S3Store:
     def delete(self, key: str) -> None:
         """Remove an object; no error when there is none."""
         with self._explained(key):
-            self._client.delete_object(Bucket=self.bucket, Key=self.prefix + key)
+            self._client.delete_object(Bucket=self.bucket, Key=self._key(key))
 
     def uri(self, key: str) -> str:
         """Return the full address of a key."""
-        return f"s3://{self.bucket}/{self.prefix}{key}"
+        return f"s3://{self.bucket}/{self._key(key)}"
 
     def storage_options(self) -> dict[str, str]:
         """Return the endpoint boto3 uses, and commits by conditional put, for delta-rs."""
@@ -137,7 +137,10 @@ class S3Store:
                 "secret_key": frozen.secret_key,
                 "session_token": frozen.token,
             }
-        return SubTreeFileSystem(f"{self.bucket}/{self.prefix}{key}", S3FileSystem(**options))
+        return SubTreeFileSystem(f"{self.bucket}/{self._key(key)}", S3FileSystem(**options))
+
+    def _key(self, key: str) -> str:
+        return self.prefix + require_key(key)
 
     @contextmanager
     def _explained(self, key: str) -> Iterator[None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import pickle
+import pickle  # nosec B403  # writes one, to see it refused
 import re
 import shutil
 from collections.abc import Iterator
@@ -78,7 +78,7 @@ def folder(uc: UseCase, trained: Versions, kind: str) -> Iterator[Path]:
 def _refused(uc: UseCase, candidate: Candidate) -> None:
     """Neither the version nor the candidate is loaded, by its hash: nobody tried to read the weights."""
     for load in (lambda: load_model(uc, register(uc, candidate)), lambda: load_candidate(uc, candidate)):
-        with pytest.raises(DataError, match="content hash|other hashes") as refused:
+        with pytest.raises(DataError, match=r"content hash|other hashes") as refused:
             load()
         assert refused.value.rule == "a registered model is read back as it was stored"
         assert "roll back" in refused.value.cure
@@ -171,11 +171,6 @@ def test_the_deployment_log_is_a_second_witness(
     shutil.copytree(load_candidate(uc, other).folder, folder, dirs_exist_ok=True)
     client = tracking.client(fresh)
     client.set_model_version_tag(fresh.name, deployed.version, "content_hash", other.content_hash)
-    client.set_tag(good.run_id, "reference_hash", client.get_run(other.run_id).data.tags["reference_hash"])
     expected = re.escape(f"version {deployed.version} is registered as model {other.content_hash[:12]}")
-    try:
-        with pytest.raises(DataError, match=expected):
-            score(fresh, SECOND)
-    finally:
-        original = model.named_identity(load_candidate(uc, other).folder)
-        assert original.content_hash == other.content_hash
+    with pytest.raises(DataError, match=expected):
+        score(fresh, SECOND)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -104,13 +105,9 @@ def test_a_season_in_the_training_rows_is_carried_on(tmp_path: Path) -> None:
     day = pc.cast(ROWS["partition"], pa.int32()).to_numpy()
     risen = ROWS.set_column(position, "demand", pa.array((day - day.min()) * 0.1))
     seasonal = model(Formula(), tmp_path / "model")
-    object.__setattr__(seasonal, "folder", tmp_path / "other")
-    save(
-        tmp_path / "other",
-        seasonal.origin,
-        b"weights",
-        risen.select(["partition", *seasonal.feature_columns]),
-    )
+    other = tmp_path / "other"
+    saved = save(other, seasonal.origin, b"weights", risen.select(["partition", *seasonal.feature_columns]))
+    seasonal = replace(seasonal, origin=saved, folder=other)
     shifted = disturb(synthetic.use_case(), seasonal, risen, "shifted")
     # Forty days, so half against half: twenty days at 0.1 a day.
     moved = shifted["demand"].to_numpy() - risen["demand"].to_numpy()
