@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from nightshift.errors import DataError
@@ -47,6 +47,10 @@ class Settings(BaseSettings):
     project: Path = Field(_CHECKOUT, description="The checkout: dags/, dbt_project/, expectations/.")
     home: Path = Field(_CHECKOUT / ".nightshift", description="All state; deleting it resets everything.")
     lake: str = Field("", description="file:// or s3:// URI of the lake; empty: <home>/lake.")
+    s3_encryption: Literal["", "AES256", "aws:kms"] = Field(
+        "", description="How S3 shall encrypt what is written: AES256, aws:kms; empty: as the bucket says."
+    )
+    s3_kms_key: str = Field("", description="Id of the key for aws:kms; empty: the account's own key for S3.")
     warehouse: Literal["duckdb", "postgres"] = Field("duckdb", description="The engine behind dbt.")
     postgres_url: str = Field("", description="PostgreSQL server URL; empty: the embedded server.")
     mlflow_url: str = Field(
@@ -86,6 +90,13 @@ class Settings(BaseSettings):
         description="First day the nightly schedule runs by itself. Far away by default, so that "
         "unpausing never starts a stray night; set it after bootstrapping through the day before.",
     )
+
+    @field_validator("s3_kms_key")
+    @classmethod
+    def _is_used(cls, value: str, info: ValidationInfo) -> str:
+        if value and info.data.get("s3_encryption") != "aws:kms":
+            raise ValueError("nothing uses it without NIGHTSHIFT_S3_ENCRYPTION=aws:kms")
+        return value
 
     @field_validator("postgres_url")
     @classmethod

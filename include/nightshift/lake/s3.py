@@ -18,6 +18,7 @@ from pyarrow.fs import FileSystem, S3FileSystem, SubTreeFileSystem
 
 from nightshift.errors import DataError, TransientError
 from nightshift.lake.store import NoSuchObjectError, require_key
+from nightshift.settings import settings
 
 _MISSING = {"NoSuchKey", "404", "NotFound"}
 _REFUSED = {"NoSuchBucket", "AccessDenied", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch"}
@@ -33,6 +34,7 @@ class S3Store:
         self.bucket = bucket
         self.prefix = f"{prefix}/" if prefix else ""
         self._session = boto3.Session()
+        self._encryption = _encryption()
         self._client = self._session.client(
             "s3", config=Config(retries={"mode": "standard", "max_attempts": 5}, max_pool_connections=16)
         )
@@ -40,7 +42,7 @@ class S3Store:
     def put(self, key: str, content: bytes) -> None:
         """Write an object, replacing the one that may be there."""
         with self._explained(key):
-            self._client.put_object(Bucket=self.bucket, Key=self._key(key), Body=content)
+            self._client.put_object(Bucket=self.bucket, Key=self._key(key), Body=content, **self._encryption)
 
     def put_new(self, key: str, content: bytes) -> bool:
         """Write an object unless the key is taken; return whether this call wrote it."""
@@ -48,7 +50,11 @@ class S3Store:
             while True:
                 try:
                     self._client.put_object(
-                        Bucket=self.bucket, Key=self._key(key), Body=content, IfNoneMatch="*"
+                        Bucket=self.bucket,
+                        Key=self._key(key),
+                        Body=content,
+                        IfNoneMatch="*",
+                        **self._encryption,
                     )
                 except ClientError as error:
                     if _code(error) in _TAKEN:
@@ -112,11 +118,15 @@ class S3Store:
         return f"s3://{self.bucket}/{self._key(key)}"
 
     def storage_options(self) -> dict[str, str]:
-        """Return the endpoint boto3 uses, and commits by conditional put, for delta-rs."""
+        """Return the endpoint and encryption of boto3, and commits by conditional put, for delta-rs."""
         options = {
             "aws_region": self._client.meta.region_name or "us-east-1",
             "aws_conditional_put": "etag",
         }
+        if self._encryption:
+            options["aws_server_side_encryption"] = self._encryption["ServerSideEncryption"]
+        if "SSEKMSKeyId" in self._encryption:
+            options["aws_sse_kms_key_id"] = self._encryption["SSEKMSKeyId"]
         endpoint: str = self._client.meta.endpoint_url
         if not endpoint.endswith(".amazonaws.com"):
             options["aws_endpoint"] = endpoint
@@ -160,6 +170,12 @@ class S3Store:
             raise TransientError(f"S3 failed at {self.uri(key)}: {error}") from error
         except BotoCoreError as error:
             raise TransientError(f"S3 not reached at {self.uri(key)}: {error}") from error
+
+
+def _encryption() -> dict[str, str]:
+    """Return what each put asks S3 for, in boto3's words; nothing leaves it to the bucket's own setting."""
+    how, key = settings().s3_encryption, settings().s3_kms_key
+    return {name: value for name, value in {"ServerSideEncryption": how, "SSEKMSKeyId": key}.items() if value}
 
 
 def _code(error: ClientError) -> str:
