@@ -86,6 +86,9 @@ class Column(_Strict):
     description: str
     nullable: bool = True
     pii: Literal["none", "indirect", "direct"] = "none"
+    encrypt: bool = Field(
+        False, description="Whether raw objects hold it encrypted, with a key of NIGHTSHIFT_LAKE_KEY."
+    )
 
 
 class Table(_Strict):
