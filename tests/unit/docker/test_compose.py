@@ -93,6 +93,17 @@ def test_a_worker_can_neither_sign_tokens_nor_read_passwords_of_connections() ->
         assert not [key for key in body["environment"] if "JWT_SECRET" in key or "FERNET_KEY" in key]
 
 
+def test_each_has_its_own_key_of_the_object_store() -> None:
+    """A worker that could write artifacts could replace models; MLflow has no business in the lake."""
+    held = {
+        name: sorted(secret for secret in body.get("secrets", ()) if secret.startswith("aws_"))
+        for name, body in WHOLE["services"].items()
+    }
+    assert held.pop("mlflow") == ["aws_credentials_mlflow"]
+    assert held.pop("init-storage") == ["aws_credentials_admin"]
+    assert {key for keys in held.values() for key in keys} == {"aws_credentials"}
+
+
 def test_processes_of_ours_have_no_capabilities() -> None:
     ours = [body for body in WHOLE["services"].values() if "nightshift" in body["image"]]
     assert len(ours) >= 8
