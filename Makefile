@@ -41,7 +41,7 @@ endif
 # uv from the PATH, else the one that pip puts into the environment.
 UV = $$(command -v uv || echo $(BIN)/uv)
 
-.PHONY: help demo replay up down stack-local stack-up stack-down stack-test status doctor test lint bench lock dags-readme clean .venv
+.PHONY: help demo replay up down stack-local stack-up stack-down stack-test status doctor test lint audit bench lock dags-readme clean .venv
 
 help: ## Show this list
 	@grep -E '^[.a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /|/' | \
@@ -96,11 +96,18 @@ stack-test: $(STAMP) ## Run the production stack's tests: the same nights, and e
 doctor: $(STAMP) ## Check what Nightshift needs; each failure names its cure
 	@$(BIN)/nightshift doctor
 
-lint: $(STAMP) ## Style, types, and which room may import which
+# In tests alone, bandit lets assertions, seeded numbers, and programs and queries of the test's own pass.
+lint: $(STAMP) ## Style, types, which room may import which, known holes, and secrets
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/bandit --quiet --recursive include dags plugins docker
+	$(BIN)/bandit --quiet --recursive --skip B101,B311,B404,B603,B608 tests
+	.ci/scan-secrets
+
+audit: $(STAMP) ## Ask a vulnerability database about every pinned package; needs the network
+	$(BIN)/pip-audit --disable-pip --no-deps --requirement constraints.txt
 
 test: lint ## Lint, then every test but the faults of `make stack-test`
 	@tests/install_chromium.sh

@@ -85,4 +85,4 @@ def _call(environment: dict[str, str], function: Callable[..., object], argument
 def _execute(program: str, given: str, arguments: tuple[str, ...]) -> None:
     sys.stdin = io.StringIO(given)
     sys.argv = ["-c", *arguments]
-    exec(compile(program, "<program>", "exec"), {"__name__": "__main__"})
+    exec(compile(program, "<program>", "exec"), {"__name__": "__main__"})  # nosec B102  # programs of tests

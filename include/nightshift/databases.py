@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 USER = "nightshift"
 MAINTENANCE_DATABASE = "postgres"
 
-WILDCARDS = ("0.0.0.0", "::")
+WILDCARDS = ("0.0.0.0", "::")  # nosec B104  # recognised, not bound
 
 
 def url(database: str, driver: str = "") -> str:

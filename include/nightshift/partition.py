@@ -8,7 +8,7 @@ from datetime import date, timedelta
 
 from nightshift.errors import DataError
 
-_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 def parse_partition(key: str) -> date:

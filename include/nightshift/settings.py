@@ -5,6 +5,7 @@ Nothing else in the library reads environment variables or knows where the check
 
 from __future__ import annotations
 
+import base64
 import os
 from datetime import date
 from functools import lru_cache
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from nightshift.errors import DataError
@@ -47,6 +48,14 @@ class Settings(BaseSettings):
     project: Path = Field(_CHECKOUT, description="The checkout: dags/, dbt_project/, expectations/.")
     home: Path = Field(_CHECKOUT / ".nightshift", description="All state; deleting it resets everything.")
     lake: str = Field("", description="file:// or s3:// URI of the lake; empty: <home>/lake.")
+    lake_key: SecretStr = Field(
+        SecretStr(""),
+        description="Key of columns that sources.yml wants encrypted; older ones behind it, after commas.",
+    )
+    s3_encryption: Literal["", "AES256", "aws:kms"] = Field(
+        "", description="How S3 shall encrypt what is written: AES256, aws:kms; empty: as the bucket says."
+    )
+    s3_kms_key: str = Field("", description="Id of the key for aws:kms; empty: the account's own key for S3.")
     warehouse: Literal["duckdb", "postgres"] = Field("duckdb", description="The engine behind dbt.")
     dbt_threads: int = Field(
         4, ge=1, description="dbt models built at once on PostgreSQL; as many sessions of its server."
@@ -93,6 +102,27 @@ class Settings(BaseSettings):
         "unpausing never starts a stray night; set it after bootstrapping through the day before.",
     )
 
+    @field_validator("lake_key")
+    @classmethod
+    def _are_keys(cls, value: SecretStr) -> SecretStr:
+        for key in filter(None, value.get_secret_value().split(",")):
+            try:
+                whole = len(base64.urlsafe_b64decode(key)) == 32
+            except ValueError:
+                whole = False
+            if not whole:
+                raise ValueError(
+                    "each key is 32 random bytes in URL-safe base64, as docs/security.md makes one"
+                )
+        return value
+
+    @field_validator("s3_kms_key")
+    @classmethod
+    def _is_used(cls, value: str, info: ValidationInfo) -> str:
+        if value and info.data.get("s3_encryption") != "aws:kms":
+            raise ValueError("nothing uses it without NIGHTSHIFT_S3_ENCRYPTION=aws:kms")
+        return value
+
     @field_validator("postgres_url")
     @classmethod
     def _readable(cls, value: str) -> str:
@@ -107,6 +137,7 @@ class Settings(BaseSettings):
         reserved = parts.netloc.count("@") > 1 or "@" in parts.path + parts.query + parts.fragment
         if parts.scheme not in {"postgresql", "postgres"} or reserved or not whole:
             raise ValueError(
+                # pragma: allowlist nextline secret
                 "write postgresql://user:password@host:port, reserved characters of the password as %40 for "
                 "@, %2F for / and so on"
             )

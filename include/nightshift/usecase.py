@@ -8,6 +8,7 @@ never be silently ignored.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cached_property
@@ -62,6 +63,17 @@ _MOST_STEPS = 200
 
 ColumnType = Literal["string", "int64", "float64", "boolean", "date", "timestamp"]
 
+_NAME = r"^[a-z][a-z0-9_]*$"
+
+Name = Annotated[str, Field(pattern=_NAME, max_length=48)]
+"""What becomes part of paths, of keys in the lake, and of names of tables and schemas.
+
+Short enough that what is put before and after it stays within the 63 bytes that PostgreSQL keeps of a name.
+"""
+
+ColumnName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=63)]
+"""What becomes an identifier in SQL: what every engine takes, within the length that PostgreSQL keeps."""
+
 
 class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -74,13 +86,18 @@ class Column(_Strict):
     description: str
     nullable: bool = True
     pii: Literal["none", "indirect", "direct"] = "none"
+    encrypt: bool = Field(
+        False, description="Whether raw objects hold it encrypted, with a key of NIGHTSHIFT_LAKE_KEY."
+    )
 
 
 class Table(_Strict):
     """One table of a source, extracted in partitions of one day."""
 
     description: str
-    key: tuple[str, ...] = Field(min_length=1, description="Columns that identify a row within a partition.")
+    key: tuple[ColumnName, ...] = Field(
+        min_length=1, description="Columns that identify a row within a partition."
+    )
     refresh: Literal["daily", "slow"] = Field(
         description="daily: a partition a day; slow: a snapshot, landed only when it changed."
     )
@@ -88,9 +105,19 @@ class Table(_Strict):
     correction_days: int = Field(
         0, ge=0, description="How many earlier partitions each night extracts again, for what arrived late."
     )
-    available_at: str | None = Field(None, description="Column that says when a row became known (UTC).")
+    available_at: ColumnName | None = Field(
+        None, description="Column that says when a row became known (UTC)."
+    )
     allow_empty: bool = False
-    columns: dict[str, Column]
+    columns: dict[ColumnName, Column]
+
+    @model_validator(mode="after")
+    def _columns_differ(self) -> Table:
+        # To DuckDB, quoted or not, these are one column.
+        folded = [name.lower() for name in self.columns]
+        if repeated := sorted({name for name in folded if folded.count(name) > 1}):
+            raise ValueError(f"columns differ only in upper and lower case: {', '.join(repeated)}")
+        return self
 
     @model_validator(mode="after")
     def _columns_exist(self) -> Table:
@@ -115,7 +142,7 @@ class Source(_Strict):
     access: str = Field(description="How the data are reached: files in a package, API, database.")
     sla: str = Field(description="By when a day's data are there, in words, for the person on call.")
     options: dict[str, Any] = Field(default_factory=dict, description="Passed to the connector.")
-    tables: dict[str, Table] = Field(min_length=1)
+    tables: dict[Name, Table] = Field(min_length=1)
 
 
 class Feedback(_Strict):
@@ -141,18 +168,18 @@ class Schedule(_Strict):
 class Label(_Strict):
     """What is predicted, and when the truth is known."""
 
-    column: str
-    relation: str = Field(description="dbt relation: entity, label, label_available_on.")
+    column: ColumnName
+    relation: ColumnName = Field(description="dbt relation: entity, label, label_available_on.")
     lag_days: int = Field(1, ge=1)
 
 
 class Features(_Strict):
     """The relation that training and scoring both read, and how its columns are used."""
 
-    relation: str
+    relation: ColumnName
     lookback_days: int = Field(ge=1)
-    categorical: tuple[str, ...]
-    numeric: tuple[str, ...]
+    categorical: tuple[ColumnName, ...]
+    numeric: tuple[ColumnName, ...]
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -247,7 +274,7 @@ class Training(_Strict):
     checkpoint_seconds: float = Field(
         60, gt=0, description="An interrupted training loses about so much of its work at most."
     )
-    trainers: dict[str, Trainer] = Field(min_length=1)
+    trainers: dict[Name, Trainer] = Field(min_length=1)
     baseline: str | None = Field(None, description="Trainer that every other one has to beat.")
     search: SearchRules | None = Field(None, description="None: nothing is searched for.")
 
@@ -423,7 +450,7 @@ class Change(_Strict):
 
 
 class _StressCase(_Strict):
-    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    name: Name
     why: str = Field(description="Why a sound model behaves so, for the person who reads the failure.")
     change: dict[str, Change] = Field(min_length=1, description="feature: what is done to it.")
     only: dict[str, tuple[str, ...]] = Field(
@@ -626,7 +653,7 @@ class AlertRules(_Strict):
     owners: dict[AlertKind, str] = Field(
         default_factory=dict, description="Who looks after a kind, where it is not the use case's owner."
     )
-    notifiers: dict[str, Notifier] = Field(default_factory=dict, description="`log` is always there.")
+    notifiers: dict[Name, Notifier] = Field(default_factory=dict, description="`log` is always there.")
     routes: tuple[AlertRoute, ...] = (AlertRoute(to=("log",)),)
 
     @model_validator(mode="after")
@@ -687,14 +714,14 @@ class Retention(_Strict):
 class UseCase(_Strict):
     """One prediction problem, from its sources to its retrain policy."""
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    name: Name
     title: str
     description: str
     owner: str
     timezone: str
     history_start: date = Field(description="First partition that exists upstream.")
-    entity: str
-    event_time: str
+    entity: ColumnName
+    event_time: ColumnName
     label: Label
     schedule: Schedule
     features: Features
@@ -712,7 +739,7 @@ class UseCase(_Strict):
     labelling: Labelling = Field(default_factory=Labelling)
     retention: Retention
     feedback: Feedback = Field(default_factory=Feedback)
-    sources: dict[str, Source] = Field(min_length=1)
+    sources: dict[Name, Source] = Field(min_length=1)
 
     @field_validator("timezone")
     @classmethod
@@ -739,6 +766,10 @@ class UseCase(_Strict):
     def _feedback_has_its_columns(self) -> UseCase:
         needed = {name: column.type for name, column in self._feedback_columns.items()}
         declared = {name: column.type for name, column in (self.feedback.columns or {}).items()}
+        if hidden := [name for name, column in (self.feedback.columns or {}).items() if column.encrypt]:
+            raise ValueError(
+                f"feedback.columns: {', '.join(hidden)} cannot be encrypted: only raw objects of sources can"
+            )
         if declared and declared != needed:
             listed = ", ".join(f"{name} ({kind})" for name, kind in needed.items())
             raise ValueError(f"feedback.columns: they are exactly {listed}")
@@ -869,6 +900,7 @@ def load_usecase(name: str) -> UseCase:
     Raises:
         DataError: A file is missing, is not YAML, or breaks the schema; the message names file and key.
     """
+    require_name(name, "use case")
     folder = settings().usecases / name
     files = {key: folder / f"{key}.yml" for key in ("usecase", "sources", "stress")}
     # The catalogue has the labels that people give beside what nights land.
@@ -913,6 +945,22 @@ def load_usecase(name: str) -> UseCase:
     return usecase
 
 
+def require_name(name: str, what: str) -> str:
+    """Return ``name`` if it may stand in a path.
+
+    Raises:
+        DataError: It holds anything but lower-case letters, digits and ``_``, or is too long.
+    """
+    if not re.fullmatch(_NAME.strip("^$"), name) or len(name) > 48:
+        raise DataError(
+            f"{name!r} cannot be the name of a {what}",
+            rule="names are lower-case letters, digits and _, begin with a letter, and have at most 48",
+            where=what,
+            cure="correct the name",
+        )
+    return name
+
+
 def usecase_names() -> Sequence[str]:
     """Return the name of every use case folder, sorted, valid or not."""
     return sorted(file.parent.name for file in settings().usecases.glob("*/usecase.yml"))
@@ -920,7 +968,7 @@ def usecase_names() -> Sequence[str]:
 
 def _read_yaml(file: Path) -> dict[str, Any]:
     try:
-        content = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
+        content = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)  # nosec B506  # a safe loader
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise DataError(
             f"cannot read {file.name}: {error}",

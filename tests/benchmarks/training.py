@@ -197,7 +197,7 @@ def _peak(what: str, side: str, folder: Path) -> float:
     if side == "ours":
         {"trees": _our_trees, "network": _our_network}[what](taken, 99)
     elif what == "trees":
-        with np.load(folder / _ARRAYS, allow_pickle=True) as arrays:
+        with np.load(folder / _ARRAYS, allow_pickle=False) as arrays:
             _bare_trees({name: arrays[name] for name in arrays}, 99)
     else:
         _plain_network(taken, 99)

@@ -27,10 +27,10 @@ def read_anew() -> Iterator[None]:
         ("WAREHOUSE", "spreadsheet"),
         ("LIVE_FROM", "soon"),
         ("POSTGRES_URL", "postgresql://user:hid/den@host:5432"),
-        ("POSTGRES_URL", "postgresql://user:hid@den@host:5432"),
+        ("POSTGRES_URL", "postgresql://user:hid@den@host:5432"),  # pragma: allowlist secret
         ("POSTGRES_URL", "postgresql://user:hid#den@host:5432"),
-        ("POSTGRES_URL", "postgresql://user:hidden@host:54e2"),
-        ("POSTGRES_URL", "mysql://user:hidden@host:3306"),
+        ("POSTGRES_URL", "postgresql://user:hidden@host:54e2"),  # pragma: allowlist secret
+        ("POSTGRES_URL", "mysql://user:hidden@host:3306"),  # pragma: allowlist secret
     ],
 )
 def test_a_value_that_cannot_be_names_the_variable_and_stays_unseen(
@@ -48,7 +48,7 @@ def test_a_value_that_cannot_be_names_the_variable_and_stays_unseen(
     "url",
     [
         "",
-        "postgresql://user:p%40ss@host:5432",
+        "postgresql://user:p%40ss@host:5432",  # pragma: allowlist secret
         "postgres://host",
         "postgresql://postgres:@/postgres?host=/sockets",
         "postgresql://user@[::1]:5433/?sslmode=require",

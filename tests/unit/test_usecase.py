@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
@@ -103,6 +104,11 @@ def table(content: dict[str, Any]) -> dict[str, Any]:
             "sources.yml",
             lambda c: c["feedback"]["columns"]["labelled_by"].update(pii="some"),
             "feedback.columns.labelled_by.pii",
+        ),
+        (
+            "sources.yml",
+            lambda c: c["feedback"]["columns"]["labelled_by"].update(encrypt=True),
+            "labelled_by cannot be encrypted",
         ),
         ("sources.yml", lambda c: table(c).update(lag=1), "sources.nycflights13.tables.weather.lag"),
         ("sources.yml", lambda c: table(c).update(refresh="hourly"), "tables.weather.refresh"),
@@ -269,3 +275,82 @@ def test_the_partitions_of_a_night(
 ) -> None:
     declared = {table: declared for _, table, declared in flight_delays.tables()}[name]
     assert list(declared.partitions_of_night(night, flight_delays.history_start)) == wanted
+
+
+HOSTILE = (
+    'x"; drop table y; --',
+    "x'; drop table y; --",
+    "x y",
+    "x;y",
+    "x\ny",
+    "x\n",
+    "x\0y",
+    "x\\y",
+    "../x",
+    "..",
+    ".",
+    "",
+    "/etc/passwd",
+    "x/../../y",
+    "..\\..\\x",
+    "C:x",
+    "%2e%2e%2fx",
+    "x%00",
+    "\uff0e\uff0e\uff0fx",
+    "\u0435ntity",  # begins with a Cyrillic letter
+    "x" * 64,
+    "{{ x }}",
+    "$(x)",
+)
+
+
+def renamed(names: dict[str, Any], new: str) -> None:
+    old = next(iter(names))
+    names[new] = names.pop(old)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("usecase.yml", lambda c, n: c.update(name=n)),
+        ("usecase.yml", lambda c, n: c.update(entity=n)),
+        ("usecase.yml", lambda c, n: c.update(event_time=n)),
+        ("usecase.yml", lambda c, n: c["label"].update(column=n)),
+        ("usecase.yml", lambda c, n: c["label"].update(relation=n)),
+        ("usecase.yml", lambda c, n: c["features"].update(relation=n)),
+        ("usecase.yml", lambda c, n: c["features"]["numeric"].append(n)),
+        ("usecase.yml", lambda c, n: c["features"]["categorical"].append(n)),
+        ("usecase.yml", lambda c, n: renamed(c["training"]["trainers"], n)),
+        (
+            "usecase.yml",
+            lambda c, n: c.setdefault("alerts", {}).setdefault("notifiers", {}).update({n: {"kind": "log"}}),
+        ),
+        (
+            "usecase.yml",
+            lambda c, n: c.update(timezone=f"America/New_York{n}") if n else c.update(timezone=n),
+        ),
+        ("sources.yml", lambda c, n: renamed(c["sources"], n)),
+        ("sources.yml", lambda c, n: renamed(c["sources"]["nycflights13"]["tables"], n)),
+        ("sources.yml", lambda c, n: table(c)["columns"].update({n: {"type": "string", "description": "d"}})),
+    ],
+)
+def test_a_name_that_could_be_a_path_or_sql_is_refused(
+    project: Path, file: str, change: Callable[[dict[str, Any], str], object], name: str
+) -> None:
+    edit(project / file, lambda content: change(content, name))
+    assert re.search("should match pattern|should have at most|no time zone", refused().message)
+
+
+def test_columns_that_an_engine_takes_for_one_are_refused(project: Path) -> None:
+    def add(content: dict[str, Any]) -> None:
+        table(content)["columns"]["Origin"] = {"type": "string", "description": "again"}
+
+    edit(project / "sources.yml", add)
+    assert "differ only in upper and lower case: origin" in refused().message
+
+
+@pytest.mark.parametrize("name", [*HOSTILE, "../usecases/flight_delays", "Flight_delays"])
+def test_a_use_case_is_not_looked_for_elsewhere(project: Path, name: str) -> None:
+    error = refused(name)
+    assert error.rule.startswith("names are lower-case letters")

@@ -106,7 +106,7 @@ def restore_version(uc: UseCase, layer: str, partition: date, version: int) -> s
             cure=f"`nightshift versions {layer} {partition}` lists them",
         )
     now = tables.restore_partition(uc, layer, partition, version)
-    assert now is not None  # it was there
+    assert now is not None  # nosec B101  # it was there
     return (
         f"{layer} {partition} holds what it held at version {version}: {now.rows} rows, "
         f"{now.content_hash[:12]}\n"

@@ -158,7 +158,7 @@ def _first_champion(uc: UseCase, through: date, say: Say) -> Model:
             where=str(settings().home),
             cure="delete that folder, or pass the same --bootstrap-through again",
         )
-    return models.load_model(uc, first.version)
+    return models.load_model(uc, first.version, first.model_hash)
 
 
 def _admitting(uc: UseCase) -> UseCase:

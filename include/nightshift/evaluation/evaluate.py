@@ -101,7 +101,7 @@ def evaluate(
     incumbent: Model | None = None
     if champion is not None:
         try:
-            incumbent = load_model(uc, champion.version)
+            incumbent = load_model(uc, champion.version, champion.model_hash)
         except DataError as error:
             note = f"version {champion.version} cannot be read: {error.message}"
         missing = sorted(set(incumbent.feature_columns) - set(snapshot.columns)) if incumbent else []

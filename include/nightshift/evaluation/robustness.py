@@ -108,7 +108,7 @@ def disturb(uc: UseCase, model: Model, rows: pa.Table, scenario: Scenario) -> pa
     random = np.random.default_rng([uc.training.seed, SCENARIOS.index(scenario)])
     numbers = _matrix(rows, encoder.numeric)
     texts = {name: _texts(rows[name]) for name in encoder.categories}
-    hit = random.random(numbers.shape) < rules.share
+    hit = random.random(numbers.shape) < rules.share  # nosec B311  # numpy, seeded
     reference = model.reference
     changes: dict[Scenario, Callable[[], Floats]] = {
         "noise": lambda: (
@@ -120,7 +120,9 @@ def disturb(uc: UseCase, model: Model, rows: pa.Table, scenario: Scenario) -> pa
             hit, _extremes(random, reference, encoder.numeric, numbers.shape, rules.extreme), numbers
         ),
         "swapped": lambda: np.where(
-            random.random((rows.num_rows, 1)) < rules.share, np.roll(numbers, 1, axis=1), numbers
+            random.random((rows.num_rows, 1)) < rules.share,  # nosec B311  # numpy, seeded
+            np.roll(numbers, 1, axis=1),
+            numbers,
         ),
         "shifted": lambda: numbers + _season(reference, encoder.numeric),
     }
@@ -128,7 +130,7 @@ def disturb(uc: UseCase, model: Model, rows: pa.Table, scenario: Scenario) -> pa
     if scenario in ("missing", "unseen"):
         replaced = None if scenario == "missing" else UNSEEN
         for values in texts.values():
-            values[random.random(rows.num_rows) < rules.share] = replaced
+            values[random.random(rows.num_rows) < rules.share] = replaced  # nosec B311  # numpy, seeded
     arrays = [pa.array(values.tolist(), pa.string()) for values in texts.values()]
     arrays += [pa.array(column, pa.float64(), from_pandas=True) for column in changed.T]
     return pa.table(arrays, names=[*texts, *encoder.numeric])
@@ -158,8 +160,9 @@ def _extremes(
     distance: float,
 ) -> Floats:
     mean, spread = moments(_matrix(reference, columns))
-    side = random.choice([-1.0, 1.0], size=shape)
-    return np.where(random.random(shape) < _INFINITE, side * np.inf, mean + side * distance * spread)
+    side = random.choice([-1.0, 1.0], size=shape)  # nosec B311  # numpy, seeded
+    infinite = random.random(shape) < _INFINITE  # nosec B311  # numpy, seeded
+    return np.where(infinite, side * np.inf, mean + side * distance * spread)
 
 
 def _season(reference: pa.Table, columns: tuple[str, ...]) -> Floats:

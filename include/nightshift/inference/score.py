@@ -125,7 +125,7 @@ def _champion(uc: UseCase, partition: date, deployed: Sequence[Deployment] | Non
             where=f"{uc.name}, score, partition {partition}",
             cure=f"run the {uc.name}.bootstrap DAG through a day before {partition}, or {uc.name}.train",
         )
-    return models.load_model(uc, deployment.version)
+    return models.load_model(uc, deployment.version, deployment.model_hash)
 
 
 def _features(uc: UseCase, partition: date) -> PartitionVersion:

@@ -44,7 +44,7 @@ def score_shadow(uc: UseCase, partition: date) -> PartitionVersion | None:
     standing = challenger(uc)
     if standing is None or partition <= standing.entries[0].trained_night:
         return None
-    model = models.load_model(uc, standing.version)
+    model = models.load_model(uc, standing.version, standing.entries[0].model_hash)
     columns = list(dict.fromkeys((uc.entity, *model.feature_columns)))
     features, batches = tables.scan_version(uc, "features", partition, columns=columns)
     if features is None:

@@ -55,7 +55,7 @@ def locate(uc: UseCase, layer: str, wanted: Mapping[date, str], hint: int) -> Lo
         if not missing:
             break
         at = delta if version == newest else open_table(uc, layer, version)
-        assert at is not None  # its log was just read
+        assert at is not None  # nosec B101  # its log was just read
         found |= dict.fromkeys(_readable(at, missing, folder, there), version)
     return Located(found, tuple(sorted(wanted.keys() - found.keys())))
 

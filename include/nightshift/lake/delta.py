@@ -135,7 +135,7 @@ def committed(attempt: Callable[[], _T], what: str) -> _T:
                     f"{what}: other writers committed first, {tries} times: {error}"
                 ) from error
             # Random, so that writers that collided do not collide again.
-            time.sleep(random.uniform(0.02, 0.2) * tries)
+            time.sleep(random.uniform(0.02, 0.2) * tries)  # nosec B311  # nobody gains by guessing a pause
     raise AssertionError("unreachable")
 
 

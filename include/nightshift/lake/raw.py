@@ -93,13 +93,15 @@ def land(
     catalogue = uc.sources[source].tables[table]
     data = canonical(accepted)
     digest = content_hash(data, catalogue.key)
+    declared = catalogue.columns
+    encrypted = [name for name in data.column_names if name in declared and declared[name].encrypt]
     folder = _folder(uc, source, table, partition)
     while True:
         known = versions(uc, source, table, partition)
         outcome = (digest, rows_quarantined, quarantine_hash, dict(fixed or {}))
         standing = _same_outcome(known, outcome, as_of)
         # The object is written even if its manifest stands: that mends a lake that lost the object.
-        write_object(folder, data, digest)
+        write_object(folder, data, digest, encrypted)
         if standing:
             return standing
         manifest = RawManifest(

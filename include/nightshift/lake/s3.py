@@ -17,7 +17,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from pyarrow.fs import FileSystem, S3FileSystem, SubTreeFileSystem
 
 from nightshift.errors import DataError, TransientError
-from nightshift.lake.store import NoSuchObjectError
+from nightshift.lake.store import NoSuchObjectError, require_key
+from nightshift.settings import settings
 
 _MISSING = {"NoSuchKey", "404", "NotFound"}
 _REFUSED = {"NoSuchBucket", "AccessDenied", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch"}
@@ -35,6 +36,7 @@ class S3Store:
         self.bucket = bucket
         self.prefix = f"{prefix}/" if prefix else ""
         self._session = boto3.Session()
+        self._encryption = _encryption()
         self._client = self._session.client(
             "s3", config=Config(retries={"mode": "standard", "max_attempts": 5}, max_pool_connections=16)
         )
@@ -42,7 +44,7 @@ class S3Store:
     def put(self, key: str, content: bytes) -> None:
         """Write an object, replacing the one that may be there."""
         with self._explained(key):
-            self._client.put_object(Bucket=self.bucket, Key=self.prefix + key, Body=content)
+            self._client.put_object(Bucket=self.bucket, Key=self._key(key), Body=content, **self._encryption)
 
     def put_new(self, key: str, content: bytes) -> bool:
         """Write an object unless the key is taken; return whether this call wrote it."""
@@ -50,7 +52,11 @@ class S3Store:
             while True:
                 try:
                     self._client.put_object(
-                        Bucket=self.bucket, Key=self.prefix + key, Body=content, IfNoneMatch="*"
+                        Bucket=self.bucket,
+                        Key=self._key(key),
+                        Body=content,
+                        IfNoneMatch="*",
+                        **self._encryption,
                     )
                 except ClientError as error:
                     if _code(error) in _TAKEN:
@@ -63,21 +69,21 @@ class S3Store:
     def get(self, key: str) -> bytes:
         """Return an object's content; raise NoSuchObjectError when there is none."""
         with self._explained(key):
-            content: bytes = self._client.get_object(Bucket=self.bucket, Key=self.prefix + key)["Body"].read()
+            content: bytes = self._client.get_object(Bucket=self.bucket, Key=self._key(key))["Body"].read()
             return content
 
     def exists(self, key: str) -> bool:
         """Return whether an object has this key."""
         try:
             with self._explained(key):
-                self._client.head_object(Bucket=self.bucket, Key=self.prefix + key)
+                self._client.head_object(Bucket=self.bucket, Key=self._key(key))
         except NoSuchObjectError:
             return False
         return True
 
     def folders(self, prefix: str) -> list[str]:
         """Return the names of the folders right under ``prefix`` (which ends with ``/``), sorted."""
-        whole = self.prefix + prefix
+        whole = self._key(prefix)
         pages = self._client.get_paginator("list_objects_v2").paginate(
             Bucket=self.bucket, Prefix=whole, Delimiter="/"
         )
@@ -95,7 +101,7 @@ class S3Store:
     def modified(self, prefix: str) -> dict[str, datetime]:
         """Return the keys that begin with ``prefix``, each with the time (UTC) it was last written."""
         pages = self._client.get_paginator("list_objects_v2").paginate(
-            Bucket=self.bucket, Prefix=self.prefix + prefix
+            Bucket=self.bucket, Prefix=self._key(prefix)
         )
         with self._explained(prefix):
             return {
@@ -107,18 +113,22 @@ class S3Store:
     def delete(self, key: str) -> None:
         """Remove an object; no error when there is none."""
         with self._explained(key):
-            self._client.delete_object(Bucket=self.bucket, Key=self.prefix + key)
+            self._client.delete_object(Bucket=self.bucket, Key=self._key(key))
 
     def uri(self, key: str) -> str:
         """Return the full address of a key."""
-        return f"s3://{self.bucket}/{self.prefix}{key}"
+        return f"s3://{self.bucket}/{self._key(key)}"
 
     def storage_options(self) -> dict[str, str]:
-        """Return boto3's endpoint and credentials, and commits by conditional put, for delta-rs."""
+        """Return boto3's endpoint, credentials and encryption, and commits by conditional put, for delta-rs."""
         options = {
             "aws_region": self._client.meta.region_name or "us-east-1",
             "aws_conditional_put": "etag",
         }
+        if self._encryption:
+            options["aws_server_side_encryption"] = self._encryption["ServerSideEncryption"]
+        if "SSEKMSKeyId" in self._encryption:
+            options["aws_sse_kms_key_id"] = self._encryption["SSEKMSKeyId"]
         endpoint: str = self._client.meta.endpoint_url
         if not endpoint.endswith(".amazonaws.com"):
             options["aws_endpoint"] = endpoint
@@ -146,7 +156,10 @@ class S3Store:
                 "secret_key": frozen.secret_key,
                 "session_token": frozen.token,
             }
-        return SubTreeFileSystem(f"{self.bucket}/{self.prefix}{key}", S3FileSystem(**options))
+        return SubTreeFileSystem(f"{self.bucket}/{self._key(key)}", S3FileSystem(**options))
+
+    def _key(self, key: str) -> str:
+        return self.prefix + require_key(key)
 
     @contextmanager
     def _explained(self, key: str) -> Iterator[None]:
@@ -166,6 +179,12 @@ class S3Store:
             raise TransientError(f"S3 failed at {self.uri(key)}: {error}") from error
         except BotoCoreError as error:
             raise TransientError(f"S3 not reached at {self.uri(key)}: {error}") from error
+
+
+def _encryption() -> dict[str, str]:
+    """Return what each put asks S3 for, in boto3's words; nothing leaves it to the bucket's own setting."""
+    how, key = settings().s3_encryption, settings().s3_kms_key
+    return {name: value for name, value in {"ServerSideEncryption": how, "SSEKMSKeyId": key}.items() if value}
 
 
 def _code(error: ClientError) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import time
 import uuid
 from collections.abc import Iterable, Iterator
@@ -23,6 +24,9 @@ from pyarrow.fs import FileSystem, LocalFileSystem, SubTreeFileSystem
 
 from nightshift.errors import DataError, TransientError
 from nightshift.settings import settings
+
+# Control characters, the separator of other systems, and what some readers of addresses decode.
+_NEVER_IN_A_KEY = re.compile(r"[\x00-\x1f\x7f\\%]")
 
 
 class NoSuchObjectError(TransientError):
@@ -71,6 +75,26 @@ class Store(Protocol):
         Its threads read without Python: one that still waits for the interpreter's lock when the interpreter
         ends takes the whole process down ("terminate called without an active exception").
         """
+
+
+def require_key(key: str) -> str:
+    """Return ``key``, or the beginning of one, if it can name nothing outside the lake.
+
+    Every path and every address in a bucket is made from what this lets pass. Names are checked where they
+    come in, too; but keys are also read back from manifests and from what travels between tasks.
+
+    Raises:
+        DataError: It is absolute, climbs, or holds an empty part, a control character, ``\\`` or ``%``.
+    """
+    parts = key.split("/")
+    if "" in parts[:-1] or not {".", ".."}.isdisjoint(parts) or _NEVER_IN_A_KEY.search(key):
+        raise DataError(
+            f"{key!r} is no key of the lake",
+            rule="a key is relative, without . or .. or empty parts, control characters, backslashes or %",
+            where="the lake",
+            cure="find out where it comes from: a use case's files, a manifest, or what a task was given",
+        )
+    return key
 
 
 def open_store(uri: str | None = None) -> Store:
@@ -187,10 +211,10 @@ class FileStore:
         return SubTreeFileSystem(str(self._path(key).absolute()), LocalFileSystem())
 
     def _path(self, key: str) -> Path:
-        return self.root / key
+        return self.root / require_key(key)
 
     def _walk(self, prefix: str) -> Iterator[str]:
-        folder = self._path(prefix.rpartition("/")[0])
+        folder = self._path(require_key(prefix).rpartition("/")[0])
         for parent, folders, names in os.walk(folder):
             if self._SCRATCH in folders:
                 folders.remove(self._SCRATCH)

@@ -320,7 +320,7 @@ def restore_partition(
         delete_partition(uc, layer, partition)
         return None
     dataset = _dataset(uc, layer, partition, partition, at)
-    assert dataset is not None  # its partition was just seen
+    assert dataset is not None  # nosec B101  # its partition was just seen
     with explained(uc, layer):
         rows = dataset.to_table()
 

@@ -74,7 +74,7 @@ KINDS: dict[str, Kind] = {
         "warning", "look why earlier requests did not help; a training by hand is always possible"
     ),
 }
-assert set(KINDS) == set(get_args(AlertKind))
+assert set(KINDS) == set(get_args(AlertKind))  # nosec B101  # of constants, at import
 
 
 @dataclass(frozen=True)

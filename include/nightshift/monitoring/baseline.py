@@ -204,7 +204,7 @@ def of_model(uc: UseCase, version: str, model_hash: str, snapshot_hash: str) -> 
         except (ValueError, KeyError, TypeError, OSError, EOFError, BadZipFile, zlib.error) as error:
             log.warning("baseline %s is damaged (%s): it is made again", store.uri(key), error)
     found = learn(
-        _training_rows(uc, models.load_model(uc, version), snapshot_hash),
+        _training_rows(uc, models.load_model(uc, version, model_hash), snapshot_hash),
         (*uc.features.numeric, SCORE),
         uc.features.categorical,
         uc.drift,

@@ -256,7 +256,7 @@ def draw_windows(ordinals: Positions, length: int) -> Positions:
         first = int(random.integers(7))
         for begin in range(0, length, block):
             same = of_weekday[(first + begin) % 7]
-            start = random.choice(same if same.size else starts)
+            start = random.choice(same if same.size else starts)  # nosec B311  # numpy, seeded
             size = min(block, length - begin)
             window[begin : begin + size] = start + np.arange(size)
     return drawn

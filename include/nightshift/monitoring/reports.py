@@ -53,7 +53,7 @@ def draw(uc: UseCase, result: DriftResult, deployed: Sequence[Deployment] | None
     if deployment is None or not result.windows or _stamp(page) == result.inputs:
         return page if page.exists() else None
     day = _day(uc, result.partition)
-    reference = models.load_model(uc, deployment.version).reference
+    reference = models.load_model(uc, deployment.version, deployment.model_hash).reference
     window = result.windows[0]
     nearest = sorted(window.distances, key=lambda name: -window.distances[name] / window.limits[name])
     wanted = dict.fromkeys([SCORE, *result.columns, *nearest])

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from nightshift.errors import DataError
 from nightshift.quality.schema import Kind
 from nightshift.settings import settings
-from nightshift.usecase import UseCase
+from nightshift.usecase import UseCase, require_name
 
 Severity = Literal["quarantine", "stop", "warn"]
 
@@ -123,7 +123,7 @@ def suite_names(uc: UseCase) -> list[str]:
 
 def suite_file(uc: UseCase, name: str) -> Path:
     """Return where the suite ``name`` of the use case is kept."""
-    return settings().expectations / uc.name / f"{name}.json"
+    return settings().expectations / uc.name / f"{require_name(name, 'suite')}.json"
 
 
 def load_suite(uc: UseCase, name: str) -> Suite:

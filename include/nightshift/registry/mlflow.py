@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 # Read when MLflow is first imported. Nothing that runs here reports to anyone.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+# Nothing of ours is a pickle, so whatever is one did not come from us: MLflow shall not open it either.
+os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
 
 
 def setup(uc: UseCase) -> str:

@@ -4,11 +4,15 @@ At rest it is a folder: ``model.json`` (columns, categories, calibration, thresh
 and ``reference.parquet`` (a sample of training rows with their scores). The content hash covers all that
 decides a score: weights, columns, categories, calibration, threshold. In use it turns record batches into
 calibrated probabilities.
+
+Whoever loads a model says which one it must be. The folder may lie where others can write, so its bytes are
+compared with that before anything makes objects of them; and nothing at rest is a pickle.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import cached_property
@@ -79,6 +83,25 @@ class Origin(BaseModel):
     trained_night: date
     trained_through: date
     content_hash: str = ""
+    reference_hash: str = ""
+
+    @property
+    def identity(self) -> Identity:
+        """What the files say that they are."""
+        return Identity(self.content_hash, self.reference_hash)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Which model it is.
+
+    Attributes:
+        content_hash: Of all that decides a score.
+        reference_hash: SHA-256 (hex) of the file of the reference sample.
+    """
+
+    content_hash: str
+    reference_hash: str
 
 
 @dataclass(frozen=True)
@@ -121,8 +144,21 @@ class Model:
 
     @cached_property
     def reference(self) -> pa.Table:
-        """What drift is measured against: training rows as partition, feature columns and ``score``."""
-        return pq.read_table(self.folder / _REFERENCE)
+        """What drift is measured against: training rows as partition, feature columns and ``score``.
+
+        Raises:
+            DataError: The file is not the one that was stored.
+        """
+        try:
+            content = (self.folder / _REFERENCE).read_bytes()
+        except OSError as error:
+            raise _broken(self.folder, f"the reference sample cannot be read: {error}") from error
+        if (found := hashlib.sha256(content).hexdigest()) != self.origin.reference_hash:
+            raise _broken(
+                self.folder,
+                f"the reference sample has hash {found[:12]}, not {self.origin.reference_hash[:12]}",
+            )
+        return pq.read_table(pa.BufferReader(content))
 
     def predict_proba(self, data: pa.RecordBatch | pa.Table) -> npt.NDArray[np.float64]:
         """Return calibrated probabilities of shape (rows,), float64.
@@ -167,32 +203,39 @@ def scorer_of(kind: Kind, weights: bytes, encoder: Encoder) -> Scorer:
 
 
 def save(folder: Path, origin: Origin, weights: bytes, reference: pa.Table) -> Origin:
-    """Write a model's three files and return its origin with the content hash filled in."""
-    stamped = origin.model_copy(update={"content_hash": _content_hash(origin, weights)})
+    """Write a model's three files and return its origin with both hashes filled in."""
+    sample = io.BytesIO()
+    pq.write_table(reference, sample)
+    stamped = origin.model_copy(
+        update={
+            "content_hash": _content_hash(origin, weights),
+            "reference_hash": hashlib.sha256(sample.getvalue()).hexdigest(),
+        }
+    )
     folder.mkdir(parents=True, exist_ok=True)
     (folder / _WEIGHTS).write_bytes(weights)
-    pq.write_table(reference, folder / _REFERENCE)
+    (folder / _REFERENCE).write_bytes(sample.getvalue())
     (folder / _ORIGIN).write_text(stamped.model_dump_json(indent=2), encoding="utf-8")
     return stamped
 
 
-def load(folder: Path) -> Model:
-    """Read a model from its folder.
+def load(folder: Path, identity: Identity) -> Model:
+    """Read the model ``identity`` from its folder.
+
+    Weights become objects only once their hash is known to be the right one.
 
     Raises:
-        DataError: A file is missing, the files do not have the content hash they were stored with, or another
-            version of Nightshift stored them in another form.
+        DataError: A file is missing, the files are another model or were changed, or another version of
+            Nightshift stored them in another form.
     """
-    try:
-        origin = Origin.model_validate_json((folder / _ORIGIN).read_bytes())
-        weights = (folder / _WEIGHTS).read_bytes()
-    except (OSError, ValueError) as error:
-        raise _broken(folder, f"the stored model cannot be read: {error}") from error
+    origin, weights = _files(folder)
     found = _content_hash(origin, weights)
-    if found != origin.content_hash:
+    if found != identity.content_hash:
         raise _broken(
-            folder, f"the stored model has content hash {found[:12]}, not {origin.content_hash[:12]}"
+            folder, f"the stored model has content hash {found[:12]}, not {identity.content_hash[:12]}"
         )
+    if origin.identity != identity:
+        raise _broken(folder, "the stored model names other hashes than those it was registered with")
     try:
         scorer = scorer_of(origin.kind, weights, origin.encoder)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -200,6 +243,28 @@ def load(folder: Path) -> Model:
             folder, f"the stored weights are not as this version of Nightshift reads them: {error!r}"
         ) from error
     return Model(origin, scorer, folder)
+
+
+def named_identity(folder: Path) -> Identity:
+    """Return the identity that the files in ``folder`` give themselves, for who knows no other.
+
+    It tells whole files from damaged ones. Whoever can replace them all can replace it, too.
+
+    Raises:
+        DataError: A file is missing, or is no part of a model.
+    """
+    origin, _ = _files(folder)
+    return origin.identity
+
+
+def _files(folder: Path) -> tuple[Origin, bytes]:
+    try:
+        return (
+            Origin.model_validate_json((folder / _ORIGIN).read_bytes()),
+            (folder / _WEIGHTS).read_bytes(),
+        )
+    except (OSError, ValueError) as error:
+        raise _broken(folder, f"the stored model cannot be read: {error}") from error
 
 
 def _broken(folder: Path, message: str) -> DataError:

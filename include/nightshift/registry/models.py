@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from nightshift.errors import DataError, TransientError
 from nightshift.registry import mlflow as tracking
-from nightshift.registry.model import Model, load
+from nightshift.registry.model import Identity, Model, load
 from nightshift.registry.records import Candidate
 from nightshift.settings import settings
 from nightshift.usecase import UseCase
@@ -51,11 +51,18 @@ def evaluation_hash(uc: UseCase, run_id: str) -> str:
     return str(tracking.client(uc).get_run(run_id).data.tags.get("evaluation_hash", ""))
 
 
-def load_model(uc: UseCase, version: str) -> Model:
+def load_model(uc: UseCase, version: str, model_hash: str | None = None) -> Model:
     """Return a registered version, ready to score.
 
+    Args:
+        uc: The use case.
+        version: Its number in the registry.
+        model_hash: The content hash that the deployment log, or what the model made, knows it by: a second
+            witness beside the registry's own.
+
     Raises:
-        DataError: There is no such version, or its files are not what was registered.
+        DataError: There is no such version, it is registered as another model than ``model_hash``, or its
+            files are not what was registered.
     """
     from mlflow.exceptions import MlflowException
 
@@ -68,9 +75,16 @@ def load_model(uc: UseCase, version: str) -> Model:
             where=f"registered model {uc.name} in {settings().mlflow_uri}",
             cure="roll back to a version that exists; the deployment log lists them",
         ) from error
-    return _load(uc, str(registered.source), registered.tags["content_hash"]).as_version(
-        str(registered.version)
-    )
+    content_hash = registered.tags.get("content_hash", "")
+    if model_hash is not None and content_hash != model_hash:
+        raise DataError(
+            f"version {version} is registered as model {content_hash[:12]}, deployed as {model_hash[:12]}",
+            rule="registry and deployment log name the same model",
+            where=f"registered model {uc.name} in {settings().mlflow_uri}",
+            cure="find out who changed the tag content_hash of the version; until then roll back to another",
+        )
+    model = _load(uc, str(registered.source), str(registered.run_id), content_hash)
+    return model.as_version(str(registered.version))
 
 
 def load_candidate(uc: UseCase, candidate: Candidate) -> Model:
@@ -79,24 +93,21 @@ def load_candidate(uc: UseCase, candidate: Candidate) -> Model:
     Raises:
         DataError: Its files are not what was logged.
     """
-    return _load(uc, candidate.model_uri, candidate.content_hash)
+    return _load(uc, candidate.model_uri, candidate.run_id, candidate.content_hash)
 
 
-def _load(uc: UseCase, model_uri: str, content_hash: str) -> Model:
-    folder = _local_folder(uc, model_uri) / "data" / MODEL_FOLDER
-    model = load(folder)
-    if model.content_hash != content_hash:
-        raise DataError(
-            f"{model_uri} holds model {model.content_hash[:12]}, registered as {content_hash[:12]}",
-            rule="a registered model is read back as it was stored",
-            where=str(folder),
-            cure="roll back to an earlier version, or train again: the same snapshot gives the same model",
-        )
-    return model
+def _load(uc: UseCase, model_uri: str, run_id: str, content_hash: str) -> Model:
+    """Return the model of a run, its files held against what the tracking database knows of them."""
+    run = tracking.client(uc).get_run(run_id)
+    identity = Identity(content_hash, run.data.tags.get(REFERENCE_HASH, ""))
+    return load(_local_folder(uc, model_uri) / "data" / MODEL_FOLDER, identity)
 
 
 # MLflow copies a logged folder under data/, keeping the folder's own name.
 MODEL_FOLDER = "nightshift_model"
+
+# The tag of a run that holds what its model's reference sample hashes to.
+REFERENCE_HASH = "reference_hash"
 
 
 def _local_folder(uc: UseCase, model_uri: str) -> Path:

@@ -1,4 +1,9 @@
-"""The registered model as MLflow's generic ``python_function``: probabilities in, for any MLflow tool."""
+"""The registered model as MLflow's generic ``python_function``: probabilities in, for any MLflow tool.
+
+Nightshift itself never loads a model this way. ``mlflow.pyfunc.load_model`` imports the module that a file in
+the artifact folder names, before any code of ours runs: it is only for artifacts of a store that is trusted
+as code is. ``registry.models.load_model`` is for all others (docs/security.md).
+"""
 
 from __future__ import annotations
 
@@ -9,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from nightshift.registry.model import Model, load
+from nightshift.registry.model import Model, load, named_identity
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,4 +33,5 @@ class ProbabilityModel:
 
 def _load_pyfunc(data_path: str) -> ProbabilityModel:
     """Entry point that MLflow calls (``loader_module``)."""
-    return ProbabilityModel(load(Path(data_path)))
+    folder = Path(data_path)
+    return ProbabilityModel(load(folder, named_identity(folder)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
+import subprocess  # nosec B404  # starts Airflow, without a shell
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -256,7 +256,7 @@ def run(*arguments: str, environment: Mapping[str, str], answers: Sequence[str] 
     Raises:
         ServiceError: It failed; the message ends with what it printed.
     """
-    done = subprocess.run(
+    done = subprocess.run(  # nosec B603  # no shell; arguments of our own
         [*COMMAND, *arguments],
         env=environment,
         input="".join(f"{answer}\n" for answer in answers),

@@ -85,7 +85,7 @@ class AirflowApi:
     def __init__(self, address: str | None = None) -> None:
         # Proxies of the environment are for the outside world.
         self._client = httpx.Client(base_url=address or airflow.address(), timeout=30, trust_env=False)
-        self._token = ""
+        self._token = ""  # nosec B105  # none yet
 
     def __enter__(self) -> Self:
         """Return the session itself."""
@@ -271,7 +271,7 @@ class AirflowApi:
                 if response.is_success:
                     return response.json() if response.content else {}
                 if response.status_code == httpx.codes.UNAUTHORIZED and attempt == 1:
-                    self._token = ""
+                    self._token = ""  # nosec B105  # none any more
                     continue
                 if response.status_code != httpx.codes.SERVICE_UNAVAILABLE or attempt == _TRIES:
                     raise ApiError(

@@ -61,14 +61,28 @@ def write(folder: Path, places: Places) -> bool:
     return True
 
 
+# Who may do what in the object store, by the suffix of the file that holds the key. A worker that could write
+# artifacts could replace models; MLflow has no business in the lake.
+_IN_BUCKET = ("Read", "Write", "List", "Tagging")
+_IDENTITIES = {
+    "": [f"{action}:{bucket}" for bucket in ("nightshift", "airflow-logs") for action in _IN_BUCKET],
+    "_mlflow": [f"{action}:mlflow" for action in _IN_BUCKET],
+    "_admin": ["Admin", *_IN_BUCKET],
+}
+
+
 def _contents(places: Places) -> dict[str, str]:
     superuser_password = places.superuser_password or token_urlsafe(32)
-    redis, key, secret_key = token_urlsafe(32), token_hex(10), token_urlsafe(32)
-    identity = {
-        "name": "nightshift",
-        "credentials": [{"accessKey": key, "secretKey": secret_key}],
-        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
-    }
+    redis = token_urlsafe(32)
+    keys = {suffix: (token_hex(10), token_urlsafe(32)) for suffix in _IDENTITIES}
+    identities = [
+        {
+            "name": f"nightshift{suffix}",
+            "credentials": [{"accessKey": key, "secretKey": secret_key}],
+            "actions": _IDENTITIES[suffix],
+        }
+        for suffix, (key, secret_key) in keys.items()
+    ]
 
     def database(role: str, scheme: str = "postgresql") -> str:
         return f"{scheme}://{role}:{token_urlsafe(32)}@{places.postgres}/{role}"
@@ -86,6 +100,10 @@ def _contents(places: Places) -> dict[str, str]:
         "mlflow_database": database("mlflow"),
         "nightshift_postgres_url": database("pipeline"),
         "redis.conf": f"requirepass {redis}\n",
-        "s3.json": json.dumps({"identities": [identity]}, indent=1),
-        "aws_credentials": f"[default]\naws_access_key_id = {key}\naws_secret_access_key = {secret_key}\n",
+        "s3.json": json.dumps({"identities": identities}, indent=1),
+        **{
+            f"aws_credentials{suffix}": f"[default]\naws_access_key_id = {key}\n"
+            f"aws_secret_access_key = {secret_key}\n"
+            for suffix, (key, secret_key) in keys.items()
+        },
     }

@@ -12,7 +12,7 @@ import pwd
 import shutil
 import signal
 import stat
-import subprocess
+import subprocess  # nosec B404  # starts PostgreSQL, without a shell
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -152,7 +152,7 @@ def _initialise() -> None:
         shutil.chown(draft, user, user)
         shutil.chown(password, user, user)
     try:
-        subprocess.run(
+        subprocess.run(  # nosec B603  # no shell; arguments of our own
             [
                 str(_binaries() / "initdb"),
                 f"--pgdata={draft}",
@@ -197,7 +197,7 @@ def _system_user() -> str | None:
         pass
     try:
         command = ["useradd", "--system", "--no-create-home", "--shell", "/bin/false", _SYSTEM_USER]
-        subprocess.run(command, check=True, capture_output=True, text=True)
+        subprocess.run(command, check=True, capture_output=True, text=True)  # nosec B603  # no shell
     except (OSError, subprocess.CalledProcessError) as error:
         raise DataError(
             f"PostgreSQL does not run as root, and user {_SYSTEM_USER!r} could not be created: {error}",

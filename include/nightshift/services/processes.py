@@ -16,7 +16,7 @@ import json
 import os
 import signal
 import socket
-import subprocess
+import subprocess  # nosec B404  # starts services, without a shell
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -88,7 +88,7 @@ def start(service: Service) -> Running:
     log.parent.mkdir(parents=True, exist_ok=True)
     marks = {_HOME_MARK: _home_mark(), _NAME_MARK: service.name}
     with log.open("ab") as output:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # nosec B603  # no shell; arguments of our own
             service.command,
             env={**service.environment, **marks},
             stdin=subprocess.DEVNULL,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-import subprocess
+import subprocess  # nosec B404  # starts services, without a shell
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -197,7 +197,7 @@ def _run(service: ComposeService) -> None:
     log = processes.log_file(service.name)
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
-        done = subprocess.run(
+        done = subprocess.run(  # nosec B603  # no shell; the compose file's command
             service.command,
             env=environment(service),
             stdin=subprocess.DEVNULL,

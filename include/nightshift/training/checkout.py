@@ -11,7 +11,7 @@ import hashlib
 import os
 import re
 import shutil
-import subprocess
+import subprocess  # nosec B404  # asks git, without a shell
 import tempfile
 from collections import Counter
 from itertools import pairwise
@@ -189,7 +189,7 @@ def _line(project: Path, *arguments: str) -> str | None:
 def _git(project: Path, *arguments: str, variables: dict[str, str] | None = None) -> bytes | None:
     environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C", **(variables or {})}
     try:
-        done = subprocess.run(
+        done = subprocess.run(  # nosec B603, B607  # no shell; the PATH's git
             ["git", "-C", str(project), *arguments],
             capture_output=True,
             check=True,

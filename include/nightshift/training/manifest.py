@@ -11,7 +11,7 @@ import importlib.metadata
 import os
 import platform
 import runpy
-import subprocess
+import subprocess  # nosec B404  # asks the driver, without a shell
 import sys
 from collections.abc import Mapping
 from datetime import date, datetime
@@ -290,7 +290,9 @@ def _gpus() -> tuple[tuple[str, ...], str | None]:
     """Return the names of the GPUs and their driver's version, as the driver's own tool tells them."""
     command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
     try:
-        done = subprocess.run(command, capture_output=True, check=True, timeout=30, text=True)
+        done = subprocess.run(  # nosec B603  # no shell, and no input
+            command, capture_output=True, check=True, timeout=30, text=True
+        )
     except (OSError, subprocess.SubprocessError):
         return (), None
     rows = [line.rpartition(", ") for line in done.stdout.splitlines() if line.strip()]

@@ -430,8 +430,8 @@ def _draw(trial: optuna.Trial, name: str, space: Space) -> None:
     if space.choices is not None:
         trial.suggest_categorical(name, [_encoded(space, value) for value in space.choices])
         return
-    assert space.low is not None
-    assert space.high is not None
+    assert space.low is not None  # nosec B101  # for types
+    assert space.high is not None  # nosec B101  # for types
     if space.whole:
         trial.suggest_int(name, int(space.low), int(space.high), step=int(space.step or 1), log=space.log)
     else:
@@ -606,7 +606,7 @@ def _log_trial(uc: UseCase, trial: Trial, curve: Mapping[int, float]) -> None:
         f"{part}_{name}": value for part, values in trial.metrics.items() for name, value in values.items()
     }
     tags = {"state": trial.state, "message": trial.message or ""}
-    assert trial.run_id is not None
+    assert trial.run_id is not None  # nosec B101  # for types
     _log(uc, trial.run_id, params=trial.params, metrics=metrics, tags=tags, curve=curve)
     tracking.client(uc).set_terminated(trial.run_id, _RUN_STATUS[trial.state])
 

@@ -334,7 +334,7 @@ def _processes(job: _Job) -> Iterator[None]:
     with _variable("GLOO_SOCKET_IFNAME", "lo"), tempfile.TemporaryDirectory() as scratch:
         meeting = str(Path(scratch) / "processes")
         beside = spawn(_other, (job, meeting), nprocs=others, join=False)
-        assert beside is not None
+        assert beside is not None  # nosec B101  # for types
         try:
             with _group(job, meeting, 0):
                 yield

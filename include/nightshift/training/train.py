@@ -28,7 +28,7 @@ from nightshift.registry import mlflow as tracking
 from nightshift.registry import model as stored
 from nightshift.registry.encoder import Encoder
 from nightshift.registry.model import Kind, Model, Origin, scorer_of
-from nightshift.registry.models import MODEL_FOLDER
+from nightshift.registry.models import MODEL_FOLDER, REFERENCE_HASH
 from nightshift.registry.records import Candidate
 from nightshift.settings import settings
 from nightshift.training import checkout, manifest
@@ -307,6 +307,7 @@ def _log(uc: UseCase, snapshot: Snapshot, built: Built, run_id: str, code: check
             {
                 "trainer": origin.trainer,
                 "model_hash": origin.content_hash,
+                REFERENCE_HASH: origin.reference_hash,
                 "snapshot_hash": origin.snapshot_hash,
                 "trained_night": origin.trained_night.isoformat(),
                 "trained_through": origin.trained_through.isoformat(),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-import subprocess
+import subprocess  # nosec B404  # starts dbt, without a shell
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -112,7 +112,7 @@ def command(uc: UseCase, start: date, end: date, arguments: Sequence[str]) -> in
         # dbt's own options (`--version`) stand alone; a command takes variables.
         takes_variables = arguments and not arguments[0].startswith("-") and "--vars" not in arguments
         variables = ["--vars", _variables(uc, start, end)] if takes_variables else []
-        return subprocess.run(
+        return subprocess.run(  # nosec B603  # no shell; what the person typed
             [sys.executable, "-P", "-c", _DBT, *arguments, *variables],
             env={**os.environ, **places},
             check=False,

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from nightshift.errors import TransientError
 from nightshift.settings import settings
-from nightshift.warehouse.engine import NoWarehouseError
+from nightshift.warehouse.engine import NoWarehouseError, quoted
 
 # How DuckDB words it when another process holds the file.
 _LOCKED = ("Could not set lock on file", "Conflicting lock is held", "being used by another process")
@@ -111,13 +111,14 @@ class DuckDBConnection:
 
     def create_table(self, schema: str, name: str, columns: Mapping[str, str]) -> None:
         """Create a table. It needs no index: DuckDB skips blocks by the smallest and largest partition."""
-        definition = ", ".join(f'"{column}" {sql_type}' for column, sql_type in columns.items())
-        self._connection.execute(f'create table "{schema}"."{name}" ({definition})')
+        definition = ", ".join(f"{quoted(column)} {sql_type}" for column, sql_type in columns.items())
+        self._connection.execute(f"create table {quoted(schema, name)} ({definition})")
 
     def append(self, schema: str, name: str, rows: pa.Table) -> None:
         """Add ``rows`` to a table, columns by name."""
         self._connection.register("incoming", rows)
-        self._connection.execute(f'insert into "{schema}"."{name}" by name select * from incoming')
+        into = quoted(schema, name)
+        self._connection.execute(f"insert into {into} by name select * from incoming")  # nosec B608  # quoted
         self._connection.unregister("incoming")
 
     def query(self, statement: str, parameters: Sequence[object] = ()) -> pa.Table:

@@ -16,8 +16,11 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from nightshift.errors import TransientError
+from nightshift.errors import DataError, TransientError
 from nightshift.settings import settings
+
+# What PostgreSQL keeps of a name; it cuts the rest off without an error.
+_LONGEST = 63
 
 
 class NoWarehouseError(TransientError):
@@ -79,6 +82,25 @@ class Engine(Protocol):
 
     def is_bad_luck(self, message: str) -> bool:
         """Return whether an error of the engine, as dbt words it, may be gone the next time."""
+
+
+def quoted(*parts: str) -> str:
+    """Return a name, such as a schema's and its table's, as SQL that both engines read as that name alone.
+
+    Values are parameters; names cannot be, so every name that SQL is built with comes through here.
+
+    Raises:
+        DataError: A part is empty, longer than engines keep, or holds a character that no name may have.
+    """
+    for part in parts:
+        if not part or "\0" in part or len(part.encode()) > _LONGEST:
+            raise DataError(
+                f"{part!r} cannot be a name in the warehouse",
+                rule=f"names of tables and columns have 1 to {_LONGEST} bytes and no null character",
+                where="the warehouse",
+                cure="rename the table or the column in sources.yml",
+            )
+    return ".".join('"' + part.replace('"', '""') + '"' for part in parts)
 
 
 def engine() -> Engine:

@@ -19,7 +19,7 @@ from nightshift.lake import raw
 from nightshift.lake.canonical import ARROW_TYPES
 from nightshift.lake.raw import RawManifest
 from nightshift.usecase import ColumnType, Table, UseCase
-from nightshift.warehouse.engine import Connection, engine
+from nightshift.warehouse.engine import Connection, engine, quoted
 
 log = logging.getLogger(__name__)
 
@@ -67,9 +67,9 @@ def load(uc: UseCase, start: date, end: date, manifests: Manifests | None = None
     """
     manifests = wanted(uc, start, end) if manifests is None else manifests
     with engine().connect() as connection:
-        connection.execute(f'create schema if not exists "{_schema(uc)}"')
+        connection.execute(f"create schema if not exists {quoted(_schema(uc))}")
         connection.execute(
-            f'create table if not exists "{_schema(uc)}"._loaded '
+            f"create table if not exists {_loaded(uc)} "
             "(table_name varchar, partition date, content_hash varchar)"
         )
         rows: dict[str, int] = {}
@@ -113,6 +113,10 @@ def _schema(uc: UseCase) -> str:
     return f"raw_{uc.name}"
 
 
+def _loaded(uc: UseCase) -> str:
+    return quoted(_schema(uc), "_loaded")
+
+
 def _create(connection: Connection, uc: UseCase, name: str, table: Table) -> None:
     columns = {"partition": "date"} | {column: _SQL_TYPES[c.type] for column, c in table.columns.items()}
     found = connection.execute(
@@ -124,9 +128,9 @@ def _create(connection: Connection, uc: UseCase, name: str, table: Table) -> Non
     if present == list(columns.items()):
         return
     # New, or the catalogue has changed. Either way what is read will be loaded again from the lake.
-    connection.execute(f'drop table if exists "{_schema(uc)}"."{name}" cascade')
+    connection.execute(f"drop table if exists {quoted(_schema(uc), name)} cascade")
     connection.create_table(_schema(uc), name, columns)
-    connection.execute(f'delete from "{_schema(uc)}"._loaded where table_name = $1', [name])
+    connection.execute(f"delete from {_loaded(uc)} where table_name = $1", [name])  # nosec B608  # quoted
 
 
 def _load_table(
@@ -142,7 +146,7 @@ def _load_table(
     first, last = min((span[0], *wanted)), span[1]
     loaded: dict[date, str] = dict(
         connection.execute(
-            f'select partition, content_hash from "{_schema(uc)}"._loaded '
+            f"select partition, content_hash from {_loaded(uc)} "  # nosec B608  # quoted
             "where table_name = $1 and partition between $2 and $3",
             [name, first, last],
         )
@@ -158,8 +162,12 @@ def _load_table(
         f"partition between '{min(outdated)}' and '{max(outdated)}' and partition in "
         f"({', '.join(repr(str(day)) for day in outdated)})"
     )
-    connection.execute(f'delete from "{_schema(uc)}"."{name}" where {condition}')
-    connection.execute(f'delete from "{_schema(uc)}"._loaded where table_name = $1 and {condition}', [name])
+    table_name = quoted(_schema(uc), name)
+    connection.execute(f"delete from {table_name} where {condition}")  # nosec B608  # quoted, and dates
+    connection.execute(
+        f"delete from {_loaded(uc)} where table_name = $1 and {condition}",  # nosec B608  # quoted, and dates
+        [name],
+    )
     if not incoming:
         return 0
     rows = pa.concat_tables(_rows(table, day, manifest) for day, manifest in incoming.items())

@@ -19,7 +19,7 @@ from psycopg import sql
 from nightshift.databases import MAINTENANCE_DATABASE, url
 from nightshift.errors import DataError, TransientError
 from nightshift.settings import settings
-from nightshift.warehouse.engine import NoWarehouseError
+from nightshift.warehouse.engine import NoWarehouseError, quoted
 
 DATABASE = "warehouse"
 
@@ -198,15 +198,15 @@ class PostgresConnection:
 
     def create_table(self, schema: str, name: str, columns: Mapping[str, str]) -> None:
         """Create a table with an index: a night's partitions cost the same however many there are."""
-        definition = ", ".join(f'"{column}" {sql_type}' for column, sql_type in columns.items())
-        self.execute(f'create table "{schema}"."{name}" ({definition})')
-        self.execute(f'create index on "{schema}"."{name}" (partition)')
+        definition = ", ".join(f"{quoted(column)} {sql_type}" for column, sql_type in columns.items())
+        self.execute(f"create table {quoted(schema, name)} ({definition})")
+        self.execute(f"create index on {quoted(schema, name)} (partition)")
 
     def append(self, schema: str, name: str, rows: pa.Table) -> None:
         """Add ``rows`` to a table, columns by name, and let the planner know what it holds now."""
         with self._connection.cursor() as cursor:
             cursor.adbc_ingest(name, rows, mode="append", db_schema_name=schema)
-        self.execute(f'analyze "{schema}"."{name}"')
+        self.execute(f"analyze {quoted(schema, name)}")
 
     def query(self, statement: str, parameters: Sequence[object] = ()) -> pa.Table:
         """Return the rows of a query."""

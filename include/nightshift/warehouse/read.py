@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from nightshift.errors import TransientError
 from nightshift.usecase import UseCase
-from nightshift.warehouse.engine import engine
+from nightshift.warehouse.engine import engine, quoted
 
 
 def read(uc: UseCase, relation: str, start: date, end: date) -> pa.Table:
@@ -27,5 +27,6 @@ def read(uc: UseCase, relation: str, start: date, end: date) -> pa.Table:
         if not built:
             raise TransientError(f"{uc.name}.{relation} is not in the warehouse: it was not built yet")
         return connection.query(
-            f'select * from "{uc.name}"."{relation}" where partition between $1 and $2', [start, end]
+            f"select * from {quoted(uc.name, relation)} where partition between $1 and $2",  # nosec B608  # quoted
+            [start, end],
         )

@@ -238,7 +238,7 @@ def test_the_day_is_described_with_gaps_and_values_never_seen(usecase: UseCase, 
 def test_the_truth_is_judged_where_predictions_cannot_be_described(
     usecase: UseCase, day_of_features: Day, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def unreachable(uc: UseCase, version: str) -> None:
+    def unreachable(uc: UseCase, version: str, model_hash: str | None = None) -> None:
         raise ConnectionError("MLflow does not answer")
 
     _predict(usecase, DAY, DAY + NIGHT)

@@ -85,10 +85,12 @@ def test_a_half_deleted_data_folder_is_refused_with_a_cure(state: Path) -> None:
 
 def test_a_server_of_ones_own_is_used_and_none_started(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(
-        "NIGHTSHIFT_POSTGRES_URL", "postgresql://me:secret@db.example:5432/any?sslmode=require"
+        "NIGHTSHIFT_POSTGRES_URL",
+        "postgresql://me:secret@db.example:5432/any?sslmode=require",  # pragma: allowlist secret
     )
     settings.cache_clear()
     postgres.start()
     assert processes.supervised() == []
+    # pragma: allowlist nextline secret
     expected = "postgresql+asyncpg://me:secret@db.example:5432/serving?sslmode=require"
     assert databases.url("serving", "asyncpg") == expected

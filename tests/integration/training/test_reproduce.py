@@ -45,7 +45,7 @@ _CAUSES = ["data", "code", "configuration", "environment", "randomness"]
 
 def _git(project: Path, *arguments: str) -> str:
     who = ("-c", "user.name=tests", "-c", "user.email=tests@example.com")
-    done = subprocess.run(
+    done = subprocess.run(  # nosec B607  # the PATH's git
         ["git", "-C", str(project), *who, *arguments], check=True, capture_output=True, text=True
     )
     return done.stdout.strip()
@@ -64,6 +64,7 @@ def _project(folder: Path) -> None:
     (folder / "notes.txt").write_text("one\ntwo\n")
     (folder / ".gitignore").write_text("__pycache__/\n")
     _git(folder, "init", "--quiet", "--initial-branch", "trunk")
+    # pragma: allowlist nextline secret
     _git(folder, "remote", "add", "origin", "https://someone:pass-word@code.example/team/project.git")
     _git(folder, "add", "--all")
     _git(folder, "commit", "--quiet", "--message", "all")

@@ -177,6 +177,7 @@ def test_status_says_how_to_reach_the_predictions_without_the_password(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "PostgreSQL" not in _command("status"), "the embedded server does not run"
+    # pragma: allowlist nextline secret
     monkeypatch.setenv("NIGHTSHIFT_POSTGRES_URL", "postgresql://someone:hidden@db.example:6543/any")
     settings.cache_clear()
     status = _command("status")

@@ -11,7 +11,7 @@ from nightshift.settings import settings
 
 def _make(*arguments: str, **environment: str) -> str:
     whole = {key: value for key, value in os.environ.items() if not key.startswith(("UV_", "PIP_", "MAKE"))}
-    done = subprocess.run(
+    done = subprocess.run(  # nosec B607  # the PATH's make
         ["make", "--no-print-directory", *arguments],
         cwd=settings().project,
         env=whole | environment,

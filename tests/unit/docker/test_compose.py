@@ -85,6 +85,48 @@ def test_workers_are_not_told_where_airflows_database_is() -> None:
         assert not any("SQL_ALCHEMY" in key for key in IN_CONTAINERS[name].environment)
 
 
+def test_a_worker_can_neither_sign_tokens_nor_read_passwords_of_connections() -> None:
+    """Whoever writes a DAG runs code there: it must not be able to pass for another task, or for a user."""
+    for name in ("worker", "worker-gpu"):
+        body = WHOLE["services"][name]
+        assert not {"airflow_jwt_secret", "airflow_fernet_key", "postgres_admin"} & set(body["secrets"])
+        assert not [key for key in body["environment"] if "JWT_SECRET" in key or "FERNET_KEY" in key]
+
+
+def test_each_has_its_own_key_of_the_object_store() -> None:
+    """A worker that could write artifacts could replace models; MLflow has no business in the lake."""
+    held = {
+        name: sorted(secret for secret in body.get("secrets", ()) if secret.startswith("aws_"))
+        for name, body in WHOLE["services"].items()
+    }
+    assert held.pop("mlflow") == ["aws_credentials_mlflow"]
+    assert held.pop("init-storage") == ["aws_credentials_admin"]
+    assert {key for keys in held.values() for key in keys} == {"aws_credentials"}
+
+
+def test_processes_of_ours_have_no_capabilities() -> None:
+    ours = [body for body in WHOLE["services"].values() if "nightshift" in body["image"]]
+    assert len(ours) >= 8
+    for body in ours:
+        assert body["cap_drop"] == ["ALL"]
+        assert body["security_opt"] == ["no-new-privileges:true"]
+
+
+def test_only_what_asks_for_a_key_listens_to_other_containers() -> None:
+    """The object store's inner parts (master, volumes, filer) let anyone read and write everything."""
+    command = WHOLE["services"]["s3"]["command"]
+    assert {"-ip.bind=127.0.0.1", "-s3.port.lance=0", "-s3.port.iceberg=0"} <= set(command)
+    assert "-master.telemetry=false" in command
+    assert [part for part in command if "LISTEN" in part] == ["-s3.ip.bind=${LISTEN:-0.0.0.0}"]
+    published = {
+        name: port.partition(":")[0]
+        for name, body in WHOLE["services"].items()
+        for port in body.get("ports", ())
+    }
+    assert set(published) == {"mlflow", "api-server"}
+    assert all("0.0.0.0" not in address for address in published.values())  # nosec B104  # sought, not bound
+
+
 def test_nothing_secret_stands_in_the_file() -> None:
     for name, body in WHOLE["services"].items():
         for key, value in body.get("environment", {}).items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -104,13 +105,9 @@ def test_a_season_in_the_training_rows_is_carried_on(tmp_path: Path) -> None:
     day = pc.cast(ROWS["partition"], pa.int32()).to_numpy()
     risen = ROWS.set_column(position, "demand", pa.array((day - day.min()) * 0.1))
     seasonal = model(Formula(), tmp_path / "model")
-    object.__setattr__(seasonal, "folder", tmp_path / "other")
-    save(
-        tmp_path / "other",
-        seasonal.origin,
-        b"weights",
-        risen.select(["partition", *seasonal.feature_columns]),
-    )
+    other = tmp_path / "other"
+    saved = save(other, seasonal.origin, b"weights", risen.select(["partition", *seasonal.feature_columns]))
+    seasonal = replace(seasonal, origin=saved, folder=other)
     shifted = disturb(synthetic.use_case(), seasonal, risen, "shifted")
     # Forty days, so half against half: twenty days at 0.1 a day.
     moved = shifted["demand"].to_numpy() - risen["demand"].to_numpy()
@@ -143,8 +140,8 @@ def test_real_trees_answer_whatever_comes_in(tmp_path: Path) -> None:
         Examples(ROWS, LABEL), Examples(ROWS, LABEL), encoder, params, 1, watch=Unwatched()
     )
     origin = model(Formula(), tmp_path / "model").origin
-    save(tmp_path / "model", origin, trees.weights, ROWS.select(["partition", *encoder.columns]))
-    found = robustness(synthetic.use_case(), load(tmp_path / "model"), ROWS, LABEL)
+    saved = save(tmp_path / "model", origin, trees.weights, ROWS.select(["partition", *encoder.columns]))
+    found = robustness(synthetic.use_case(), load(tmp_path / "model", saved.identity), ROWS, LABEL)
     assert [item.failure for item in found] == [""] * len(SCENARIOS)
 
 

@@ -65,8 +65,8 @@ def model(request: pytest.FixtureRequest, fits: dict[str, Fit], tmp_path: Path) 
         trained_through=date(2020, 1, 11),
     )
     reference = synthetic.features_of(DAYS[0]).append_column("score", pa.array(np.zeros(80)))
-    stored.save(tmp_path, origin, fits[request.param].weights, reference)
-    return stored.load(tmp_path)
+    saved = stored.save(tmp_path, origin, fits[request.param].weights, reference)
+    return stored.load(tmp_path, saved.identity)
 
 
 def test_a_row_has_the_same_score_in_any_batch(model: Model) -> None:
@@ -109,13 +109,13 @@ def test_a_damaged_model_is_refused(model: Model) -> None:
     weights = model.folder / "weights.bin"
     weights.write_bytes(weights.read_bytes()[:-1] + b"?")
     with pytest.raises(DataError, match="content hash"):
-        stored.load(model.folder)
+        stored.load(model.folder, model.origin.identity)
 
 
 def test_half_a_model_is_refused(model: Model) -> None:
     (model.folder / "weights.bin").unlink()
     with pytest.raises(DataError, match="cannot be read"):
-        stored.load(model.folder)
+        stored.load(model.folder, model.origin.identity)
 
 
 @pytest.mark.parametrize(

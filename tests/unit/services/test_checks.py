@@ -51,6 +51,7 @@ def test_the_engine_in_use_is_looked_at(home: Path, monkeypatch: pytest.MonkeyPa
     assert finding.passed
     assert "starts with `nightshift up`" in finding.detail
 
+    # pragma: allowlist nextline secret
     monkeypatch.setenv("NIGHTSHIFT_POSTGRES_URL", "postgresql://me:hush@127.0.0.1:1/postgres")
     settings.cache_clear()
     finding = checks.warehouse()

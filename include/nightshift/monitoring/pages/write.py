@@ -155,7 +155,7 @@ def _nightly(records: Records, day: date) -> str:
 
 def _pictures(uc: UseCase, day: date, champion: Deployment, columns: Sequence[str]) -> dict[str, str]:
     """Draw how the first of ``columns`` moved from the champion's reference sample to the day."""
-    reference = models.load_model(uc, champion.version).reference
+    reference = models.load_model(uc, champion.version, champion.model_hash).reference
     here = [name for name in uc.features.columns if name in columns]
     now = tables.read_partitions(uc, "features", day, day, columns=here) if here else pa.table({})
     scores = tables.read_partitions(uc, "predictions", day, day, columns=["score"])
