@@ -52,8 +52,17 @@ def start() -> None:
         DataError: The port is taken, or the data folder is damaged.
         ServiceError: The server did not start.
     """
-    if settings().postgres_url:
-        return
+    if not settings().postgres_url:
+        start_embedded()
+
+
+def start_embedded() -> None:
+    """Start the embedded server, whichever one the settings name, and return when that one answers.
+
+    Raises:
+        DataError: The port is taken, or the data folder is damaged.
+        ServiceError: The server did not start.
+    """
     if not processes.alive(NAME):
         # Ends a server whose record was lost, which would otherwise hold the port and the data.
         processes.stop([NAME])

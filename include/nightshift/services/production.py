@@ -40,6 +40,9 @@ _PATIENCE = 300.0
 def enter() -> None:
     """Make this process, and all it starts, belong to the stack instead of the default's services."""
     os.environ["NIGHTSHIFT_HOME"] = str(settings().home.resolve() / "stack")
+    # Those of the default's services, where they have any.
+    for name in ("NIGHTSHIFT_POSTGRES_URL", "NIGHTSHIFT_SECRETS"):
+        os.environ.pop(name, None)
     settings.cache_clear()
 
 
@@ -135,7 +138,7 @@ def names(service: ComposeService) -> list[str]:
 def start(service: ComposeService) -> None:
     """Start the processes of ``service`` that do not run, and return at once."""
     if service.name == postgres.NAME:
-        postgres.start()
+        postgres.start_embedded()
         return
     for replica, name in enumerate(names(service)):
         own = next(found for found in services(replica) if found.name == service.name)
