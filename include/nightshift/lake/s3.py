@@ -120,7 +120,7 @@ class S3Store:
         return f"s3://{self.bucket}/{self._key(key)}"
 
     def storage_options(self) -> dict[str, str]:
-        """Return boto3's endpoint, credentials and encryption for delta-rs, and commits by conditional put."""
+        """Return what delta-rs needs: boto3's endpoint, credentials and encryption, and conditional puts."""
         options = {
             "aws_region": self._client.meta.region_name or "us-east-1",
             "aws_conditional_put": "etag",
