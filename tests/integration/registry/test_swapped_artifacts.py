@@ -174,3 +174,18 @@ def test_the_deployment_log_is_a_second_witness(
     expected = re.escape(f"version {deployed.version} is registered as model {other.content_hash[:12]}")
     with pytest.raises(DataError, match=expected):
         score(fresh, SECOND)
+
+
+def test_mlflow_opens_no_pickle_either(home: Path, tmp_path: Path) -> None:
+    """Its own way of loading would, of any model that somebody puts in the place of ours."""
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    class Planted(mlflow.pyfunc.PythonModel):
+        def predict(self, context: object, model_input: list[str]) -> list[str]:
+            return model_input
+
+    mlflow.pyfunc.save_model(tmp_path / "planted", python_model=Planted(), pip_requirements=[])
+    assert list((tmp_path / "planted").glob("*.pkl"))
+    with pytest.raises(MlflowException, match="pickle is disallowed"):
+        mlflow.pyfunc.load_model(str(tmp_path / "planted"))
