@@ -252,9 +252,7 @@ def check_drift(uc: UseCase, start: date, end: date, *, only_stale: bool = False
     return verdicts
 
 
-def check_drift_quietly(
-    uc: UseCase, start: date, end: date, *, only_stale: bool = False
-) -> dict[str, str]:
+def check_drift_quietly(uc: UseCase, start: date, end: date, *, only_stale: bool = False) -> dict[str, str]:
     """Do what ``check_drift`` does for one chunk of a range, and leave its alerts to ``alert_of_range``."""
     checked = _check_drift(uc, start, end, only_stale=only_stale)
     return {result.partition.isoformat(): result.verdict for result in checked}

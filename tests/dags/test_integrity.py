@@ -174,7 +174,10 @@ def test_nothing_reaches_publish_without_validation(dagbag: Any, what: str) -> N
 
 def test_a_night_runs_the_same_few_tasks_whatever_ranges_are_shared_by(dagbag: Any) -> None:
     """Each task costs a second or two to start: chunks are for ranges."""
-    chain = {name: dagbag.dags[f"flight_delays.{name}"].tasks for name in ("ingest", "features", "score", "monitor")}
+    chain = {
+        name: dagbag.dags[f"flight_delays.{name}"].tasks
+        for name in ("ingest", "features", "score", "monitor")
+    }
     assert {name: len(tasks) for name, tasks in chain.items()} == {
         "ingest": 2,
         "features": 3,
