@@ -69,26 +69,23 @@ def plan_chunks(start: date, end: date) -> list[dict[str, str]]:
     ]
 
 
-def cut(uc: UseCase, staged: Sequence[dict[str, Any]], start: date, end: date) -> list[dict[str, Any]]:
+def cut(uc: UseCase, staged: Sequence[dict[str, Any]], start: date, end: date) -> list[list[dict[str, Any]]]:
     """Cut what was built for a range into the chunks of ``plan_chunks``, without those that have nothing.
 
-    A day's labels are in the chunk of the night that knew them first, so that whoever finds its features finds
-    the labels that came with them.
-
-    Returns:
-        ``start`` and ``end`` of each chunk, and what is ``staged`` of it.
+    A day's labels are in the chunk of the night that knew them first: whoever finds the features of a day
+    finds the labels that came with them.
     """
 
     def night(item: dict[str, Any]) -> date:
         lag = uc.label.lag_days if item["layer"] == "labels" else 0
+        # A build brings labels of earlier days, too; all of them came by the first night.
         return max(parse_partition(item["partition"]) + timedelta(days=lag), start)
 
-    of_chunks = [
-        chunk
-        | {"staged": [item for item in staged if chunk["start"] <= night(item).isoformat() <= chunk["end"]]}
+    of_chunks = (
+        [item for item in staged if chunk["start"] <= night(item).isoformat() <= chunk["end"]]
         for chunk in plan_chunks(start, end)
-    ]
-    return [chunk for chunk in of_chunks if chunk["staged"]]
+    )
+    return [chunk for chunk in of_chunks if chunk]
 
 
 def bootstrap(uc: UseCase, start: date, end: date) -> None:
@@ -102,7 +99,7 @@ def bootstrap(uc: UseCase, start: date, end: date) -> None:
         stages.land(uc, part["source"], first, last, [part["refresh"]])
     stages.load(uc, start, end)
     for chunk in cut(uc, stages.build_features(uc, start, end), start, end):
-        stages.publish_features(uc, stages.validate_features(uc, chunk["staged"]))
+        stages.publish_features(uc, stages.validate_features(uc, chunk))
     outcome = train(uc, end, by=f"bootstrap {end}")
     if outcome not in ("promoted", "superseded"):
         raise DataError(

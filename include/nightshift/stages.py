@@ -355,8 +355,8 @@ def judge(uc: UseCase, start: date, end: date, *, only_stale: bool = False) -> d
 def judge_days(uc: UseCase, start: date, end: date, *, only_stale: bool = False) -> dict[str, Any]:
     """Do of ``judge`` what each day of a chunk of a range needs for itself.
 
-    Windows reach over the edges of chunks: they are ``judge_windows``'s, once all days are judged. Whether the
-    champion has become worse is asked once, by ``alert_of_range``.
+    Windows reach over the edges of chunks: ``judge_windows`` makes them, once all days are judged. Whether
+    the champion has become worse is asked once, by ``alert_of_range``.
     """
     judged = _judge_days(uc, _nights(uc, "truth", start, end, only_stale=only_stale))
     _describe(uc, start, end)

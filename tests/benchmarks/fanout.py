@@ -69,7 +69,6 @@ class _Range:
     start: date
     end: date
     chunks: list[dict[str, Any]]
-    base: Path
 
 
 def _comparison(folder: Path, server: str, storage: str, called: str, *, quick: bool) -> Comparison:
@@ -84,7 +83,7 @@ def _comparison(folder: Path, server: str, storage: str, called: str, *, quick: 
     }
     with environment(base, NIGHTSHIFT_LAKE="", **common):
         databases.ensure(["serving"])
-        whole = _prepared(base, _QUICK_DAYS if quick else _DAYS)
+        whole = _prepared(_QUICK_DAYS if quick else _DAYS)
 
     def side(workers: int) -> Callable[[int], Timed]:
         def run(number: int) -> Timed:
@@ -111,15 +110,15 @@ def _comparison(folder: Path, server: str, storage: str, called: str, *, quick: 
         ours=side(2),
         other=side(1),
         check=_check,
-        note=f"{_DAYS} days in four chunks: validate and publish features, score, validate and publish, check "
-        "drift, judge, each step over all chunks before the next begins, as in the DAG `rebuild`. A worker is "
-        "a warm process that takes one task at a time, as a Celery worker with one slot; no Airflow. Warehouse "
-        f"and served table: PostgreSQL on the same machine; lake: {called}"
-        + (" (SeaweedFS on the same machine)." if storage == "s3" else "."),
+        note=f"{_DAYS} days in four chunks: features are validated and published, scored, the predictions "
+        "verified and published, drift checked, days and windows judged; each step over all chunks before the "
+        "next begins, as in the DAG `rebuild`. A worker is a warm process that takes one task at a time, as a "
+        "Celery worker with one slot does; no Airflow. Warehouse and served table: PostgreSQL on the same "
+        f"machine; lake: {'SeaweedFS on the same machine' if storage == 's3' else 'a folder'}.",
     )
 
 
-def _prepared(base: Path, number: int) -> _Range:
+def _prepared(number: int) -> _Range:
     """Bootstrap a month, and land, load and build the days after it."""
     uc = use_case()
     nights.bootstrap(uc, uc.history_start, _THROUGH)
@@ -128,7 +127,10 @@ def _prepared(base: Path, number: int) -> _Range:
         first, last = date.fromisoformat(part["start"]), date.fromisoformat(part["end"])
         stages.land(uc, part["source"], first, last, [part["refresh"]])
     stages.load(uc, start, end)
-    return _Range(uc, start, end, nights.cut(uc, stages.build_features(uc, start, end), start, end), base)
+    built = nights.cut(uc, stages.build_features(uc, start, end), start, end)
+    planned = nights.plan_chunks(start, end)
+    chunks = [chunk | {"staged": staged} for chunk, staged in zip(planned, built, strict=True)]
+    return _Range(uc, start, end, chunks)
 
 
 def _publish_features(whole: _Range, chunk: dict[str, Any]) -> None:

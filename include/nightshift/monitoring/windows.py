@@ -56,7 +56,11 @@ _SLICE_COLUMNS = {
 
 
 def update(uc: UseCase, first: date, last: date) -> list[date]:
-    """Make the windows that contain a day of ``first`` to ``last`` follow its outcomes; see ``update_ending``."""
+    """Make the windows with a day of ``first`` to ``last`` follow its outcomes; see ``update_ending``.
+
+    Returns:
+        The last days of the windows that changed.
+    """
     return update_ending(uc, first, last + LONGEST)
 
 

@@ -33,12 +33,12 @@ def make_features_of_range(usecase: UseCase) -> None:
     One build: its models look back over days that other chunks would be replacing at the same time.
     """
     built: Any = tasks.build_chunks.override(task_id="build_features")(usecase.name)
-    _publish_features.partial(usecase=usecase.name).expand_kwargs(built)
+    _publish_features.partial(usecase=usecase.name).expand(staged=built)
 
 
 # Depth first: a chunk that is validated is published, whatever becomes of the others.
 @task_group(group_id="chunk")
-def _publish_features(usecase: str, start: str, end: str, staged: Any) -> None:
+def _publish_features(usecase: str, staged: Any) -> None:
     validate = tasks.validate_features.override(map_index_template=tasks.STAGED)
     tasks.publish_features.override(map_index_template=tasks.STAGED)(usecase, validate(usecase, staged))
 
@@ -46,7 +46,7 @@ def _publish_features(usecase: str, start: str, end: str, staged: Any) -> None:
 @task_group(group_id="predictions")
 def make_predictions_of_range(usecase: UseCase) -> None:
     """Score, validate and publish the predictions of the run's range, chunk by chunk."""
-    chunks: Any = tasks.plan_chunks(usecase.name)
+    chunks: Any = tasks.plan_chunks()
     _publish_predictions.partial(usecase=usecase.name).expand_kwargs(chunks)
 
 
@@ -60,7 +60,7 @@ def _publish_predictions(usecase: str, start: str, end: str) -> None:
 @task_group(group_id="monitoring")
 def monitor_range(usecase: UseCase) -> None:
     """Compare and judge the days of the run's range chunk by chunk, windows once all days are judged."""
-    chunks: Any = tasks.plan_chunks(usecase.name)
+    chunks: Any = tasks.plan_chunks()
     compare = tasks.check_drift_of_chunk.override(task_id="check_drift")
     compared: Any = compare.partial(usecase=usecase.name).expand_kwargs(chunks)
     judged = tasks.judge_days.partial(usecase=usecase.name).expand_kwargs(chunks)

@@ -65,7 +65,7 @@ def land_month(usecase: str, source: str, start: str, end: str, refresh: str) ->
 
 
 @task
-def plan_chunks(usecase: str) -> list[dict[str, str]]:
+def plan_chunks() -> list[dict[str, str]]:
     """Cut the run's range into what workers may share."""
     from nightshift import nights
 
@@ -92,7 +92,7 @@ def build_features(usecase: str) -> list[dict[str, Any]]:
 
 
 @task(pool=WAREHOUSE, **waiting())
-def build_chunks(usecase: str) -> list[dict[str, Any]]:
+def build_chunks(usecase: str) -> list[list[dict[str, Any]]]:
     """Run dbt once for all of the run's range, stage features and labels, and cut them into chunks."""
     from nightshift import nights, stages
 

@@ -44,8 +44,8 @@ Chunk = tuple[str, str]
 
 
 def _publish_features(uc: UseCase, staged: list[dict[str, Any]], start: date, end: date) -> None:
-    (chunk,) = [one for one in nights.cut(uc, staged, FIRST, LAST) if one["start"] == start.isoformat()]
-    stages.publish_features(uc, chunk["staged"])
+    chunks = dict(zip(CHUNKS, nights.cut(uc, staged, FIRST, LAST), strict=True))
+    stages.publish_features(uc, chunks[start.isoformat(), end.isoformat()])
 
 
 def _publish_predictions(uc: UseCase, _: Any, start: date, end: date) -> None:
@@ -226,7 +226,7 @@ def test_a_chunk_that_fails_names_its_day_and_takes_nothing_from_the_others(
     tables.delete_partition(usecase, "features", missing)
     first, second = (tuple(map(date.fromisoformat, chunk)) for chunk in CHUNKS)
     for chunk in nights.cut(usecase, lacking, FIRST, LAST):
-        stages.publish_features(usecase, chunk["staged"])
+        stages.publish_features(usecase, chunk)
 
     with pytest.raises(TransientError, match=str(missing)):
         _publish_predictions(usecase, None, *first)
