@@ -113,21 +113,24 @@ def test_no_task_floods_its_log_with_what_it_returns(dagbag: Any) -> None:
 
 
 def test_mapped_tasks_name_what_they_are_mapped_over(dagbag: Any) -> None:
-    """What the grid shows instead of a number."""
+    """What the grid shows instead of a number. A name that the task is not called with would fail it."""
+    arguments = {
+        "source": "upstream",
+        "refresh": "daily",
+        "start": "2013-01-01",
+        "end": "2013-01-31",
+        "staged": [{"partition": "2013-01-30"}, {"partition": "2013-01-07"}],
+        "index": 3,
+        "fold": {"cutoff": "2013-06-02"},
+    }
+
+    def label(task: Any) -> str:
+        known = arguments.keys() if task.is_mapped else arguments.keys() & task.op_kwargs.keys()
+        template = jinja2.Template(task.map_index_template, undefined=jinja2.StrictUndefined)
+        return template.render(task=SimpleNamespace(op_kwargs={name: arguments[name] for name in known}))
+
     labels = {
-        (dag.dag_id.split(".")[1], task.task_id): jinja2.Template(task.map_index_template).render(
-            task=SimpleNamespace(
-                op_kwargs={
-                    "source": "upstream",
-                    "refresh": "daily",
-                    "start": "2013-01-01",
-                    "end": "2013-01-31",
-                    "staged": [{"partition": "2013-01-30"}, {"partition": "2013-01-07"}],
-                    "index": 3,
-                    "fold": {"cutoff": "2013-06-02"},
-                }
-            )
-        )
+        (dag.dag_id.split(".")[1], task.task_id): label(task)
         for dag in dagbag.dags.values()
         for task in dag.tasks
         if mapped(task)
