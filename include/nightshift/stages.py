@@ -241,40 +241,34 @@ def serve_again(uc: UseCase) -> dict[str, str]:
 
 
 def check_drift(uc: UseCase, start: date, end: date, *, only_stale: bool = False) -> dict[str, str]:
-    """Compare each day's features and scores with the champion's training data: a verdict a day.
-
-    Days after ``end`` whose verdicts this changes are among them.
-    """
+    """Compare each day's features and scores with the champion's training data: a verdict a day."""
     verdicts: dict[str, str] = {}
     for result in _check_drift(uc, start, end, only_stale=only_stale):
         _alert_of_drift(uc, result)
-        verdicts[result.partition.isoformat()] = result.verdict
+        if start <= result.partition <= end:
+            verdicts[result.partition.isoformat()] = result.verdict
     return verdicts
 
 
 def check_drift_quietly(uc: UseCase, start: date, end: date, *, only_stale: bool = False) -> dict[str, str]:
     """Do what ``check_drift`` does for one chunk of a range, and leave its alerts to ``alert_of_range``."""
-    checked = _check_drift(uc, start, end, only_stale=only_stale)
-    return {result.partition.isoformat(): result.verdict for result in checked}
+    checked = list(_check_drift(uc, start, end, only_stale=only_stale))
+    return {one.partition.isoformat(): one.verdict for one in checked if start <= one.partition <= end}
 
 
-def alert_of_range(uc: UseCase, end: date, verdicts: Iterable[Mapping[str, str]]) -> list[str]:
-    """Alert of what the chunks of a range through ``end`` found, day after day: the days with an alarm.
+def alert_of_range(uc: UseCase, start: date, end: date) -> list[str]:
+    """Alert of what the chunks of a range found, day after day: the days with an alarm.
 
     A chunk that is checked beside the one before it does not know of a drift that lasts since then, and would
-    tell people of it as of a new one.
-
-    Args:
-        uc: The use case.
-        end: Last day of the range: is the champion in force on it as good as it was?
-        verdicts: What ``check_drift_quietly`` returned for each chunk.
+    tell people of it as of a new one. What they were told of before they are not told again.
     """
     from nightshift.monitoring.drift import results
     from nightshift.monitoring.quality import alert_when_degraded
 
-    checked = sorted({date.fromisoformat(day) for chunk in verdicts for day in chunk})
-    kept = results(uc, checked[0], checked[-1]) if checked else {}
-    alarming = [kept[day] for day in checked if day in kept and _alarms(kept[day])]
+    # A day changes verdicts of later ones that look back on it.
+    reach = timedelta(days=max(uc.drift.windows) + uc.drift.confirm.of)
+    kept = results(uc, start, end + reach)
+    alarming = [kept[day] for day in sorted(kept) if _alarms(kept[day])]
     for result in alarming:
         _alert_of_drift(uc, result)
     alert_when_degraded(uc, end)
@@ -282,7 +276,7 @@ def alert_of_range(uc: UseCase, end: date, verdicts: Iterable[Mapping[str, str]]
 
 
 def _check_drift(uc: UseCase, start: date, end: date, *, only_stale: bool) -> Iterator[DriftResult]:
-    """Yield the result of each day, and of later days that it changes, drawn as a report."""
+    """Yield the result of each day, and of later days that it changes; then draw it as a report."""
     from nightshift.monitoring.drift import check_through
     from nightshift.monitoring.reports import draw
     from nightshift.registry.deployments import history
@@ -291,12 +285,12 @@ def _check_drift(uc: UseCase, start: date, end: date, *, only_stale: bool) -> It
     deployed = history(uc)
     for day in nights:
         for result in check_through(uc, day, deployed):
+            yield result
             try:
                 draw(uc, result, deployed)
             except Exception:
                 # The verdict stands without its picture; checked again, the day is drawn again.
                 log.exception("the drift report of %s %s could not be drawn", uc.name, result.partition)
-            yield result
 
 
 def _alert_of_drift(uc: UseCase, result: DriftResult) -> None:

@@ -66,12 +66,13 @@ def monitor_range(usecase: UseCase) -> None:
     """Compare and judge the days of the run's range chunk by chunk, windows once all days are judged."""
     chunks: Any = tasks.plan_chunks()
     compare = tasks.check_drift_of_chunk.override(task_id="check_drift")
-    compared: Any = compare.partial(usecase=usecase.name).expand_kwargs(chunks)
+    compared = compare.partial(usecase=usecase.name).expand_kwargs(chunks)
     judged = tasks.judge_days.partial(usecase=usecase.name).expand_kwargs(chunks)
     windows = tasks.judge_windows.partial(usecase=usecase.name).expand_kwargs(chunks)
-    alerted = tasks.alert_of_range(usecase.name, compared)
-    judged >> windows >> alerted
-    # Not after the alerts alone, which are sent although a chunk failed: the run would end well.
+    alerted = tasks.alert_of_range(usecase.name)
+    judged >> windows
+    [compared, windows] >> alerted
+    # Not after the alerts alone, which are raised although a chunk failed: the run would end well.
     [compared, windows, alerted] >> tasks.write_report(usecase.name)
 
 

@@ -217,11 +217,11 @@ def judge_windows(usecase: str, start: str, end: str) -> list[str]:
 
 # Also of the chunks that were checked where one was not.
 @task(trigger_rule="all_done_min_one_success")
-def alert_of_range(usecase: str, verdicts: Sequence[dict[str, str]]) -> list[str]:
+def alert_of_range(usecase: str) -> list[str]:
     """Alert of what the chunks of the run's range found: the days with an alarm."""
     from nightshift import stages
 
-    return stages.alert_of_range(load_usecase(usecase), window()[1], verdicts)
+    return stages.alert_of_range(load_usecase(usecase), *window())
 
 
 @task
