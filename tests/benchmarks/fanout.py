@@ -110,11 +110,11 @@ def _comparison(folder: Path, server: str, storage: str, called: str, *, quick: 
         ours=side(2),
         other=side(1),
         check=_check,
-        note=f"{_DAYS} days in four chunks: features validated and published, scored, predictions "
-        "verified and published, drift checked, days and windows judged; each step over all chunks before "
-        "the next begins, as in the DAG `rebuild`. A worker is a warm process that takes a task at a time, as "
-        "a Celery worker with one slot does; no Airflow. Warehouse and served table: PostgreSQL on the same "
-        f"machine; lake: {'SeaweedFS on the same machine' if storage == 's3' else 'a folder'}.",
+        note=f"{_DAYS} days in four chunks: features validated and published, scored, predictions verified "
+        "and published, drift checked, days and windows judged; each step over all chunks before the next, as "
+        "in the DAG `rebuild`. A worker is a warm process that takes a task at a time, as a Celery worker "
+        "with one slot does; no Airflow. Warehouse and served table: PostgreSQL on the same machine; lake: "
+        f"{'SeaweedFS on the same machine' if storage == 's3' else 'a folder'}.",
     )
 
 
