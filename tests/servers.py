@@ -71,11 +71,21 @@ def s3_server() -> Iterator[str]:
             server.kill()
 
 
+S3_CREDENTIALS = {
+    "AWS_ACCESS_KEY_ID": "test",
+    "AWS_SECRET_ACCESS_KEY": "test",
+    "AWS_REGION": "us-east-1",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+"""What the S3 servers of tests take."""
+
+
 @contextmanager
 def object_store() -> Iterator[str]:
     """Run the object store of the stack, SeaweedFS; the value is its URL.
 
-    Unlike ``s3_server`` it answers several at once, so it can be timed. Key and secret are ``test``.
+    Unlike ``s3_server`` it answers several at once, so it can be timed. It takes ``S3_CREDENTIALS``.
     """
     with tempfile.TemporaryDirectory(prefix="nightshift-s3-") as folder:
         everything = ["Admin", "Read", "Write", "List", "Tagging"]

@@ -25,20 +25,13 @@ from nightshift.usecase import UseCase
 from tests.forked import PROCESSES, preload, take_over
 from tests.integration.replaying import use_case
 from tests.lakes import put_lake
-from tests.servers import object_store, postgres_server
+from tests.servers import S3_CREDENTIALS, object_store, postgres_server
 from tests.stacks import contents
 
 from .harness import Comparison, DifferentResultsError, Timed, environment
 
 _THROUGH = date(2013, 1, 31)
 _DAYS, _QUICK_DAYS = 28, 14
-_S3 = {
-    "AWS_ACCESS_KEY_ID": "test",
-    "AWS_SECRET_ACCESS_KEY": "test",
-    "AWS_REGION": "us-east-1",
-    "AWS_DEFAULT_REGION": "us-east-1",
-    "AWS_EC2_METADATA_DISABLED": "true",
-}
 
 # Workers are warm: what is timed is their work.
 preload("nightshift.stages", "great_expectations", "mlflow", "xgboost", "evidently")
@@ -56,7 +49,7 @@ def on_s3(folder: Path, *, quick: bool) -> Iterator[Comparison]:
     """Compare with the lake in a bucket of SeaweedFS."""
     with ExitStack() as stack:
         server, endpoint = stack.enter_context(postgres_server()), stack.enter_context(object_store())
-        stack.enter_context(environment(folder, AWS_ENDPOINT_URL=endpoint, **_S3))
+        stack.enter_context(environment(folder, AWS_ENDPOINT_URL=endpoint, **S3_CREDENTIALS))
         boto3.client("s3").create_bucket(Bucket="bench")
         yield _comparison(folder, server, "s3", "S3", quick=quick)
 
@@ -111,8 +104,8 @@ def _comparison(folder: Path, server: str, storage: str, called: str, *, quick: 
         other=side(1),
         check=_check,
         note=f"{_DAYS} days in four chunks: features validated and published, scored, predictions verified "
-        "and published, drift checked, days and windows judged; each step over all chunks before the next, as "
-        "in the DAG `rebuild`. A worker is a warm process that takes a task at a time, as a Celery worker "
+        "and published, drift checked, days and windows judged; each step over all chunks before the next "
+        "as in the DAG `rebuild`. A worker is a warm process that takes a task at a time, as a Celery worker "
         "with one slot does; no Airflow. Warehouse and served table: PostgreSQL on the same machine; lake: "
         f"{'SeaweedFS on the same machine' if storage == 's3' else 'a folder'}.",
     )
