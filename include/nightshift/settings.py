@@ -67,7 +67,7 @@ class Settings(BaseSettings):
     stack_files: str = Field(
         "", description="Compose files of docker/ that are laid over compose.yaml, such as compose.tls.yaml."
     )
-    parallelism: int = Field(4, ge=1, description="Airflow tasks at once on this machine.")
+    parallelism: int = Field(4, ge=1, description="Airflow tasks at once; ranges are cut for as many.")
     retry_seconds: float = Field(30, gt=0, description="Pause before a task is tried again.")
     task_hours: float = Field(
         24, gt=0, description="A task that runs longer has failed, and is not tried again."

@@ -197,7 +197,8 @@ def test_windows_follow_what_another_worker_judges_while_they_are_made(
     for day in nights[:-1]:
         _labels(usecase, day, day_of_features(day))
     _predict(usecase, *nights)
-    stages.judge(usecase, nights[0], nights[-1])
+    # The truth of a day comes with the next night, so the range judges a day before it, too.
+    stages.judge(usecase, nights[1], nights[-1])
     alone = _contents(usecase)
     for layer, day in alone:
         tables.delete_partition(usecase, layer, day)
@@ -207,13 +208,14 @@ def test_windows_follow_what_another_worker_judges_while_they_are_made(
 
     def update_after_another(*arguments: object) -> None:
         monkeypatch.setattr(windows, "_update", update)
-        stages.judge_days(usecase, nights[0], nights[2])
+        stages.judge_days(usecase, nights[1], nights[2])
         update(*arguments)
 
     monkeypatch.setattr(windows, "_update", update_after_another)
-    for chunk in ((nights[2], nights[-1]), (nights[0], nights[1])):
-        stages.judge_windows(usecase, *chunk, (nights[0], nights[-1]))
+    for chunk in ((nights[3], nights[-1]), (nights[1], nights[2])):
+        stages.judge_windows(usecase, *chunk, (nights[1], nights[-1]))
     assert _contents(usecase) == alone
+    assert (windows.WINDOWS, nights[0]) in alone
 
 
 def test_slices_that_do_not_belong_to_their_windows_are_made_again(
