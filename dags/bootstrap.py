@@ -1,8 +1,9 @@
 """
 ### Bootstrap
 
-By hand, once: land a range of days month by month, build all features in one dbt run, publish them,
-and train and promote the first champion, in force from the day after the range.
+By hand, once: land a range of days month by month, build all features in one dbt run, validate and
+publish them chunk by chunk, and train and promote the first champion, in force from the day after the
+range. Months and chunks are shared by as many workers as there are.
 
 It updates only the model asset: a key for each landed day would start that many runs down the chain.
 What exists is in the manifests. To go live, bootstrap through yesterday, then set `NIGHTSHIFT_LIVE_FROM`.
@@ -12,7 +13,7 @@ from airflow.sdk import DAG
 
 from nightshift.orchestration import assets, tasks
 from nightshift.orchestration.defaults import dag_options, use_cases
-from nightshift.orchestration.groups import make_features, make_model
+from nightshift.orchestration.groups import make_features_of_range, make_model
 from nightshift.orchestration.params import range_params
 
 for uc in use_cases():
@@ -20,5 +21,5 @@ for uc in use_cases():
     with DAG(**options):
         months = tasks.plan_months(uc.name)
         landed = tasks.land_month.partial(usecase=uc.name).expand_kwargs(months)
-        features = make_features(uc, outlets=[])
+        features = make_features_of_range(uc)
         landed >> tasks.load(uc.name) >> features >> make_model(uc, outlets=[assets.asset(uc, "model")])

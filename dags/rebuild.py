@@ -5,6 +5,9 @@ By hand, after an edit: run the chosen stages again for a range of days. Stages 
 are skipped; a partition whose content does not change gets no new version. With the stage
 `monitoring`, the pages of the range are written again, too.
 
+Workers share the range in chunks of a week to a month (`docs/scale-out.md`). A chunk that fails takes
+nothing from the others: clear it, and only it runs again.
+
 After a correction of raw data: with *Only what is stale*, of the range only what rests on older
 versions is built again (`nightshift stale` lists it; `nightshift stale --rebuild` starts this DAG).
 """
@@ -13,7 +16,7 @@ from airflow.sdk import DAG
 
 from nightshift.orchestration import tasks
 from nightshift.orchestration.defaults import dag_options, use_cases
-from nightshift.orchestration.groups import make_features, make_predictions
+from nightshift.orchestration.groups import make_features_of_range, make_predictions_of_range, monitor_range
 from nightshift.orchestration.params import only_stale_param, range_params, stages_param
 
 for uc in use_cases():
@@ -35,7 +38,6 @@ for uc in use_cases():
         landed = tasks.land_month.partial(usecase=uc.name).expand_kwargs(months)
         raw >> months
         landed >> tasks.load(uc.name) >> features
-        features >> make_features(uc, outlets=[]) >> predictions
-        predictions >> make_predictions(uc, outlets=[]) >> monitoring
-        checks = [tasks.check_drift(uc.name), tasks.judge(uc.name)]
-        monitoring >> checks >> tasks.write_report(uc.name)
+        features >> make_features_of_range(uc) >> predictions
+        predictions >> make_predictions_of_range(uc) >> monitoring
+        monitoring >> monitor_range(uc)

@@ -11,7 +11,7 @@ import pytest
 
 from nightshift.settings import settings
 from nightshift.usecase import UseCase, load_usecase
-from tests.servers import postgres_server, s3_server
+from tests.servers import S3_CREDENTIALS, postgres_server, s3_server
 
 # What fails fast comes first; a folder that is not named here comes after these.
 _ORDER = ("unit", "dags", "benchmarks", "dbt", "integration", "e2e", "production")
@@ -58,14 +58,7 @@ def s3_endpoint() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def s3_environment(s3_endpoint: str) -> dict[str, str]:
     """What points every S3 client at the server."""
-    return {
-        "AWS_ENDPOINT_URL": s3_endpoint,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",  # nosec B105  # pragma: allowlist secret
-        "AWS_REGION": "us-east-1",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }
+    return {"AWS_ENDPOINT_URL": s3_endpoint, **S3_CREDENTIALS}
 
 
 @pytest.fixture

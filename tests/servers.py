@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
+import time
+import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -65,6 +69,74 @@ def s3_server() -> Iterator[str]:
             yield f"http://127.0.0.1:{int(server.stdout.readline())}"
         finally:
             server.kill()
+
+
+S3_CREDENTIALS = {
+    "AWS_ACCESS_KEY_ID": "test",
+    "AWS_SECRET_ACCESS_KEY": "test",
+    "AWS_REGION": "us-east-1",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+"""What the S3 servers of tests take."""
+
+
+@contextmanager
+def object_store() -> Iterator[str]:
+    """Run the object store of the stack, SeaweedFS; the value is its URL.
+
+    Unlike ``s3_server`` it answers several at once, so it can be timed. It takes ``S3_CREDENTIALS``.
+    """
+    with tempfile.TemporaryDirectory(prefix="nightshift-s3-") as folder:
+        everything = ["Admin", "Read", "Write", "List", "Tagging"]
+        known = {"accessKey": "test", "secretKey": "test"}
+        identities = {"identities": [{"name": "test", "credentials": [known], "actions": everything}]}
+        (Path(folder) / "s3.json").write_text(json.dumps(identities), encoding="utf-8")
+        # Each part has another port at its own plus 10,000.
+        master, volume, filer, s3 = (_free_pair() for _ in range(4))
+        command = [
+            Path(sys.executable).parent / "weed",
+            "server",
+            f"-dir={folder}",
+            "-ip=127.0.0.1",
+            "-ip.bind=127.0.0.1",
+            f"-master.port={master}",
+            f"-volume.port={volume}",
+            "-volume.max=0",
+            "-master.volumeSizeLimitMB=256",
+            "-filer",
+            f"-filer.port={filer}",
+            "-s3",
+            f"-s3.port={s3}",
+            "-s3.port.iceberg=0",
+            f"-s3.config={folder}/s3.json",
+        ]
+        url = f"http://127.0.0.1:{s3}"
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+            try:
+                while not _answers(f"{url}/healthz"):
+                    if server.poll() is not None:
+                        raise RuntimeError(f"weed ended with {server.returncode}")
+                    time.sleep(0.1)
+                yield url
+            finally:
+                server.kill()
+
+
+def _free_pair() -> int:
+    """Return a port that is free, and whose neighbour 10,000 above is."""
+    while True:
+        with socket.socket() as low, socket.socket() as high, suppress(OSError, OverflowError):
+            low.bind(("127.0.0.1", 0))
+            port = int(low.getsockname()[1])
+            high.bind(("127.0.0.1", port + 10_000))
+            return port
+
+
+def _answers(url: str) -> bool:
+    with suppress(OSError), urllib.request.urlopen(url, timeout=1):
+        return True
+    return False
 
 
 class Hook(ThreadingHTTPServer):

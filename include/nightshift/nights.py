@@ -18,6 +18,8 @@ from typing import Any, Literal
 from nightshift import stages
 from nightshift.errors import DataError
 from nightshift.monitoring.requests import OutcomeKind
+from nightshift.partition import chunks, parse_partition
+from nightshift.settings import settings
 from nightshift.usecase import UseCase
 
 log = logging.getLogger(__name__)
@@ -55,6 +57,37 @@ def plan_months(uc: UseCase, start: date, end: date) -> list[dict[str, str]]:
     return months
 
 
+def plan_chunks(start: date, end: date) -> list[dict[str, str]]:
+    """Cut a range into what may be validated, published, scored, compared and judged side by side.
+
+    Returns:
+        ``start`` and ``end`` of each chunk, oldest first; one chunk where the range is short.
+    """
+    return [
+        {"start": first.isoformat(), "end": last.isoformat()}
+        for first, last in chunks(start, end, settings().parallelism)
+    ]
+
+
+def cut(uc: UseCase, staged: Sequence[dict[str, Any]], start: date, end: date) -> list[list[dict[str, Any]]]:
+    """Cut what was built for a range into the chunks of ``plan_chunks``, without those that have nothing.
+
+    A day's labels are in the chunk of the night that knew them first: whoever finds the features of a day
+    finds the labels that came with them.
+    """
+
+    def night(item: dict[str, Any]) -> date:
+        lag = uc.label.lag_days if item["layer"] == "labels" else 0
+        # A build brings labels of earlier days, too; all of them came by the first night.
+        return max(parse_partition(item["partition"]) + timedelta(days=lag), start)
+
+    of_chunks = (
+        [item for item in staged if chunk["start"] <= night(item).isoformat() <= chunk["end"]]
+        for chunk in plan_chunks(start, end)
+    )
+    return [chunk for chunk in of_chunks if chunk]
+
+
 def bootstrap(uc: UseCase, start: date, end: date) -> None:
     """Land and build ``start`` to ``end``, and train the first champion, in force from the day after.
 
@@ -65,7 +98,8 @@ def bootstrap(uc: UseCase, start: date, end: date) -> None:
         first, last = date.fromisoformat(part["start"]), date.fromisoformat(part["end"])
         stages.land(uc, part["source"], first, last, [part["refresh"]])
     stages.load(uc, start, end)
-    stages.publish_features(uc, stages.validate_features(uc, stages.build_features(uc, start, end)))
+    for chunk in cut(uc, stages.build_features(uc, start, end), start, end):
+        stages.publish_features(uc, stages.validate_features(uc, chunk))
     outcome = train(uc, end, by=f"bootstrap {end}")
     if outcome not in ("promoted", "superseded"):
         raise DataError(

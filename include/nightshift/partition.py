@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from datetime import date, timedelta
+from itertools import pairwise
 
 from nightshift.errors import DataError
 
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+
+_SHORTEST_CHUNK, _LONGEST_CHUNK = 7, 31
 
 
 def parse_partition(key: str) -> date:
@@ -65,3 +68,18 @@ def spans(partitions: Iterable[date]) -> Iterator[tuple[date, date]]:
         previous = day
     if start is not None and previous is not None:
         yield start, previous
+
+
+def chunks(start: date, end: date, parallel: int) -> list[tuple[date, date]]:
+    """Cut ``start`` to ``end``, both included, into stretches of nearly equal length, oldest first.
+
+    As many as ``parallel`` workers can share, but none shorter than a week, whose work would not pay for the
+    start of its tasks, and none longer than a month, which is all that has to run again where one fails. A
+    range of less than two weeks is one chunk.
+    """
+    total = (end - start).days + 1
+    # Whole rounds: of five chunks for four workers, three workers would wait for the fifth.
+    rounds = -(-total // (_LONGEST_CHUNK * parallel))
+    number = max(min(rounds * parallel, total // _SHORTEST_CHUNK), 1)
+    edges = [start + timedelta(days=total * place // number) for place in range(number + 1)]
+    return [(first, after - timedelta(days=1)) for first, after in pairwise(edges)]

@@ -82,7 +82,7 @@ class Settings(BaseSettings):
     pod_templates: str = Field(
         "", description="Folder of pod templates, <queue>.yaml each, for Airflow's KubernetesExecutor."
     )
-    parallelism: int = Field(4, ge=1, description="Airflow tasks at once on this machine.")
+    parallelism: int = Field(4, ge=1, description="Airflow tasks at once; ranges are cut for as many.")
     retry_seconds: float = Field(30, gt=0, description="Pause before a task is tried again.")
     task_hours: float = Field(
         24, gt=0, description="A task that runs longer has failed, and is not tried again."

@@ -242,24 +242,55 @@ def serve_again(uc: UseCase) -> dict[str, str]:
 
 def check_drift(uc: UseCase, start: date, end: date, *, only_stale: bool = False) -> dict[str, str]:
     """Compare each day's features and scores with the champion's training data: a verdict a day."""
+    verdicts: dict[str, str] = {}
+    for result in _check_drift(uc, start, end, only_stale=only_stale):
+        _alert_of_drift(uc, result)
+        if start <= result.partition <= end:
+            verdicts[result.partition.isoformat()] = result.verdict
+    return verdicts
+
+
+def check_drift_quietly(uc: UseCase, start: date, end: date, *, only_stale: bool = False) -> dict[str, str]:
+    """Do what ``check_drift`` does for one chunk of a range, and leave its alerts to ``alert_of_range``."""
+    checked = list(_check_drift(uc, start, end, only_stale=only_stale))
+    return {one.partition.isoformat(): one.verdict for one in checked if start <= one.partition <= end}
+
+
+def alert_of_range(uc: UseCase, start: date, end: date) -> list[str]:
+    """Alert of what the chunks of a range found, day after day: the days with an alarm.
+
+    A chunk that is checked beside the one before it does not know of a drift that lasts since then, and would
+    tell people of it as of a new one. What they were told of before they are not told again.
+    """
+    from nightshift.monitoring.drift import results
+    from nightshift.monitoring.quality import alert_when_degraded
+
+    # A day changes verdicts of later ones that look back on it.
+    reach = timedelta(days=max(uc.drift.windows) + uc.drift.confirm.of)
+    kept = results(uc, start, end + reach)
+    alarming = [kept[day] for day in sorted(kept) if _alarms(kept[day])]
+    for result in alarming:
+        _alert_of_drift(uc, result)
+    alert_when_degraded(uc, end)
+    return [result.partition.isoformat() for result in alarming]
+
+
+def _check_drift(uc: UseCase, start: date, end: date, *, only_stale: bool) -> Iterator[DriftResult]:
+    """Yield the result of each day, and of later days that it changes; then draw it as a report."""
     from nightshift.monitoring.drift import check_through
     from nightshift.monitoring.reports import draw
     from nightshift.registry.deployments import history
 
     nights = _nights(uc, "drift", start, end, only_stale=only_stale)
     deployed = history(uc)
-    verdicts: dict[str, str] = {}
     for day in nights:
-        checked = check_through(uc, day, deployed)
-        for result in checked:
-            _alert_of_drift(uc, result)
+        for result in check_through(uc, day, deployed):
+            yield result
             try:
                 draw(uc, result, deployed)
             except Exception:
                 # The verdict stands without its picture; checked again, the day is drawn again.
                 log.exception("the drift report of %s %s could not be drawn", uc.name, result.partition)
-        verdicts[day.isoformat()] = checked[0].verdict
-    return verdicts
 
 
 def _alert_of_drift(uc: UseCase, result: DriftResult) -> None:
@@ -299,36 +330,79 @@ def _since(uc: UseCase, day: date, alarms: Iterable[str]) -> dict[str, date]:
 def judge(uc: UseCase, start: date, end: date, *, only_stale: bool = False) -> dict[str, Any]:
     """Join earlier predictions with the truth known by now: observed metrics a day, windows and slices.
 
-    A champion that has become worse than its baseline raises an alert. Last, each night's own predictions are
+    A champion that has become worse than its baseline raises an alert. Each night's own predictions are
     described and their quality estimated; what fails of that is logged, for the truth is judged by then.
     """
     from nightshift.monitoring import windows
-    from nightshift.monitoring.estimates import estimate
-    from nightshift.monitoring.predictions import profile
     from nightshift.monitoring.quality import alert_when_degraded
     from nightshift.monitoring.truth import days_of
-    from nightshift.monitoring.truth import judge as judge_night
 
-    judged: dict[str, Any] = {}
     nights = _nights(uc, "truth", start, end, only_stale=only_stale)
-    for night in nights:
-        judged |= judge_night(uc, night)
+    judged = _judge_days(uc, nights)
     for first, last in spans(nights):
         windows.update(uc, days_of(uc, first)[0], last)
         alert_when_degraded(uc, last)
+    _describe(uc, start, end)
+    return judged
+
+
+def judge_days(uc: UseCase, start: date, end: date, *, only_stale: bool = False) -> dict[str, Any]:
+    """Do of ``judge`` what each day of a chunk of a range needs for itself.
+
+    Windows reach over the edges of chunks: ``judge_windows`` makes them, once all days are judged. Whether
+    the champion has become worse is asked once, by ``alert_of_range``.
+    """
+    judged = _judge_days(uc, _nights(uc, "truth", start, end, only_stale=only_stale))
+    _describe(uc, start, end)
+    return judged
+
+
+def judge_windows(uc: UseCase, start: date, end: date, whole: tuple[date, date]) -> list[str]:
+    """Make the windows that end in one chunk of a range follow the judged days: which changed.
+
+    Args:
+        uc: The use case.
+        start: First day of the chunk.
+        end: Last day of the chunk.
+        whole: First and last day of the range. To its first chunk belong the windows of the earlier days that
+            its nights brought truth of, and to its last chunk those that end later.
+    """
+    from nightshift.monitoring import windows
+    from nightshift.monitoring.truth import days_of
+
+    first = days_of(uc, start)[0] if start == whole[0] else start
+    last = end + windows.LONGEST if end == whole[1] else end
+    changed = windows.update_ending(uc, first, last)
+    log.info("windows that end on %s: %d have changed", _span(first, last), len(changed))
+    return [day.isoformat() for day in changed]
+
+
+def _judge_days(uc: UseCase, nights: Sequence[date]) -> dict[str, Any]:
+    from nightshift.monitoring.truth import judge
+
+    judged: dict[str, Any] = {}
+    for night in nights:
+        judged |= judge(uc, night)
     for day, found in judged.items():
         if found["status"] == "judged":
             count_rows(int(found["rows"]))
             metrics = {name: found[name] for name in ("roc_auc", "pr_auc", "brier", "ece") if name in found}
             figures = ", ".join(f"{name} {value:.3f}" for name, value in metrics.items())
             log.info("judged predictions %s: %d rows, %s", day, found["rows"], figures)
+    return judged
+
+
+def _describe(uc: UseCase, start: date, end: date) -> None:
+    """Describe each night's own predictions, and estimate their quality; what fails of that is logged."""
+    from nightshift.monitoring.estimates import estimate
+    from nightshift.monitoring.predictions import profile
+
     for night in days(start, end):
         try:
             if profile(uc, night) is None or estimate(uc, night) is None:
                 log.warning("%s %s has no predictions to describe", uc.name, night)
         except Exception:
             log.exception("the predictions of %s could not be described; judge it again to try that", night)
-    return judged
 
 
 def judge_shadow(uc: UseCase, judged: Mapping[str, Any]) -> dict[str, int]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from . import drift, imports, inference, night, report, training
+from . import drift, fanout, imports, inference, night, report, training
 from .harness import ROUNDS, Comparison, compare
 
 _COMPARISONS: dict[str, Callable[..., AbstractContextManager[Comparison]]] = {
@@ -26,6 +26,8 @@ _COMPARISONS: dict[str, Callable[..., AbstractContextManager[Comparison]]] = {
     "drift-day": drift.day,
     "drift": drift.window,
     "night": night.comparison,
+    "fanout": fanout.on_files,
+    "fanout-s3": fanout.on_s3,
 }
 
 

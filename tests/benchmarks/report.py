@@ -19,6 +19,8 @@ ORDER = (
     "drift of a day",
     "drift of a large window",
     "one night through Airflow",
+    "a range by two workers, files",
+    "a range by two workers, S3",
 )
 
 _PAGE = """# Benchmarks

@@ -30,7 +30,7 @@ DAGS = {
     "train",
     "watch",
 }
-TASKS = 78
+TASKS = 82
 FILES = sorted((settings().project / "dags").glob("*.py"))
 MAY_IMPORT = ("airflow.sdk", "airflow.providers.standard", "pendulum", "datetime", "nightshift.orchestration")
 
@@ -40,6 +40,11 @@ def upstream_of(task: Any) -> set[str]:
     return {before.task_id for before in task.get_flat_relatives(upstream=True)}
 
 
+def mapped(task: Any) -> bool:
+    """Tell whether the grid shows several of a task: it is mapped itself, or with its group."""
+    return bool(task.is_mapped or next(task.iter_mapped_task_groups(), None))
+
+
 def local(task_id: str) -> str:
     return task_id.rsplit(".", 1)[-1]
 
@@ -47,7 +52,7 @@ def local(task_id: str) -> str:
 def test_every_dag_is_there_and_none_fails_to_import(dagbag: Any) -> None:
     assert dagbag.import_errors == {}
     assert set(dagbag.dags) == {f"flight_delays.{name}" for name in DAGS}
-    assert sum(len(task.downstream_task_ids) for dag in dagbag.dags.values() for task in dag.tasks) == 80
+    assert sum(len(task.downstream_task_ids) for dag in dagbag.dags.values() for task in dag.tasks) == 87
 
 
 def test_every_dag_says_what_it_does_and_whose_it_is(dagbag: Any) -> None:
@@ -108,27 +113,42 @@ def test_no_task_floods_its_log_with_what_it_returns(dagbag: Any) -> None:
 
 
 def test_mapped_tasks_name_what_they_are_mapped_over(dagbag: Any) -> None:
-    """What the grid shows instead of a number."""
+    """What the grid shows instead of a number. A name that the task is not called with would fail it."""
+    arguments = {
+        "source": "upstream",
+        "refresh": "daily",
+        "start": "2013-01-01",
+        "end": "2013-01-31",
+        "staged": [{"partition": "2013-01-30"}, {"partition": "2013-01-07"}],
+        "index": 3,
+        "fold": {"cutoff": "2013-06-02"},
+    }
+
+    def label(task: Any) -> str:
+        known = arguments.keys() if task.is_mapped else arguments.keys() & task.op_kwargs.keys()
+        template = jinja2.Template(task.map_index_template, undefined=jinja2.StrictUndefined)
+        return template.render(task=SimpleNamespace(op_kwargs={name: arguments[name] for name in known}))
+
     labels = {
-        (dag.dag_id.split(".")[1], task.task_id): jinja2.Template(task.map_index_template).render(
-            task=SimpleNamespace(
-                op_kwargs={
-                    "source": "upstream",
-                    "refresh": "daily",
-                    "start": "2013-01-01",
-                    "index": 3,
-                    "fold": {"cutoff": "2013-06-02"},
-                }
-            )
-        )
+        (dag.dag_id.split(".")[1], task.task_id): label(task)
         for dag in dagbag.dags.values()
         for task in dag.tasks
-        if task.is_mapped
+        if mapped(task)
     }
     assert labels == {
         ("ingest", "land"): "upstream",
         ("bootstrap", "land_month"): "upstream daily 2013-01-01",
         ("rebuild", "land_month"): "upstream daily 2013-01-01",
+        ("bootstrap", "features.chunk.validate_features"): "2013-01-07 to 2013-01-30",
+        ("bootstrap", "features.chunk.publish_features"): "2013-01-07 to 2013-01-30",
+        ("rebuild", "features.chunk.validate_features"): "2013-01-07 to 2013-01-30",
+        ("rebuild", "features.chunk.publish_features"): "2013-01-07 to 2013-01-30",
+        ("rebuild", "predictions.chunk.score"): "2013-01-01 to 2013-01-31",
+        ("rebuild", "predictions.chunk.validate_predictions"): "2013-01-07 to 2013-01-30",
+        ("rebuild", "predictions.chunk.publish_predictions"): "2013-01-07 to 2013-01-30",
+        ("rebuild", "monitoring.check_drift"): "2013-01-01 to 2013-01-31",
+        ("rebuild", "monitoring.judge_days"): "2013-01-01 to 2013-01-31",
+        ("rebuild", "monitoring.judge_windows"): "2013-01-01 to 2013-01-31",
         ("search", "run_trial_xgboost"): "trial 3",
         ("search", "run_trial_tabular_network"): "trial 3",
         **{
@@ -153,6 +173,30 @@ def test_nothing_reaches_publish_without_validation(dagbag: Any, what: str) -> N
     assert len(published) >= 2
     for task in published:
         assert f"validate_{what}" in {local(before) for before in upstream_of(task)}, task
+
+
+def test_a_night_runs_the_same_few_tasks_whatever_ranges_are_shared_by(dagbag: Any) -> None:
+    """Each task costs a second or two to start: chunks are for ranges."""
+    chain = {
+        name: dagbag.dags[f"flight_delays.{name}"].tasks
+        for name in ("ingest", "features", "score", "monitor")
+    }
+    assert {name: len(tasks) for name, tasks in chain.items()} == {
+        "ingest": 2,
+        "features": 3,
+        "score": 4,
+        "monitor": 7,
+    }
+    assert [task.task_id for tasks in chain.values() for task in tasks if mapped(task)] == ["land"]
+
+
+def test_a_chunk_that_fails_fails_its_run(dagbag: Any) -> None:
+    """Alerts are sent although a chunk failed; what ends the run is not after them alone."""
+    rebuild = dagbag.dags["flight_delays.rebuild"]
+    (last,) = rebuild.leaves
+    assert last.trigger_rule == "all_success"
+    checks = {"monitoring.check_drift", "monitoring.judge_windows", "monitoring.alert_of_range"}
+    assert last.upstream_task_ids == checks
 
 
 def test_the_last_task_carries_the_outlet(dagbag: Any) -> None:

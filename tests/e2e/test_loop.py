@@ -211,7 +211,7 @@ def test_a_deleted_prediction_partition_is_rebuilt_alone(nights: dict[str, Any],
     assert served(NIGHTS[0]) == before[NIGHTS[0]].rows
     states = {task.task_id: task.state for task in stack.api.tasks(run)}
     assert states["features.build_features"] == "skipped"
-    assert states["predictions.publish_predictions"] == "success"
+    assert states["predictions.chunk.publish_predictions"] == "success"
 
 
 def test_a_prediction_partition_whose_files_are_gone_is_named_and_rebuilt_by_the_demo(

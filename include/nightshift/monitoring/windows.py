@@ -41,6 +41,7 @@ _WINDOW_COLUMNS = {
     "rows": pa.int64(),
     "model_hash": pa.string(),
     "inputs": pa.string(),
+    "slices_hash": pa.string(),
 }
 _SLICE_COLUMNS = {
     "partition": pa.date32(),
@@ -55,32 +56,52 @@ _SLICE_COLUMNS = {
 
 
 def update(uc: UseCase, first: date, last: date) -> list[date]:
-    """Make the windows that contain a day of ``first`` to ``last`` follow its outcomes.
+    """Make the windows with a day of ``first`` to ``last`` follow its outcomes; see ``update_ending``.
+
+    Returns:
+        The last days of the windows that changed.
+    """
+    return update_ending(uc, first, last + LONGEST)
+
+
+def update_ending(uc: UseCase, first: date, last: date) -> list[date]:
+    """Make the windows that end on a day of ``first`` to ``last`` follow their outcomes.
+
+    Days that others judge meanwhile are seen: what was made of them as they were before is made anew, so
+    whoever ends last leaves windows that fit the outcomes, whatever others wrote in between.
 
     Returns:
         The last days of the windows that changed. Windows whose outcomes are as they were are not read.
     """
-    outcomes = {day: version.content_hash for day, version in tables.partition_versions(uc, OUTCOMES).items()}
-    ends = [day for day in outcomes if first <= day <= last + LONGEST]
-    if not ends:
-        return []
-    kept = tables.read_partitions(uc, WINDOWS, min(ends), max(ends))
-    known = {row["partition"]: row["inputs"] for row in kept.to_pylist()}
     deployed = deployments.history(uc)
 
     @cache
     def baseline_of(run_id: str) -> Mapping[str, Mapping[str, Mapping[str, float]]]:
         return card.holdout_slices(uc, run_id)
 
-    changed = []
-    for end in ends:
-        champion = deployments.champion_at(uc, end, deployed)
-        inside = {day: outcomes[day] for day in outcomes if end - LONGEST <= day <= end}
-        inputs = _inputs(uc, inside, champion.model_hash if champion else "")
-        if known.get(end) != inputs:
-            _update(uc, end, inputs, baseline_of(champion.run_id) if champion else {})
-            changed.append(end)
-    return changed
+    changed: set[date] = set()
+    while True:
+        outcomes = _contents(uc, OUTCOMES)
+        slices = _contents(uc, SLICES)
+        ends = [day for day in outcomes if first <= day <= last]
+        kept = tables.read_partitions(uc, WINDOWS, min(ends), max(ends)).to_pylist() if ends else []
+        known = {row["partition"]: (row["inputs"], row.get("slices_hash")) for row in kept}
+        written = set()
+        for end in ends:
+            champion = deployments.champion_at(uc, end, deployed)
+            inside = {day: outcomes[day] for day in outcomes if end - LONGEST <= day <= end}
+            inputs = _inputs(uc, inside, champion.model_hash if champion else "")
+            if known.get(end) != (inputs, slices.get(end, "")):
+                _update(uc, end, inputs, baseline_of(champion.run_id) if champion else {})
+                written.add(end)
+        changed |= written
+        if not written:
+            return sorted(changed)
+
+
+def _contents(uc: UseCase, layer: str) -> dict[date, str]:
+    """Return the content hash of each published partition of a layer."""
+    return {day: version.content_hash for day, version in tables.partition_versions(uc, layer).items()}
 
 
 def read(uc: UseCase, start: date, end: date) -> list[dict[str, Any]]:
@@ -129,11 +150,13 @@ def _update(
                 | {"start": start, "days": found.days, "model_hash": model_of(inside), "inputs": inputs}
             )
         slices += [named | row for row in _by_slice(uc, inside, baseline)]
-    # Windows name what they rest on: a run killed in between finds them as they were, and does both again.
-    tables.replace_partition(
-        uc, SLICES, end, rows_table(slices, _SLICE_COLUMNS), ["window_days", "slice", "value"]
-    )
-    tables.replace_partition(uc, WINDOWS, end, rows_table(windows, _WINDOW_COLUMNS), ["window_days"])
+    # Windows name what they rest on, and the slices that were made with them: a run killed in between, or
+    # another one's slices in between, finds the two unlike, and does both again.
+    table = rows_table(slices, _SLICE_COLUMNS)
+    with_slices = tables.replace_partition(uc, SLICES, end, table, ["window_days", "slice", "value"])
+    named_hash = {"slices_hash": with_slices.content_hash if table.num_rows else ""}
+    table = rows_table([window | named_hash for window in windows], _WINDOW_COLUMNS)
+    tables.replace_partition(uc, WINDOWS, end, table, ["window_days"])
 
 
 def _by_slice(

@@ -27,6 +27,56 @@ def make_predictions(usecase: UseCase, outlets: list[Asset]) -> None:
     tasks.publish_predictions.override(outlets=outlets)(usecase.name, accepted)
 
 
+@task_group(group_id="features")
+def make_features_of_range(usecase: UseCase) -> None:
+    """Build the features of the run's range at once, and validate and publish them chunk by chunk.
+
+    One build: its models look back over days that other chunks would be replacing at the same time.
+    """
+    built: Any = tasks.build_chunks.override(task_id="build_features")(usecase.name)
+    _publish_features.partial(usecase=usecase.name).expand(staged=built)
+
+
+# Depth first: a chunk that is validated is published, whatever becomes of the others. Arguments have names,
+# for the grid shows a chunk by them.
+@task_group(group_id="chunk")
+def _publish_features(usecase: str, staged: Any) -> None:
+    validate = tasks.validate_features.override(map_index_template=tasks.STAGED)
+    publish = tasks.publish_features.override(map_index_template=tasks.STAGED)
+    publish(usecase=usecase, staged=validate(usecase=usecase, staged=staged))
+
+
+@task_group(group_id="predictions")
+def make_predictions_of_range(usecase: UseCase) -> None:
+    """Score, validate and publish the predictions of the run's range, chunk by chunk."""
+    chunks: Any = tasks.plan_chunks()
+    _publish_predictions.partial(usecase=usecase.name).expand_kwargs(chunks)
+
+
+@task_group(group_id="chunk")
+def _publish_predictions(usecase: str, start: str, end: str) -> None:
+    score = tasks.score_chunk.override(task_id="score")
+    validate = tasks.validate_predictions.override(map_index_template=tasks.STAGED)
+    publish = tasks.publish_predictions.override(map_index_template=tasks.STAGED)
+    staged = score(usecase=usecase, start=start, end=end)
+    publish(usecase=usecase, staged=validate(usecase=usecase, staged=staged))
+
+
+@task_group(group_id="monitoring")
+def monitor_range(usecase: UseCase) -> None:
+    """Compare and judge the days of the run's range chunk by chunk, windows once all days are judged."""
+    chunks: Any = tasks.plan_chunks()
+    compare = tasks.check_drift_of_chunk.override(task_id="check_drift")
+    compared = compare.partial(usecase=usecase.name).expand_kwargs(chunks)
+    judged = tasks.judge_days.partial(usecase=usecase.name).expand_kwargs(chunks)
+    windows = tasks.judge_windows.partial(usecase=usecase.name).expand_kwargs(chunks)
+    alerted = tasks.alert_of_range(usecase.name)
+    judged >> windows
+    [compared, windows] >> alerted
+    # Not after the alerts alone, which are raised although a chunk failed: the run would end well.
+    [compared, windows, alerted] >> tasks.write_report(usecase.name)
+
+
 def search_parameters(usecase: UseCase, rules: SearchRules) -> None:
     """Search for better parameters of each trainer that has a space, all on one snapshot.
 

@@ -27,6 +27,14 @@ log = logging.getLogger(__name__)
 # One slot on DuckDB, whose file only one process may open.
 WAREHOUSE = "warehouse"
 
+# What the grid shows of a chunk of a range, instead of a number.
+_CHUNK = "{{ task.op_kwargs.start }} to {{ task.op_kwargs.end }}"
+# The same, of a chunk that has been staged.
+STAGED = (
+    "{{ task.op_kwargs.staged | map(attribute='partition') | min }} to "
+    "{{ task.op_kwargs.staged | map(attribute='partition') | max }}"
+)
+
 
 # A mapped task takes no arguments of its operator from default_args.
 @task(map_index_template="{{ task.op_kwargs.source }}", show_return_value_in_logs=False)
@@ -56,6 +64,14 @@ def land_month(usecase: str, source: str, start: str, end: str, refresh: str) ->
     return stages.land(load_usecase(usecase), source, parse_partition(start), parse_partition(end), [refresh])
 
 
+@task
+def plan_chunks() -> list[dict[str, str]]:
+    """Cut the run's range into what workers may share."""
+    from nightshift import nights
+
+    return nights.plan_chunks(*window())
+
+
 # Before features that wait for it: they try again and again in the same one slot.
 @task(pool=WAREHOUSE, priority_weight=100)
 def load(usecase: str) -> dict[str, int]:
@@ -73,6 +89,15 @@ def build_features(usecase: str) -> list[dict[str, Any]]:
     from nightshift import stages
 
     return stages.build_features(load_usecase(usecase), *window(), only_stale=only_stale())
+
+
+@task(pool=WAREHOUSE, **waiting())
+def build_chunks(usecase: str) -> list[list[dict[str, Any]]]:
+    """Run dbt once for all of the run's range, stage features and labels, and cut them into chunks."""
+    from nightshift import nights, stages
+
+    uc = load_usecase(usecase)
+    return nights.cut(uc, stages.build_features(uc, *window(), only_stale=only_stale()), *window())
 
 
 @task
@@ -100,6 +125,16 @@ def score(usecase: str) -> list[dict[str, Any]]:
 
     run_id = get_current_context()["run_id"]
     return stages.score(load_usecase(usecase), *window(), run_id, only_stale=only_stale())
+
+
+@task(map_index_template=_CHUNK)
+def score_chunk(usecase: str, start: str, end: str) -> list[dict[str, Any]]:
+    """Score the days of a chunk with the champion in force on each."""
+    from nightshift import stages
+
+    run_id = get_current_context()["run_id"]
+    chunk = parse_partition(start), parse_partition(end)
+    return stages.score(load_usecase(usecase), *chunk, run_id, only_stale=only_stale())
 
 
 @task
@@ -139,6 +174,15 @@ def check_drift(usecase: str) -> dict[str, str]:
     return stages.check_drift(load_usecase(usecase), *window(), only_stale=only_stale())
 
 
+@task(map_index_template=_CHUNK, show_return_value_in_logs=False)
+def check_drift_of_chunk(usecase: str, start: str, end: str) -> dict[str, str]:
+    """Compare the days of a chunk with the champion's training data."""
+    from nightshift import stages
+
+    chunk = parse_partition(start), parse_partition(end)
+    return stages.check_drift_quietly(load_usecase(usecase), *chunk, only_stale=only_stale())
+
+
 @task
 def judge(usecase: str) -> dict[str, Any]:
     """Join earlier predictions, and those of a challenger, with the truth that is known by now."""
@@ -148,6 +192,36 @@ def judge(usecase: str) -> dict[str, Any]:
     judged = stages.judge(uc, *window(), only_stale=only_stale())
     stages.judge_shadow(uc, judged)
     return judged
+
+
+@task(map_index_template=_CHUNK, show_return_value_in_logs=False)
+def judge_days(usecase: str, start: str, end: str) -> dict[str, Any]:
+    """Join the predictions of a chunk, and those of a challenger, with the truth that is known by now."""
+    from nightshift import stages
+
+    uc = load_usecase(usecase)
+    judged = stages.judge_days(uc, parse_partition(start), parse_partition(end), only_stale=only_stale())
+    stages.judge_shadow(uc, judged)
+    return judged
+
+
+@task(map_index_template=_CHUNK, show_return_value_in_logs=False)
+def judge_windows(usecase: str, start: str, end: str) -> list[str]:
+    """Judge the weeks and months that end in a chunk, whichever chunk their days are in."""
+    from nightshift import stages
+
+    return stages.judge_windows(
+        load_usecase(usecase), parse_partition(start), parse_partition(end), whole=window()
+    )
+
+
+# Also of the chunks that were checked where one was not.
+@task(trigger_rule="all_done_min_one_success")
+def alert_of_range(usecase: str) -> list[str]:
+    """Alert of what the chunks of the run's range found: the days with an alarm."""
+    from nightshift import stages
+
+    return stages.alert_of_range(load_usecase(usecase), *window())
 
 
 @task

@@ -190,6 +190,49 @@ def test_nights_in_any_order_end_with_the_same_windows(usecase: UseCase, day_of_
     assert _contents(usecase) == forward
 
 
+def test_windows_follow_what_another_worker_judges_while_they_are_made(
+    usecase: UseCase, day_of_features: Day, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nights = list(days(DAY, DAY + 4 * NIGHT))
+    for day in nights[:-1]:
+        _labels(usecase, day, day_of_features(day))
+    _predict(usecase, *nights)
+    # The truth of a day comes with the next night, so the range judges a day before it, too.
+    stages.judge(usecase, nights[1], nights[-1])
+    alone = _contents(usecase)
+    for layer, day in alone:
+        tables.delete_partition(usecase, layer, day)
+        tables.delete_partition(usecase, truth.OUTCOMES, day)
+    stages.judge_days(usecase, nights[3], nights[-1])
+    update = windows._update
+
+    def update_after_another(*arguments: object) -> None:
+        monkeypatch.setattr(windows, "_update", update)
+        stages.judge_days(usecase, nights[1], nights[2])
+        update(*arguments)
+
+    monkeypatch.setattr(windows, "_update", update_after_another)
+    for chunk in ((nights[3], nights[-1]), (nights[1], nights[2])):
+        stages.judge_windows(usecase, *chunk, (nights[1], nights[-1]))
+    assert _contents(usecase) == alone
+    assert (windows.WINDOWS, nights[0]) in alone
+
+
+def test_slices_that_do_not_belong_to_their_windows_are_made_again(
+    usecase: UseCase, day_of_features: Day
+) -> None:
+    _labels(usecase, DAY, day_of_features(DAY))
+    _predict(usecase, DAY)
+    stages.judge(usecase, DAY, DAY + NIGHT)
+    before = _contents(usecase)
+    # As of a worker that knew other outcomes, and was killed before it came to the windows.
+    other = tables.read_partitions(usecase, windows.SLICES, DAY, DAY).slice(1)
+    tables.replace_partition(usecase, windows.SLICES, DAY, other, ["window_days", "slice", "value"])
+    assert _contents(usecase) != before
+    stages.judge(usecase, DAY, DAY + NIGHT)
+    assert _contents(usecase) == before
+
+
 def test_estimates_come_true_where_scores_are_calibrated(usecase: UseCase, day_of_features: Day) -> None:
     judged = list(days(DAY, LAST - NIGHT))
     _predict(usecase, *judged)
