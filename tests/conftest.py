@@ -11,7 +11,10 @@ import pytest
 
 from nightshift.settings import settings
 from nightshift.usecase import UseCase, load_usecase
+from tests.faults import recording_fault
 from tests.servers import postgres_server, s3_server
+
+record_fault = recording_fault
 
 # What fails fast comes first; a folder that is not named here comes after these.
 _ORDER = ("unit", "dags", "benchmarks", "dbt", "integration", "e2e")

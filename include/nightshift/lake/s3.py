@@ -6,6 +6,7 @@ Address, region and credentials come from the environment as boto3 reads it (``A
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -14,16 +15,22 @@ from typing import Any
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
-from pyarrow.fs import FileSystem, S3FileSystem, SubTreeFileSystem
+from pyarrow.fs import AwsStandardS3RetryStrategy, FileSystem, S3FileSystem, SubTreeFileSystem
 
 from nightshift.errors import DataError, TransientError
 from nightshift.lake.store import NoSuchObjectError
+from nightshift.settings import settings
 
 _MISSING = {"NoSuchKey", "404", "NotFound"}
 _REFUSED = {"NoSuchBucket", "AccessDenied", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch"}
 # Another writer holds the key: 412 once it has won, 409 while the two are still racing.
 _TAKEN = {"PreconditionFailed", "412"}
 _RACING = {"ConditionalRequestConflict", "409"}
+
+_ATTEMPTS = 5
+_CONNECT_SECONDS = 5
+# Who wrote an object that only one may create.
+_WRITER = "writer"
 
 
 class S3Store:
@@ -34,7 +41,13 @@ class S3Store:
         self.prefix = f"{prefix}/" if prefix else ""
         self._session = boto3.Session()
         self._client = self._session.client(
-            "s3", config=Config(retries={"mode": "standard", "max_attempts": 5}, max_pool_connections=16)
+            "s3",
+            config=Config(
+                retries={"mode": "standard", "max_attempts": _ATTEMPTS},
+                max_pool_connections=16,
+                connect_timeout=_CONNECT_SECONDS,
+                read_timeout=settings().store_seconds,
+            ),
         )
 
     def put(self, key: str, content: bytes) -> None:
@@ -43,16 +56,25 @@ class S3Store:
             self._client.put_object(Bucket=self.bucket, Key=self.prefix + key, Body=content)
 
     def put_new(self, key: str, content: bytes) -> bool:
-        """Write an object unless the key is taken; return whether this call wrote it."""
+        """Write an object unless the key is taken; return whether this call wrote it.
+
+        An answer may be lost after the object was written. Whoever asks again is told that the key is taken,
+        so each object says which call wrote it.
+        """
+        writer = uuid.uuid4().hex
         with self._explained(key):
             while True:
                 try:
                     self._client.put_object(
-                        Bucket=self.bucket, Key=self.prefix + key, Body=content, IfNoneMatch="*"
+                        Bucket=self.bucket,
+                        Key=self.prefix + key,
+                        Body=content,
+                        IfNoneMatch="*",
+                        Metadata={_WRITER: writer},
                     )
                 except ClientError as error:
                     if _code(error) in _TAKEN:
-                        return False
+                        return self._wrote(key, writer, error)
                     if _code(error) in _RACING:
                         continue
                     raise
@@ -61,8 +83,17 @@ class S3Store:
     def get(self, key: str) -> bytes:
         """Return an object's content; raise NoSuchObjectError when there is none."""
         with self._explained(key):
-            content: bytes = self._client.get_object(Bucket=self.bucket, Key=self.prefix + key)["Body"].read()
-            return content
+            tries = 1
+            while True:
+                try:
+                    answer = self._client.get_object(Bucket=self.bucket, Key=self.prefix + key)
+                    content: bytes = answer["Body"].read()
+                    return content
+                except BotoCoreError:
+                    # boto3 asks again until an answer begins; whether it also ends is left to us.
+                    if tries == _ATTEMPTS:
+                        raise
+                    tries += 1
 
     def exists(self, key: str) -> bool:
         """Return whether an object has this key."""
@@ -116,6 +147,8 @@ class S3Store:
         options = {
             "aws_region": self._client.meta.region_name or "us-east-1",
             "aws_conditional_put": "etag",
+            "connect_timeout": f"{_CONNECT_SECONDS}s",
+            "timeout": f"{settings().store_seconds}s",
         }
         endpoint: str = self._client.meta.endpoint_url
         if not endpoint.endswith(".amazonaws.com"):
@@ -125,7 +158,12 @@ class S3Store:
 
     def filesystem(self, key: str) -> FileSystem:
         """Return Arrow's own access to what lies under ``key``, with boto3's endpoint and credentials."""
-        options: dict[str, Any] = {"region": self._client.meta.region_name or "us-east-1"}
+        options: dict[str, Any] = {
+            "region": self._client.meta.region_name or "us-east-1",
+            "connect_timeout": _CONNECT_SECONDS,
+            "request_timeout": settings().store_seconds,
+            "retry_strategy": AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS),
+        }
         endpoint: str = self._client.meta.endpoint_url
         if not endpoint.endswith(".amazonaws.com"):
             options["endpoint_override"] = endpoint
@@ -138,6 +176,13 @@ class S3Store:
                 "session_token": frozen.token,
             }
         return SubTreeFileSystem(f"{self.bucket}/{self.prefix}{key}", S3FileSystem(**options))
+
+    def _wrote(self, key: str, writer: str, error: ClientError) -> bool:
+        """Return whether a call that was told that its key is taken took it itself, at an earlier try."""
+        if not error.response["ResponseMetadata"].get("RetryAttempts"):
+            return False
+        found = self._client.head_object(Bucket=self.bucket, Key=self.prefix + key)
+        return bool(found["Metadata"].get(_WRITER) == writer)
 
     @contextmanager
     def _explained(self, key: str) -> Iterator[None]:
