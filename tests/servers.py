@@ -122,11 +122,13 @@ def seaweedfs(folder: Path, *options: str) -> Iterator[str]:
 
 
 def _ports_of_seaweedfs() -> range:
+    """Return four ports below those that the system gives to clients, which it could give away meanwhile."""
+
     def free(port: int) -> bool:
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", port)) != 0
 
-    candidates = (range(first, first + 4) for first in range(20_000 + os.getpid() % 1000 * 8, 40_000, 8))
+    candidates = (range(first, first + 4) for first in range(10_000 + os.getpid() % 1000 * 8, 22_000, 8))
     return next(ports for ports in candidates if all(free(port) and free(port + _BESIDE) for port in ports))
 
 
