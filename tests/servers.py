@@ -87,8 +87,11 @@ def seaweedfs(folder: Path, *options: str) -> Iterator[str]:
         folder: Where its data lie.
         options: More options of ``weed server``.
     """
-    ports = _ports_of_seaweedfs()
     (folder / "data").mkdir(parents=True, exist_ok=True)
+    chosen = folder / "ports"
+    # Its parts find each other by what they have written down, so one that starts again listens where it did.
+    ports = json.loads(chosen.read_text()) if chosen.exists() else list(_ports_of_seaweedfs())
+    chosen.write_text(json.dumps(ports))
     identity = {
         "name": "tests",
         "credentials": [{"accessKey": S3_KEY, "secretKey": S3_SECRET}],

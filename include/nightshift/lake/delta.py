@@ -20,7 +20,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from nightshift.errors import DataError, TransientError
-from nightshift.lake.store import open_store
+from nightshift.lake.store import STORE_CURE, open_store
 from nightshift.usecase import UseCase
 
 LAYERS = ("features", "labels", "predictions", "quarantine", "monitoring", "outcomes", "shadow", "feedback")
@@ -173,10 +173,10 @@ def explained(uc: UseCase, layer: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise _damaged(uc, layer, "a file that its log names is gone", error) from error
     except OSError as error:
-        raise TransientError(f"{uc.name}, {layer}: the storage failed: {error}") from error
+        raise TransientError(f"{uc.name}, {layer}: the storage failed: {error}; {STORE_CURE}") from error
     except DeltaError as error:
         if _STORAGE_FAILED.search(str(error)):
-            raise TransientError(f"{uc.name}, {layer}: the storage failed: {error}") from error
+            raise TransientError(f"{uc.name}, {layer}: the storage failed: {error}; {STORE_CURE}") from error
         raise _damaged(uc, layer, "its log cannot be read or written", error) from error
 
 

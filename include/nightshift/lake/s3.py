@@ -18,7 +18,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from pyarrow.fs import AwsStandardS3RetryStrategy, FileSystem, S3FileSystem, SubTreeFileSystem
 
 from nightshift.errors import DataError, TransientError
-from nightshift.lake.store import NoSuchObjectError
+from nightshift.lake.store import STORE_CURE, NoSuchObjectError
 from nightshift.settings import settings
 
 _MISSING = {"NoSuchKey", "404", "NotFound"}
@@ -199,9 +199,9 @@ class S3Store:
                     where="NIGHTSHIFT_LAKE and the AWS_* environment",
                     cure="create the bucket, or mend AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL or the policy",
                 ) from error
-            raise TransientError(f"S3 failed at {self.uri(key)}: {error}") from error
+            raise TransientError(f"S3 failed at {self.uri(key)}: {error}; {STORE_CURE}") from error
         except BotoCoreError as error:
-            raise TransientError(f"S3 not reached at {self.uri(key)}: {error}") from error
+            raise TransientError(f"S3 not reached at {self.uri(key)}: {error}; {STORE_CURE}") from error
 
 
 def _code(error: ClientError) -> str:

@@ -23,7 +23,14 @@ from nightshift.warehouse.engine import NoWarehouseError
 # How DuckDB words it when another process holds the file.
 _LOCKED = ("Could not set lock on file", "Conflicting lock is held", "being used by another process")
 # The machine's fault, not the data's: the same build may succeed later.
-_BAD_LUCK = ("No space left on device", "Out of Memory Error", "could not allocate", "Too many open files")
+_BAD_LUCK = (
+    "No space left on device",
+    "File too large",
+    "Disk quota exceeded",
+    "Out of Memory Error",
+    "could not allocate",
+    "Too many open files",
+)
 
 _PATIENCE = 300.0
 
@@ -48,13 +55,15 @@ class DuckDBEngine:
         except duckdb.Error as error:
             if any(words in str(error) for words in _LOCKED):
                 raise TransientError(f"the warehouse {file} is open in another process: {error}") from error
+            if self.is_bad_luck(str(error)):
+                raise _no_room(file, error) from error
             raise
         try:
             connection.execute("set TimeZone = 'UTC'")
             yield DuckDBConnection(connection)
         except duckdb.Error as error:
             if self.is_bad_luck(str(error)):
-                raise TransientError(f"the machine has no room for the warehouse {file}: {error}") from error
+                raise _no_room(file, error) from error
             raise
         finally:
             connection.close()
@@ -123,6 +132,12 @@ class DuckDBConnection:
     def query(self, statement: str, parameters: Sequence[object] = ()) -> pa.Table:
         """Return the rows of a query."""
         return self._connection.sql(statement, params=list(parameters)).to_arrow_table()
+
+
+def _no_room(file: Path, error: duckdb.Error) -> TransientError:
+    return TransientError(
+        f"the machine has no room for the warehouse {file}: {error}; free some and run again"
+    )
 
 
 def _file() -> Path:

@@ -53,9 +53,8 @@ def retried() -> Iterator[list[str]]:
         return call
 
     with pytest.MonkeyPatch.context() as patch:
-        for name, stage in vars(stages).items():
-            if callable(stage) and getattr(stage, "__module__", "") == stages.__name__ and name[0] != "_":
-                patch.setattr(stages, name, trying(name, stage))
+        for name, stage in stages_of_a_night().items():
+            patch.setattr(stages, name, trying(name, stage))
         yield raised
 
 
@@ -74,6 +73,15 @@ def run_nights(uc: UseCase, wanted: list[date]) -> dict[str, Any]:
     for night in wanted:
         assert nights.run(uc, night).reasons == ()
     return contents(uc)
+
+
+def stages_of_a_night() -> dict[str, Callable[..., Any]]:
+    """Return every stage by its name."""
+    return {
+        name: stage
+        for name, stage in vars(stages).items()
+        if callable(stage) and getattr(stage, "__module__", "") == stages.__name__ and name[0] != "_"
+    }
 
 
 def at(url: str) -> dict[str, str]:

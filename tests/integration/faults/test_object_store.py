@@ -16,9 +16,9 @@ FAULTS = {
     "answers 500": Rule("status", every=9, status=500),
     "answers 503, a dozen in a row": Rule("status", every=150, burst=12),
     "does not answer": Rule("hang", every=60),
-    "sends slowly": Rule("slow", every=3, methods=frozenset({"GET"})),
+    "sends slowly": Rule("slow", every=5, methods=frozenset({"GET"})),
     "uploads torn in half": Rule("torn upload", every=5, methods=frozenset({"PUT"})),
-    "downloads cut in half": Rule("cut download", every=7, methods=frozenset({"GET"})),
+    "downloads cut in half": Rule("cut download", every=40, methods=frozenset({"GET"})),
     "answers lost after the write": Rule("lost answer", every=3, methods=WRITES),
     "answers lost after the read": Rule("lost answer", every=9, methods=READS),
 }
