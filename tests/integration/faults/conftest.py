@@ -61,7 +61,8 @@ def behind_proxy(proxy: FaultyProxy, bootstrapped: Path, postgres: str, tmp_path
     """The bootstrapped state with its lake in the store, all of it read and written through the proxy."""
     home, bucket = tmp_path / "state", f"lake-{proxy.server_port}"
     shutil.copytree(bootstrapped, home, ignore=shutil.ignore_patterns("lake"))
-    with state(home, postgres, NIGHTSHIFT_LAKE=f"s3://{bucket}/lake", **at(proxy.url)):
+    places = {"NIGHTSHIFT_LAKE": f"s3://{bucket}/lake", **at(proxy.url)}
+    with state(home, postgres, NIGHTSHIFT_STORE_SECONDS="3", **places):
         boto3.client("s3").create_bucket(Bucket=bucket)
         put_lake(bootstrapped / "lake")
         yield quiet()

@@ -49,8 +49,8 @@ def test_nights_on_a_store_whose_disk_was_full_end_as_undisturbed_ones(
     record_fault(
         "disk of the object store full",
         "its volumes became read-only between two nights",
-        "the night failed, to be tried again, and said what to look at; readers saw what was there; with room, "
-        "the night ran",
+        "the night failed, to be tried again, and said what to look at; readers saw what was there; with "
+        "room, the night ran",
         equal=True,
     )
 
