@@ -46,6 +46,8 @@ def _group(nodeid: str) -> str:
     file, _, test = nodeid.partition("::")
     if file.startswith("tests/dbt/"):
         return "tests/dbt on postgres" if "[postgres" in test else "tests/dbt"
+    if file.startswith("tests/integration/faults/"):
+        return "tests/integration/faults"
     if file.startswith(("tests/e2e/", "tests/integration/services/")):
         return "services"
     return file
