@@ -29,6 +29,7 @@ HASH_COLUMN = "content_hash"
 _LAYER = re.compile(rf"({'|'.join(LAYERS)})(_[a-z0-9_]+)?")
 # delta-rs wraps what its storage raises in an error of its own; only the words tell.
 _STORAGE_FAILED = re.compile(r"Generic (S3|LocalFileSystem) error|os error \d+")
+_COLOUR = re.compile(r"\x1b\[\d+m")
 _ATTEMPTS = 10
 _T = TypeVar("_T")
 
@@ -176,7 +177,9 @@ def explained(uc: UseCase, layer: str) -> Iterator[None]:
         raise TransientError(f"{uc.name}, {layer}: the storage failed: {error}; {STORE_CURE}") from error
     except DeltaError as error:
         if _STORAGE_FAILED.search(str(error)):
-            raise TransientError(f"{uc.name}, {layer}: the storage failed: {error}; {STORE_CURE}") from error
+            # delta-rs draws its chain of causes, in colours, over several lines.
+            said = " ".join(_COLOUR.sub("", str(error)).split())
+            raise TransientError(f"{uc.name}, {layer}: the storage failed: {said}; {STORE_CURE}") from error
         raise _damaged(uc, layer, "its log cannot be read or written", error) from error
 
 

@@ -7,9 +7,11 @@ a ``TransientError``; whoever only wants to look at features or predictions read
 from __future__ import annotations
 
 import fcntl
+import os
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,8 @@ class DuckDBEngine:
         if read_only and not file.exists():
             raise NoWarehouseError(f"there is no warehouse at {file} yet: nothing was loaded")
         try:
+            if not file.exists():
+                _create(file)
             connection = duckdb.connect(str(file), read_only=read_only)
         except duckdb.Error as error:
             if any(words in str(error) for words in _LOCKED):
@@ -132,6 +136,18 @@ class DuckDBConnection:
     def query(self, statement: str, parameters: Sequence[object] = ()) -> pa.Table:
         """Return the rows of a query."""
         return self._connection.sql(statement, params=list(parameters)).to_arrow_table()
+
+
+def _create(file: Path) -> None:
+    """Make an empty database appear whole: half of one, left by a full disk or a kill, can never be opened."""
+    draft = file.with_name(f"{file.name}.{uuid.uuid4().hex}")
+    try:
+        duckdb.connect(str(draft)).close()
+        # Unlike a rename, a link fails when another process has made one meanwhile.
+        with suppress(FileExistsError):
+            os.link(draft, file)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def _no_room(file: Path, error: duckdb.Error) -> TransientError:
