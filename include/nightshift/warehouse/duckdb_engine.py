@@ -139,7 +139,7 @@ class DuckDBConnection:
 
 
 def _create(file: Path) -> None:
-    """Make an empty database appear whole: half of one, left by a full disk or a kill, can never be opened."""
+    """Make an empty database appear whole: half of one, which a full disk or a kill leaves, never opens."""
     draft = file.with_name(f"{file.name}.{uuid.uuid4().hex}")
     try:
         duckdb.connect(str(draft)).close()
