@@ -15,6 +15,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from datetime import date, timedelta
+from math import sqrt
 from pathlib import Path
 from statistics import linear_regression, median
 
@@ -52,23 +53,26 @@ class Growth:
         name: What it is, with its unit.
         typical: Median of the nights that count.
         a_night: Slope of the line through them.
+        error: Standard error of the slope.
         at_most: The slope from which on it is a leak.
     """
 
     name: str
     typical: float
     a_night: float
+    error: float
     at_most: float
 
     @property
     def holds(self) -> bool:
-        return self.a_night <= self.at_most
+        """Tell whether the figure may well grow no faster than it should: few nights prove little."""
+        return self.a_night - 2 * self.error <= self.at_most
 
     def __str__(self) -> str:
+        """Return a line about it."""
         return (
-            f"{self.name}: {self.typical:.4g} in the median, {self.a_night:+.4g} a night, "
-            f"{self.a_night * _YEAR:+.4g} a year; {'holds' if self.holds else 'LEAKS'} "
-            f"(at most {self.at_most:.4g} a night)"
+            f"{self.name}: {self.typical:.4g} in the median, {self.a_night:+.3g} ± {2 * self.error:.2g} a night; "
+            f"{'holds' if self.holds else 'LEAKS'} (at most {self.at_most:.2g} a night)"
         )
 
 
@@ -78,16 +82,20 @@ def judge(measured: list[Measured]) -> list[Growth]:
     numbers = range(len(counted))
 
     def growth(name: str, values: list[float], at_most: float) -> Growth:
-        return Growth(name, median(values), linear_regression(numbers, values).slope, at_most)
+        slope, start = linear_regression(numbers, values)
+        squares = sum((value - start - slope * number) ** 2 for number, value in enumerate(values))
+        spread = len(values) ** 3 / 12  # of the numbers about their mean
+        error = sqrt(squares / (len(values) - 2) / spread)
+        return Growth(name, median(values), slope, error, at_most)
 
     memory = [one.memory_mb for one in counted]
     seconds = [one.seconds for one in counted]
     return [
-        growth("memory, MB", memory, 1.0),
-        # One file in ten nights: a night opens hundreds, and one that it leaves open shows as 1.
-        growth("open files", [float(one.files) for one in counted], 0.1),
-        # A night may grow by a quarter in a year.
-        growth("seconds", seconds, 0.25 * median(seconds) / _YEAR * 10),
+        # A process that lives for a year of nights stays under 1 GB more.
+        growth("memory, MB", memory, 1000 / _YEAR),
+        growth("open files", [float(one.files) for one in counted], 10 / _YEAR),
+        # A night may take a quarter longer after a year of them.
+        growth("seconds", seconds, 0.25 * median(seconds) / _YEAR),
     ]
 
 
