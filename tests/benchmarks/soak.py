@@ -71,8 +71,8 @@ class Growth:
     def __str__(self) -> str:
         """Return a line about it."""
         return (
-            f"{self.name}: {self.typical:.4g} in the median, {self.a_night:+.3g} ± {2 * self.error:.2g} a night; "
-            f"{'holds' if self.holds else 'LEAKS'} (at most {self.at_most:.2g} a night)"
+            f"{self.name}: {self.typical:.4g} in the median, {self.a_night:+.3g} ± {2 * self.error:.2g} a "
+            f"night; {'holds' if self.holds else 'LEAKS'} (at most {self.at_most:.2g} a night)"
         )
 
 
