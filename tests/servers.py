@@ -107,7 +107,9 @@ def seaweedfs(folder: Path, *options: str) -> Iterator[str]:
         "-ip.bind=127.0.0.1",
         "-filer",
         "-s3",
+        # Two services that listen on fixed ports unless told not to.
         "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
         f"-s3.config={folder / 's3.json'}",
         *(f"-{part}.port={port}" for part, port in zip(parts, ports, strict=True)),
         *(options or ("-volume.max=0", "-master.volumeSizeLimitMB=256")),

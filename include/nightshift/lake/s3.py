@@ -149,6 +149,7 @@ class S3Store:
             "aws_conditional_put": "etag",
             "connect_timeout": f"{_CONNECT_SECONDS}s",
             "timeout": f"{settings().store_seconds}s",
+            "max_retries": str(_ATTEMPTS - 1),
         }
         endpoint: str = self._client.meta.endpoint_url
         if not endpoint.endswith(".amazonaws.com"):

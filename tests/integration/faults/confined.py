@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import sys
+import time
 from datetime import UTC, date, datetime, timedelta
 from itertools import cycle
 from multiprocessing.connection import Connection
@@ -79,9 +80,14 @@ def by_a_jumping_clock(wanted: list[date], clock: Path) -> list[str]:
 
 
 def _jump(clock: Path, hours: int) -> None:
+    """Set the clock, and return once this process has seen that: it looks at the file once a second."""
+    before, offset = time.time(), timedelta(hours=hours).total_seconds()
+    by = offset - float(clock.read_text())
     part = clock.with_suffix(".part")
-    part.write_text(f"{timedelta(hours=hours).total_seconds():+.0f}")
+    part.write_text(f"{offset:+.0f}")
     part.replace(clock)
+    while abs(time.time() - before - by) > 600:
+        time.sleep(0.01)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ def test_nights_with_a_jumping_clock_end_as_undisturbed_ones(
     faked = {
         "LD_PRELOAD": str(library),
         "FAKETIME_TIMESTAMP_FILE": str(clock),
-        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_CACHE_DURATION": "1",
         # A step of the clock moves neither what counts seconds nor the times of files.
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         "NO_FAKE_STAT": "1",
