@@ -21,7 +21,7 @@ from nightshift.lake import retention
 from nightshift.lake.store import open_store
 
 # What a stage may write into one file while there is no room. Files that are there already stay as they are.
-_ROOM = 2048
+ROOM = 2048
 
 
 def without_room(wanted: list[date], result: Connection) -> None:
@@ -37,7 +37,7 @@ def without_room(wanted: list[date], result: Connection) -> None:
     def twice(name: str, stage: Any) -> Any:
         def call(*arguments: Any, **options: Any) -> Any:
             _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (_ROOM, hard))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (ROOM, hard))
             try:
                 return stage(*arguments, **options)
             except Exception as error:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
-from confined import without_room
+from confined import ROOM, without_room
 from disturbed import NIGHTS, assert_whole, at, quiet, run_nights, state
 from tests.faults import RecordFault
 from tests.forked import PROCESSES, preload, start
@@ -18,8 +19,22 @@ from tests.stacks import contents
 
 from nightshift import nights, stages
 from nightshift.errors import TransientError
+from nightshift.warehouse.engine import engine
 
 preload("nightshift.stages", "great_expectations", "dbt.cli.main", "mlflow", "xgboost")
+
+
+def test_a_warehouse_for_which_there_was_no_room_is_made_once_there_is(home: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (ROOM, hard))
+    try:
+        with pytest.raises(TransientError, match="free some and run again"), engine().connect():
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list((home / "warehouse").iterdir()) == [], "half a file could never be opened again"
+    with engine().connect() as connection:
+        assert connection.execute("select 1") == [(1,)]
 
 
 def test_nights_on_a_store_whose_disk_was_full_end_as_undisturbed_ones(
