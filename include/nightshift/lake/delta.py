@@ -174,13 +174,17 @@ def explained(uc: UseCase, layer: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise _damaged(uc, layer, "a file that its log names is gone", error) from error
     except OSError as error:
-        raise TransientError(f"{uc.name}, {layer}: the storage failed: {error}; {STORE_CURE}") from error
+        raise _storage_failed(uc, layer, error) from error
     except DeltaError as error:
         if _STORAGE_FAILED.search(str(error)):
-            # delta-rs draws its chain of causes, in colours, over several lines.
-            said = " ".join(_COLOUR.sub("", str(error)).split())
-            raise TransientError(f"{uc.name}, {layer}: the storage failed: {said}; {STORE_CURE}") from error
+            raise _storage_failed(uc, layer, error) from error
         raise _damaged(uc, layer, "its log cannot be read or written", error) from error
+
+
+def _storage_failed(uc: UseCase, layer: str, error: Exception) -> TransientError:
+    # delta-rs draws its chain of causes, in colours, over several lines.
+    said = " ".join(_COLOUR.sub("", str(error)).split())
+    return TransientError(f"{uc.name}, {layer}: the storage failed: {said}; {STORE_CURE}")
 
 
 def _damaged(uc: UseCase, layer: str, what: str, error: Exception) -> DataError:

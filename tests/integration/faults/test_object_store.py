@@ -15,7 +15,7 @@ from nightshift.usecase import UseCase
 FAULTS = {
     "answers 500": Rule("status", every=9, status=500),
     "answers 503, a dozen in a row": Rule("status", every=150, burst=12),
-    "does not answer": Rule("hang", every=150),
+    "does not answer": Rule("hang", every=100),
     "sends slowly": Rule("slow", every=5, methods=frozenset({"GET"})),
     "uploads torn in half": Rule("torn upload", every=5, methods=frozenset({"PUT"})),
     "downloads cut in half": Rule("cut download", every=40, methods=frozenset({"GET"})),
@@ -35,7 +35,7 @@ def test_nights_end_as_undisturbed_ones(
     rule = FAULTS[fault]
     with proxy.broken(rule), retried() as raised:
         run_nights(behind_proxy, NIGHTS)
-    assert len(proxy.met) >= 10, f"only {len(proxy.met)} of {proxy.passed} requests met the fault"
+    assert len(proxy.met) >= 5, f"only {len(proxy.met)} of {proxy.passed} requests met the fault"
     found = contents(behind_proxy)
     assert found == undisturbed
     assert stages.serve_again(behind_proxy) == {}
