@@ -11,7 +11,10 @@ import pytest
 
 from nightshift.settings import settings
 from nightshift.usecase import UseCase, load_usecase
+from tests.faults import recording_fault
 from tests.servers import S3_CREDENTIALS, postgres_server, s3_server
+
+record_fault = recording_fault
 
 # What fails fast comes first; a folder that is not named here comes after these.
 _ORDER = ("unit", "dags", "benchmarks", "dbt", "integration", "e2e", "production")
@@ -43,6 +46,8 @@ def _group(nodeid: str) -> str:
     file, _, test = nodeid.partition("::")
     if file.startswith("tests/dbt/"):
         return "tests/dbt on postgres" if "[postgres" in test else "tests/dbt"
+    if file.startswith("tests/integration/faults/"):
+        return "tests/integration/faults"
     if file.startswith(("tests/e2e/", "tests/integration/services/", "tests/production/")):
         return "services"
     return file

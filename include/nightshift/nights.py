@@ -92,11 +92,10 @@ def bootstrap(uc: UseCase, start: date, end: date) -> None:
     """Land and build ``start`` to ``end``, and train the first champion, in force from the day after.
 
     Raises:
-        DataError: Bad data; or no candidate passed the gate, and without a champion no night can be scored.
+        DataError: Bad data, after all that is good was landed; or no candidate passed the gate, and without a
+            champion no night can be scored.
     """
-    for part in plan_months(uc, start, end):
-        first, last = date.fromisoformat(part["start"]), date.fromisoformat(part["end"])
-        stages.land(uc, part["source"], first, last, [part["refresh"]])
+    land_range(uc, start, end)
     stages.load(uc, start, end)
     for chunk in cut(uc, stages.build_features(uc, start, end), start, end):
         stages.publish_features(uc, stages.validate_features(uc, chunk))
@@ -108,6 +107,24 @@ def bootstrap(uc: UseCase, start: date, end: date) -> None:
             where=f"{uc.name}, bootstrap through {end}",
             cure="read the evaluation in MLflow; bootstrap through a later day, or approve the challenger",
         )
+
+
+def land_range(uc: UseCase, start: date, end: date) -> None:
+    """Land ``start`` to ``end`` part by part; one that has bad data stops no other.
+
+    Raises:
+        DataError: The first part's that has bad data, once every part was tried; the log has the others'.
+    """
+    refused: list[DataError] = []
+    for part in plan_months(uc, start, end):
+        first, last = date.fromisoformat(part["start"]), date.fromisoformat(part["end"])
+        try:
+            stages.land(uc, part["source"], first, last, [part["refresh"]])
+        except DataError as error:
+            log.error("%s of %s to %s: %s", part["source"], first, last, error)
+            refused.append(error)
+    if refused:
+        raise refused[0]
 
 
 def run(uc: UseCase, night: date) -> Night:

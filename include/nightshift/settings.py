@@ -76,6 +76,9 @@ class Settings(BaseSettings):
         description="Port of the object store, in the stack of docker/; the three above it are its too, "
         "and all four plus 10,000.",
     )
+    store_seconds: float = Field(
+        60, gt=0, description="An S3 store that says nothing for so long has failed, and is asked again."
+    )
     stack_files: str = Field(
         "", description="Compose files of docker/ that are laid over compose.yaml, such as compose.tls.yaml."
     )

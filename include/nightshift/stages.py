@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
-from nightshift.errors import DataError
+from nightshift.errors import DataError, TransientError
 from nightshift.partition import days, spans
 from nightshift.usage import count_rows
 from nightshift.usecase import UseCase
@@ -50,8 +50,13 @@ def land(
 
     Returns:
         Per table: partitions landed and rows in, accepted and quarantined.
+
+    Raises:
+        DataError: A partition is bad. Of a range of nights every other one was landed, and the error names
+            those that were not; of a single night no later table was, so that nothing is built on it.
+        TransientError: The source or the lake cannot be reached.
     """
-    from nightshift.ingestion import land_partitions
+    from nightshift.ingestion import land_good, land_partitions
 
     if start < uc.history_start:
         raise DataError(
@@ -61,6 +66,7 @@ def land(
             cure="ask for later days, or correct history_start in usecase.yml",
         )
     landed: dict[str, Any] = {}
+    refused: list[tuple[str, date, DataError]] = []
     # A night's own day lands last, so that a later night that finds it finds this night's corrections too.
     tables = sorted(
         uc.sources[source].tables.items(), key=lambda item: (item[1].refresh != "slow", -item[1].lag_days)
@@ -72,7 +78,11 @@ def land(
         for night in days(start, end):
             # Later nights see more of the same partition, so the last one to ask wins.
             wanted |= dict.fromkeys(table.partitions_of_night(night, uc.history_start), uc.as_of(night))
-        manifests = land_partitions(uc, source, name, wanted)
+        if start == end:
+            manifests = land_partitions(uc, source, name, wanted)
+        else:
+            manifests, bad = land_good(uc, source, name, wanted)
+            refused += [(name, day, error) for day, error in bad.items()]
         landed[name] = {
             "partitions": len(manifests),
             "rows_in": sum(m.rows_in for m in manifests),
@@ -90,7 +100,27 @@ def land(
             landed[name]["rows_accepted"],
             landed[name]["rows_quarantined"],
         )
+    if refused:
+        raise _refused(uc, source, refused)
     return landed
+
+
+def _refused(uc: UseCase, source: str, refused: Sequence[tuple[str, date, DataError]]) -> DataError:
+    """Return one error about all partitions of a range that could not be landed."""
+    names = [f"{source}.{table} of {day}" for table, day, _ in refused]
+    for (_, _, error), name in zip(refused, names, strict=True):
+        log.error("%s was not landed: %s", name, error)
+    shown = [f"{name}: {error.message}" for name, (_, _, error) in zip(names, refused, strict=True)]
+    more = f"; and {len(shown) - 3} more, in the log" if len(shown) > 3 else ""
+    first = refused[0][2]
+    ordered = sorted({day for _, day, _ in refused})
+    return DataError(
+        f"not landed, while all else of the range was: {'; '.join(shown[:3])}{more}",
+        rule=first.rule,
+        where=f"{uc.name}, {', '.join(names)}",
+        cure=f"{first.cure}. Then land {_span(ordered[0], ordered[-1])} again (rebuild, stage raw): what is "
+        "landed is left as it is, and no features are built that look back on a missing day",
+    )
 
 
 def load(uc: UseCase, start: date, end: date) -> dict[str, int]:
@@ -401,6 +431,8 @@ def _describe(uc: UseCase, start: date, end: date) -> None:
         try:
             if profile(uc, night) is None or estimate(uc, night) is None:
                 log.warning("%s %s has no predictions to describe", uc.name, night)
+        except TransientError:
+            raise  # bad luck is tried again, like that of judging
         except Exception:
             log.exception("the predictions of %s could not be described; judge it again to try that", night)
 

@@ -75,6 +75,45 @@ def land_partitions(
     return land_judged(uc, source, table, judged, wanted)
 
 
+def land_good(
+    uc: UseCase, source: str, table: str, wanted: Mapping[date, datetime]
+) -> tuple[list[RawManifest], dict[date, DataError]]:
+    """Land of a range what can be landed, and find the days that cannot: one of them stops no other.
+
+    A range without a bad day costs what ``land_partitions`` does. A table that changes slowly is landed whole
+    or not at all: what it said on a bad day would be taken for what it said the day before.
+
+    Args:
+        uc: The use case.
+        source: A source of its catalogue.
+        table: A table of that source.
+        wanted: Partitions, and the moment (aware) as of which each is read.
+
+    Returns:
+        The manifests that now stand, oldest first, and the error of each day that was not landed.
+
+    Raises:
+        DataError: The table changes slowly, and a day of it is bad.
+        TransientError: As ``land_partitions``.
+    """
+    try:
+        return land_partitions(uc, source, table, wanted), {}
+    except DataError as error:
+        if uc.sources[source].tables[table].refresh == "slow":
+            raise
+        if len(wanted) == 1:
+            return [], dict.fromkeys(wanted, error)
+    ordered = sorted(wanted)
+    middle = len(ordered) // 2
+    manifests: list[RawManifest] = []
+    bad: dict[date, DataError] = {}
+    for half in (ordered[:middle], ordered[middle:]):
+        landed, refused = land_good(uc, source, table, {day: wanted[day] for day in half})
+        manifests += landed
+        bad |= refused
+    return manifests, bad
+
+
 def judge(uc: UseCase, source: str, table: str, extracts: Mapping[date, Extract]) -> dict[date, Judged]:
     """Check, fix and validate extracted partitions together, without writing anything but reports.
 

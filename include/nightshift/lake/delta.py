@@ -20,7 +20,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from nightshift.errors import DataError, TransientError
-from nightshift.lake.store import open_store
+from nightshift.lake.store import STORE_CURE, open_store
 from nightshift.usecase import UseCase
 
 LAYERS = ("features", "labels", "predictions", "quarantine", "monitoring", "outcomes", "shadow", "feedback")
@@ -29,6 +29,7 @@ HASH_COLUMN = "content_hash"
 _LAYER = re.compile(rf"({'|'.join(LAYERS)})(_[a-z0-9_]+)?")
 # delta-rs wraps what its storage raises in an error of its own; only the words tell.
 _STORAGE_FAILED = re.compile(r"Generic (S3|LocalFileSystem) error|os error \d+")
+_COLOUR = re.compile(r"\x1b\[\d+m")
 _ATTEMPTS = 10
 _T = TypeVar("_T")
 
@@ -173,11 +174,17 @@ def explained(uc: UseCase, layer: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise _damaged(uc, layer, "a file that its log names is gone", error) from error
     except OSError as error:
-        raise TransientError(f"{uc.name}, {layer}: the storage failed: {error}") from error
+        raise _storage_failed(uc, layer, error) from error
     except DeltaError as error:
         if _STORAGE_FAILED.search(str(error)):
-            raise TransientError(f"{uc.name}, {layer}: the storage failed: {error}") from error
+            raise _storage_failed(uc, layer, error) from error
         raise _damaged(uc, layer, "its log cannot be read or written", error) from error
+
+
+def _storage_failed(uc: UseCase, layer: str, error: Exception) -> TransientError:
+    # delta-rs draws its chain of causes, in colours, over several lines.
+    said = " ".join(_COLOUR.sub("", str(error)).split())
+    return TransientError(f"{uc.name}, {layer}: the storage failed: {said}; {STORE_CURE}")
 
 
 def _damaged(uc: UseCase, layer: str, what: str, error: Exception) -> DataError:

@@ -6,6 +6,7 @@ Address, region and credentials come from the environment as boto3 reads it (``A
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -14,10 +15,10 @@ from typing import Any
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
-from pyarrow.fs import FileSystem, S3FileSystem, SubTreeFileSystem
+from pyarrow.fs import AwsStandardS3RetryStrategy, FileSystem, S3FileSystem, SubTreeFileSystem
 
 from nightshift.errors import DataError, TransientError
-from nightshift.lake.store import NoSuchObjectError, require_key
+from nightshift.lake.store import STORE_CURE, NoSuchObjectError, require_key
 from nightshift.settings import settings
 
 _MISSING = {"NoSuchKey", "404", "NotFound"}
@@ -27,6 +28,11 @@ _TAKEN = {"PreconditionFailed", "412"}
 _RACING = {"ConditionalRequestConflict", "409"}
 # Credentials of these kinds end within hours.
 _RENEWED = {"iam-role", "container-role", "assume-role-with-web-identity"}
+
+_ATTEMPTS = 5
+_CONNECT_SECONDS = 5
+# Who wrote an object that only one may create.
+_WRITER = "writer"
 
 
 class S3Store:
@@ -38,7 +44,13 @@ class S3Store:
         self._session = boto3.Session()
         self._encryption = _encryption()
         self._client = self._session.client(
-            "s3", config=Config(retries={"mode": "standard", "max_attempts": 5}, max_pool_connections=16)
+            "s3",
+            config=Config(
+                retries={"mode": "standard", "max_attempts": _ATTEMPTS},
+                max_pool_connections=16,
+                connect_timeout=_CONNECT_SECONDS,
+                read_timeout=settings().store_seconds,
+            ),
         )
 
     def put(self, key: str, content: bytes) -> None:
@@ -47,7 +59,12 @@ class S3Store:
             self._client.put_object(Bucket=self.bucket, Key=self._key(key), Body=content, **self._encryption)
 
     def put_new(self, key: str, content: bytes) -> bool:
-        """Write an object unless the key is taken; return whether this call wrote it."""
+        """Write an object unless the key is taken; return whether this call wrote it.
+
+        An answer may be lost after the object was written. Whoever asks again is told that the key is taken,
+        so each object says which call wrote it.
+        """
+        writer = uuid.uuid4().hex
         with self._explained(key):
             while True:
                 try:
@@ -56,11 +73,12 @@ class S3Store:
                         Key=self._key(key),
                         Body=content,
                         IfNoneMatch="*",
+                        Metadata={_WRITER: writer},
                         **self._encryption,
                     )
                 except ClientError as error:
                     if _code(error) in _TAKEN:
-                        return False
+                        return self._wrote(key, writer, error)
                     if _code(error) in _RACING:
                         continue
                     raise
@@ -69,8 +87,17 @@ class S3Store:
     def get(self, key: str) -> bytes:
         """Return an object's content; raise NoSuchObjectError when there is none."""
         with self._explained(key):
-            content: bytes = self._client.get_object(Bucket=self.bucket, Key=self._key(key))["Body"].read()
-            return content
+            tries = 1
+            while True:
+                try:
+                    answer = self._client.get_object(Bucket=self.bucket, Key=self._key(key))
+                    content: bytes = answer["Body"].read()
+                    return content
+                except BotoCoreError:
+                    # boto3 asks again until an answer begins; whether it also ends is left to us.
+                    if tries == _ATTEMPTS:
+                        raise
+                    tries += 1
 
     def exists(self, key: str) -> bool:
         """Return whether an object has this key."""
@@ -124,6 +151,9 @@ class S3Store:
         options = {
             "aws_region": self._client.meta.region_name or "us-east-1",
             "aws_conditional_put": "etag",
+            "connect_timeout": f"{_CONNECT_SECONDS}s",
+            "timeout": f"{settings().store_seconds}s",
+            "max_retries": str(_ATTEMPTS - 1),
         }
         if self._encryption:
             options["aws_server_side_encryption"] = self._encryption["ServerSideEncryption"]
@@ -144,7 +174,12 @@ class S3Store:
 
     def filesystem(self, key: str) -> FileSystem:
         """Return Arrow's own access to what lies under ``key``, with boto3's endpoint and credentials."""
-        options: dict[str, Any] = {"region": self._client.meta.region_name or "us-east-1"}
+        options: dict[str, Any] = {
+            "region": self._client.meta.region_name or "us-east-1",
+            "connect_timeout": _CONNECT_SECONDS,
+            "request_timeout": settings().store_seconds,
+            "retry_strategy": AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS),
+        }
         endpoint: str = self._client.meta.endpoint_url
         if not endpoint.endswith(".amazonaws.com"):
             options["endpoint_override"] = endpoint
@@ -161,6 +196,13 @@ class S3Store:
     def _key(self, key: str) -> str:
         return self.prefix + require_key(key)
 
+    def _wrote(self, key: str, writer: str, error: ClientError) -> bool:
+        """Return whether a call that was told that its key is taken took it itself, at an earlier try."""
+        if not error.response["ResponseMetadata"].get("RetryAttempts"):
+            return False
+        found = self._client.head_object(Bucket=self.bucket, Key=self._key(key))
+        return bool(found["Metadata"].get(_WRITER) == writer)
+
     @contextmanager
     def _explained(self, key: str) -> Iterator[None]:
         """Turn the service's answers into a missing object, bad luck, or a wrong configuration."""
@@ -176,9 +218,9 @@ class S3Store:
                     where="NIGHTSHIFT_LAKE and the AWS_* environment",
                     cure="create the bucket, or mend AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL or the policy",
                 ) from error
-            raise TransientError(f"S3 failed at {self.uri(key)}: {error}") from error
+            raise TransientError(f"S3 failed at {self.uri(key)}: {error}; {STORE_CURE}") from error
         except BotoCoreError as error:
-            raise TransientError(f"S3 not reached at {self.uri(key)}: {error}") from error
+            raise TransientError(f"S3 not reached at {self.uri(key)}: {error}; {STORE_CURE}") from error
 
 
 def _encryption() -> dict[str, str]:

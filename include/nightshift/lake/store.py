@@ -25,6 +25,8 @@ from pyarrow.fs import FileSystem, LocalFileSystem, SubTreeFileSystem
 from nightshift.errors import DataError, TransientError
 from nightshift.settings import settings
 
+STORE_CURE = "if it lasts, see whether the store runs, is reached from here, and has room left"
+"""What to do about a storage that keeps failing."""
 # Control characters, the separator of other systems, and what some readers of addresses decode.
 _NEVER_IN_A_KEY = re.compile(r"[\x00-\x1f\x7f\\%]")
 
@@ -149,13 +151,13 @@ class FileStore:
 
     def put(self, key: str, content: bytes) -> None:
         """Write an object, replacing the one that may be there."""
-        with self._written(content) as scratch, _explained(self._path(key)) as target:
+        with self._written(content) as scratch, disk_explained(self._path(key)) as target:
             target.parent.mkdir(parents=True, exist_ok=True)
             scratch.replace(target)
 
     def put_new(self, key: str, content: bytes) -> bool:
         """Write an object unless the key is taken; return whether this call wrote it."""
-        with self._written(content) as scratch, _explained(self._path(key)) as target:
+        with self._written(content) as scratch, disk_explained(self._path(key)) as target:
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
                 os.link(scratch, target)  # unlike a rename, a link fails when the target is there
@@ -166,7 +168,7 @@ class FileStore:
     def get(self, key: str) -> bytes:
         """Return an object's content; raise NoSuchObjectError when there is none."""
         try:
-            with _explained(self._path(key)) as path:
+            with disk_explained(self._path(key)) as path:
                 return path.read_bytes()
         except FileNotFoundError as error:
             raise NoSuchObjectError(f"no object at {self.uri(key)}") from error
@@ -195,7 +197,7 @@ class FileStore:
 
     def delete(self, key: str) -> None:
         """Remove an object; no error when there is none."""
-        with _explained(self._path(key)) as path:
+        with disk_explained(self._path(key)) as path:
             path.unlink(missing_ok=True)
 
     def uri(self, key: str) -> str:
@@ -226,7 +228,7 @@ class FileStore:
         """Yield a complete file that no reader sees yet; remove what is left of it afterwards."""
         scratch = self.root / self._SCRATCH / uuid.uuid4().hex
         try:
-            with _explained(scratch):
+            with disk_explained(scratch):
                 scratch.parent.mkdir(parents=True, exist_ok=True)
                 with scratch.open("wb") as file:
                     file.write(content)
@@ -239,7 +241,7 @@ class FileStore:
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[Path]:
+def disk_explained(path: Path) -> Iterator[Path]:
     """Turn what a full or read-only disk raises into an error that says what to do."""
     try:
         yield path
@@ -258,8 +260,10 @@ def _explained(path: Path) -> Iterator[Path]:
             cure="move away the file that is in its place, or set NIGHTSHIFT_LAKE to another folder",
         ) from error
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise TransientError(f"no space left for {path}: free some and run again") from error
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise TransientError(
+                f"no space left for {path} ({os.strerror(error.errno)}): free some and run again"
+            ) from error
         if error.errno == errno.EROFS:
             raise DataError(
                 f"{path} is on a read-only file system",

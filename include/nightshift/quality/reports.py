@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
+from nightshift.lake.store import disk_explained
 from nightshift.quality import engine
 from nightshift.quality.engine import Finding
 from nightshift.quality.suites import Severity
@@ -87,10 +88,14 @@ def write_reports(
 
 def _write(file: Path, text: str) -> None:
     """Replace ``file`` in one step: a reader, or a second run of the partition, never sees half a page."""
-    handle, name = tempfile.mkstemp(dir=file.parent, suffix=".part")
-    with os.fdopen(handle, "w", encoding="utf-8") as stream:
-        stream.write(text)
-    Path(name).replace(file)
+    with disk_explained(file):
+        handle, name = tempfile.mkstemp(dir=file.parent, suffix=".part")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as stream:
+                stream.write(text)
+            Path(name).replace(file)
+        finally:
+            Path(name).unlink(missing_ok=True)
 
 
 # Great Expectations' page ----------------------------------------------------------------------------

@@ -7,9 +7,11 @@ a ``TransientError``; whoever only wants to look at features or predictions read
 from __future__ import annotations
 
 import fcntl
+import os
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,14 @@ from nightshift.warehouse.engine import NoWarehouseError, quoted
 # How DuckDB words it when another process holds the file.
 _LOCKED = ("Could not set lock on file", "Conflicting lock is held", "being used by another process")
 # The machine's fault, not the data's: the same build may succeed later.
-_BAD_LUCK = ("No space left on device", "Out of Memory Error", "could not allocate", "Too many open files")
+_BAD_LUCK = (
+    "No space left on device",
+    "File too large",
+    "Disk quota exceeded",
+    "Out of Memory Error",
+    "could not allocate",
+    "Too many open files",
+)
 
 _PATIENCE = 300.0
 
@@ -44,17 +53,21 @@ class DuckDBEngine:
         if read_only and not file.exists():
             raise NoWarehouseError(f"there is no warehouse at {file} yet: nothing was loaded")
         try:
+            if not file.exists():
+                _create(file)
             connection = duckdb.connect(str(file), read_only=read_only)
         except duckdb.Error as error:
             if any(words in str(error) for words in _LOCKED):
                 raise TransientError(f"the warehouse {file} is open in another process: {error}") from error
+            if self.is_bad_luck(str(error)):
+                raise _no_room(file, error) from error
             raise
         try:
             connection.execute("set TimeZone = 'UTC'")
             yield DuckDBConnection(connection)
         except duckdb.Error as error:
             if self.is_bad_luck(str(error)):
-                raise TransientError(f"the machine has no room for the warehouse {file}: {error}") from error
+                raise _no_room(file, error) from error
             raise
         finally:
             connection.close()
@@ -124,6 +137,24 @@ class DuckDBConnection:
     def query(self, statement: str, parameters: Sequence[object] = ()) -> pa.Table:
         """Return the rows of a query."""
         return self._connection.sql(statement, params=list(parameters)).to_arrow_table()
+
+
+def _create(file: Path) -> None:
+    """Make an empty database appear whole: half of one, which a full disk or a kill leaves, never opens."""
+    draft = file.with_name(f"{file.name}.{uuid.uuid4().hex}")
+    try:
+        duckdb.connect(str(draft)).close()
+        # Unlike a rename, a link fails when another process has made one meanwhile.
+        with suppress(FileExistsError):
+            os.link(draft, file)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _no_room(file: Path, error: duckdb.Error) -> TransientError:
+    return TransientError(
+        f"the machine has no room for the warehouse {file}: {error}; free some and run again"
+    )
 
 
 def _file() -> Path:
