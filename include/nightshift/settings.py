@@ -67,6 +67,11 @@ class Settings(BaseSettings):
     stack_files: str = Field(
         "", description="Compose files of docker/ that are laid over compose.yaml, such as compose.tls.yaml."
     )
+    ray_address: str = Field(
+        "",
+        description="Address of a Ray cluster's head, host:port, for use cases whose engine is ray; empty: a "
+        "cluster on this machine, for the length of the job.",
+    )
     parallelism: int = Field(4, ge=1, description="Airflow tasks at once on this machine.")
     retry_seconds: float = Field(30, gt=0, description="Pause before a task is tried again.")
     task_hours: float = Field(

@@ -1,0 +1,144 @@
+"""Scores one partition with the workers of a Ray cluster.
+
+The files of the partition, as of one version of the table, are cut into stretches of rows. Each worker holds
+the champion, reads a stretch from the lake by itself and gives back its predictions, so features never pass
+through this process or through Ray's memory. A stretch whose worker was lost is scored again by another one.
+A score does not depend on the rows beside it (``registry.model``), so predictions have the content hash that
+one process gives them.
+
+What is held here: the predictions of the partition, as with one process, and for their content hash one more
+copy of them in key order. A worker holds a few batches of its stretch.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from nightshift.cluster import joined
+from nightshift.errors import DataError, TransientError
+from nightshift.inference import score as scoring
+from nightshift.lake import tables
+from nightshift.lake.tables import PartitionVersion, Stretch
+from nightshift.registry import model as stored
+from nightshift.registry.model import Model
+from nightshift.usecase import UseCase
+
+# Stretches for each worker: the loss of one costs little, and the last to finish keeps the others waiting
+# for little.
+_STRETCHES = 8
+# A day of fewer rows a stretch is not worth the messages.
+_FEWEST_ROWS = 2048
+_SECONDS = "seconds"
+
+
+def score(
+    uc: UseCase, model: Model, features: PartitionVersion, run_id: str, seconds: list[float]
+) -> Iterator[pa.RecordBatch]:
+    """Yield the predictions of a partition, stretch by stretch in whatever order they are ready.
+
+    Args:
+        uc: The use case; its engine says how many workers there are.
+        model: The champion.
+        features: What is published for the partition.
+        run_id: Names the run in each prediction.
+        seconds: Gets what the model took for each batch, on the worker's clock.
+
+    Raises:
+        DataError: Ray is not installed, the features do not fit the model, or name an entity twice.
+        TransientError: The features were replaced, the cluster failed, or rows were lost on the way.
+    """
+    where = f"{uc.name}, score, partition {features.partition}"
+    workers = uc.engine.workers
+    most_rows = max(-(-features.rows // (workers * _STRETCHES)), _FEWEST_ROWS)
+    version, stretches = tables.stretches(uc, "features", features.partition, most_rows)
+    if version is None or version.content_hash != features.content_hash:
+        raise TransientError(f"features of {uc.name} {features.partition} were replaced before being scored")
+    entities: list[pa.Array] = []
+    with joined(workers * uc.engine.cpus, 0, where):
+        for batch in _scored(uc, model, features, stretches, run_id):
+            seconds += batch.column(_SECONDS).drop_null().to_pylist()
+            predicted = batch.select(scoring.schema(uc).names).cast(scoring.schema(uc))
+            entities.append(predicted.column(uc.entity))
+            yield predicted
+    _conserved(features, entities, where)
+
+
+def _scored(
+    uc: UseCase, model: Model, features: PartitionVersion, stretches: list[Stretch], run_id: str
+) -> Iterator[pa.RecordBatch]:
+    import ray
+    import ray.data
+
+    # One row a stretch, one block a row: a worker is given one stretch at a time.
+    numbers: list[dict[str, Any]] = [{"stretch": number} for number in range(len(stretches))]
+    files = {file.name: file.read_bytes() for file in model.folder.iterdir()}
+    scored = ray.data.from_items(numbers, override_num_blocks=len(numbers)).map_batches(
+        _Scorer,
+        fn_constructor_args=(uc, ray.put(files), model.version, features, stretches, run_id),
+        batch_size=1,
+        batch_format="pyarrow",
+        # From one on: where a lost machine leaves room for fewer workers, these finish the job.
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=uc.engine.workers),
+        num_cpus=uc.engine.cpus,
+    )
+    for table in scored.iter_batches(batch_size=None, batch_format="pyarrow"):
+        yield from table.to_batches()
+
+
+class _Scorer:
+    """One worker. Loads the champion once, and scores the stretches that it is given."""
+
+    def __init__(
+        self,
+        uc: UseCase,
+        files: Any,
+        version: str,
+        features: PartitionVersion,
+        stretches: list[Stretch],
+        run_id: str,
+    ) -> None:
+        import ray
+
+        self._uc, self._features, self._stretches, self._run_id = uc, features, stretches, run_id
+        # The champion's own files, and not its number: a worker need not reach the registry.
+        self._scratch = tempfile.TemporaryDirectory()
+        folder = Path(self._scratch.name)
+        for name, content in ray.get(files).items():
+            (folder / name).write_bytes(content)
+        self._model = stored.load(folder).as_version(version)
+
+    def __call__(self, numbers: pa.Table) -> Iterator[pa.Table]:
+        """Yield the predictions of the stretches, each batch with what it took beside its first row."""
+        columns, rows = scoring.columns(self._uc, self._model), scoring.chunk_rows(self._features.rows)
+        with scoring.fitting(self._uc, self._features.partition, self._model):
+            for number in numbers["stretch"].to_pylist():
+                for batch in self._stretches[number].batches(columns, rows):
+                    yield self._predict(batch)
+
+    def _predict(self, batch: pa.RecordBatch) -> pa.Table:
+        start = time.perf_counter()
+        predicted = scoring.predict(self._uc, self._model, self._features, batch, self._run_id)
+        took = [time.perf_counter() - start, *[None] * (batch.num_rows - 1)]
+        return pa.Table.from_batches([predicted]).append_column(_SECONDS, pa.array(took, pa.float64()))
+
+
+def _conserved(features: PartitionVersion, entities: list[pa.Array], where: str) -> None:
+    """Raise unless as many rows came back as were published, each entity once."""
+    named = pa.chunked_array(entities, pa.string())
+    if len(named) != features.rows:
+        raise TransientError(f"{where}: {features.rows} rows went to Ray, {len(named)} predictions came back")
+    different = pc.count_distinct(named).as_py()
+    if different != len(named):
+        raise DataError(
+            f"{len(named)} predictions name {different} entities",
+            rule="each entity of a partition is scored once",
+            where=where,
+            cure="look for entities that the features name twice; if there are none, score again",
+        )
