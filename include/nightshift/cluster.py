@@ -47,7 +47,9 @@ def joined(cpus: int, gpus: int, where: str) -> Iterator[None]:
     """
     address = settings().ray_address
     # Ray reads some of them when it is imported, and its processes when they start.
-    token = {} if address else {**_LOOPBACK, "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    token = (
+        {} if address else {**_LOOPBACK, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    )
     with _environment({**_QUIET, **token}), tempfile.TemporaryDirectory(prefix="ray-") as scratch:
         try:
             import ray

@@ -25,6 +25,7 @@ from nightshift.cluster import joined
 from nightshift.errors import DataError, TransientError
 from nightshift.inference import score as scoring
 from nightshift.lake import tables
+from nightshift.lake.delta import explained
 from nightshift.lake.tables import PartitionVersion, Stretch
 from nightshift.registry import model as stored
 from nightshift.registry.model import Model
@@ -52,7 +53,8 @@ def score(
 
     Raises:
         DataError: Ray is not installed, the features do not fit the model, or name an entity twice.
-        TransientError: The features were replaced, the cluster failed, or rows were lost on the way.
+        TransientError: The features were replaced, the cluster failed or had no worker for half an hour, or
+            rows were lost on the way.
     """
     where = f"{uc.name}, score, partition {features.partition}"
     workers = uc.engine.workers
@@ -75,6 +77,7 @@ def _scored(
 ) -> Iterator[pa.RecordBatch]:
     import ray
     import ray.data
+    from ray.data.exceptions import ExecutionTimeoutError
 
     # One row a stretch, one block a row: a worker is given one stretch at a time.
     numbers: list[dict[str, Any]] = [{"stretch": number} for number in range(len(stretches))]
@@ -88,8 +91,13 @@ def _scored(
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=uc.engine.workers),
         num_cpus=uc.engine.cpus,
     )
-    for table in scored.iter_batches(batch_size=None, batch_format="pyarrow"):
-        yield from table.to_batches()
+    # As it was raised in the worker, with what it says is wrong.
+    scored.context.raise_original_map_exception = True
+    try:
+        for table in scored.iter_batches(batch_size=None, batch_format="pyarrow"):
+            yield from table.to_batches()
+    except ExecutionTimeoutError as error:
+        raise TransientError(f"{uc.name} {features.partition} is not scored: {error}") from error
 
 
 class _Scorer:
@@ -117,7 +125,10 @@ class _Scorer:
     def __call__(self, numbers: pa.Table) -> Iterator[pa.Table]:
         """Yield the predictions of the stretches, each batch with what it took beside its first row."""
         columns, rows = scoring.columns(self._uc, self._model), scoring.chunk_rows(self._features.rows)
-        with scoring.fitting(self._uc, self._features.partition, self._model):
+        with (
+            scoring.fitting(self._uc, self._features.partition, self._model),
+            explained(self._uc, "features"),
+        ):
             for number in numbers["stretch"].to_pylist():
                 for batch in self._stretches[number].batches(columns, rows):
                     yield self._predict(batch)

@@ -67,7 +67,7 @@ class PublishedVersion(PartitionVersion):
 
 @dataclass(frozen=True)
 class Stretch:
-    """Rows of one file of a partition, for another process to read: it may be sent there, and reads by itself.
+    """Rows of one file of a partition. It may be sent to another process, and is read there by itself.
 
     Attributes:
         file: The file, with the access of the store that holds it and the row groups that these rows lie in.
@@ -80,6 +80,17 @@ class Stretch:
     schema: pa.Schema
     skipped: int
     rows: int
+
+    @classmethod
+    def of(cls, file: ds.ParquetFileFragment, schema: pa.Schema, most_rows: int) -> Iterator[Stretch]:
+        """Yield the stretches of a file, in order, of at most ``most_rows`` each; reads its footer only."""
+        edges = [0, *accumulate(group.num_rows for group in file.row_groups)]
+        for first in range(0, edges[-1], most_rows):
+            end = min(first + most_rows, edges[-1])
+            groups = [
+                number for number, (low, high) in enumerate(pairwise(edges)) if low < end and first < high
+            ]
+            yield cls(file.subset(row_group_ids=groups), schema, first - edges[groups[0]], end - first)
 
     def batches(self, columns: Sequence[str], batch_rows: int) -> Iterator[pa.RecordBatch]:
         """Yield the rows in their order, at most ``batch_rows`` at a time, holding few in memory."""
@@ -458,18 +469,11 @@ def stretches(
     dataset = _files(uc, delta, layer, partition, partition)
     with explained(uc, layer):
         found = [
-            stretch for file in dataset.get_fragments() for stretch in _cut(file, dataset.schema, most_rows)
+            stretch
+            for file in dataset.get_fragments()
+            for stretch in Stretch.of(file, dataset.schema, most_rows)
         ]
     return version, found
-
-
-def _cut(file: ds.ParquetFileFragment, schema: pa.Schema, most_rows: int) -> Iterator[Stretch]:
-    edges = [0, *accumulate(group.num_rows for group in file.row_groups)]
-    for first in range(0, edges[-1], most_rows):
-        end = min(first + most_rows, edges[-1])
-        groups = [number for number, (low, high) in enumerate(pairwise(edges)) if low < end and first < high]
-        part = file.subset(row_group_ids=groups)
-        yield Stretch(part, schema, first - edges[groups[0]], end - first)
 
 
 def newest_rows(

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -36,10 +37,10 @@ from nightshift.usecase import Engine, UseCase
 Kind = Literal["xgboost", "torch"]
 """Trainers that can share their work. A logistic regression takes a moment, and stays in one process."""
 
-# So often a training begins anew after the loss of workers, and so often workers are waited for that the
-# cluster has no room for, half a minute each time.
+# So often a training begins anew after the loss of workers, and so often it waits another minute for room in
+# the cluster.
 _FAILURES = 3
-_WAITS = 20
+_WAITS = 10
 
 
 class DistributedTrainer:
@@ -49,7 +50,7 @@ class DistributedTrainer:
         self._usecase, self._kind, self._engine = uc.name, kind, uc.engine
 
     def resolve(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what decides a training, as ``Trainer.resolve`` says; the number of workers is part of it."""
+        """Return what decides a training, as ``Trainer.resolve`` says; how many workers is part of it."""
         resolved = _local(self._kind, self._engine).resolve(_given(self._kind, self._engine, params))
         return {**resolved, **self._named}
 
@@ -174,12 +175,12 @@ def _shares(examples: Examples, count: int) -> list[Examples]:
             examples.label[low:high],
             None if examples.weight is None else examples.weight[low:high],
         )
-        for low, high in zip(edges[:-1], edges[1:], strict=True)
+        for low, high in pairwise(edges)
     ]
 
 
 class _Following(Unwatched):
-    """What every worker but the first has: it begins where the first one does, and keeps and shows nothing."""
+    """Every worker but the first has this: it begins where the first one does, and tells nothing."""
 
     def __init__(self, first: Watch) -> None:
         self._first = first

@@ -36,6 +36,10 @@ class Machines:
         """Kill every process of the second machine at once."""
         self._cluster.remove_node(self.second, allow_graceful=False)
 
+    def add_another(self) -> None:
+        """Let another machine take its place."""
+        self.second = self._cluster.add_node(**self._machine())
+
     def shutdown(self) -> None:
         self._cluster.shutdown()
 
