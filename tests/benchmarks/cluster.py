@@ -30,10 +30,10 @@ def comparison(folder: Path, *, quick: bool) -> Iterator[Comparison]:
             ours=lambda number: _score(on_ray),
             other=lambda number: _score(uc),
             check=_check,
-            note=f"{rows:,} rows, {_WORKERS} workers with one core each. Ours starts a cluster on this machine, "
-            "scores, and stops it; the other scores in this process with all cores. Content hashes of the "
-            "staged predictions are compared. One machine gains nothing by Ray: the overhead is what a job "
-            "pays before more machines can make it faster.",
+            note=f"{rows:,} rows, {_WORKERS} workers with one core each. Ours starts a cluster on this "
+            "machine, scores, and stops it; the other scores in this process with all cores. Content hashes "
+            "of the staged predictions are compared. One machine gains nothing by Ray: the overhead is what "
+            "a job pays before more machines can make it faster.",
         )
 
 

@@ -8,8 +8,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from datetime import date
+from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 import pytest
 from tests.integration.scaleout.conftest import Machines
 from tests.lakes import on_both_storages
@@ -20,6 +23,7 @@ from nightshift.inference.score import score
 from nightshift.lake import tables
 from nightshift.lake.staging import read_staged, stage
 from nightshift.lake.store import open_store
+from nightshift.lake.tables import Stretch
 from nightshift.registry.models import load_model
 from nightshift.usecase import UseCase
 
@@ -142,3 +146,15 @@ def test_each_row_of_a_partition_is_in_one_stretch(usecase: UseCase, day_of_feat
         assert [sum(batch.num_rows for batch in one) for one in read] == [one.rows for one in stretches]
         assert max(stretch.rows for stretch in stretches) <= most_rows
         assert pa.Table.from_batches([batch for one in read for batch in one]).equals(expected)
+
+
+def test_each_row_of_a_file_of_many_row_groups_is_in_one_stretch(tmp_path: Path) -> None:
+    table = pa.table({"number": range(1000)})
+    pq.write_table(table, tmp_path / "file.parquet", row_group_size=90)
+    dataset = ds.dataset(tmp_path / "file.parquet")
+    [file] = dataset.get_fragments()
+    for most_rows in (50, 90, 133, 400, 5000):
+        stretches = list(Stretch.of(file, dataset.schema, most_rows))
+        read = [pa.Table.from_batches(one.batches(["number"], 40)) for one in stretches]
+        assert [one.num_rows for one in read] == [one.rows for one in stretches]
+        assert pa.concat_tables(read).equals(table)
