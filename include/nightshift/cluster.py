@@ -26,6 +26,8 @@ _QUIET = {
 }
 # Ray and gloo take the machine's outer address where they may; this keeps them to loopback.
 _LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "GLOO_SOCKET_IFNAME": "lo"}
+# Of every cluster that this process starts: Ray reads it once. Without, it keeps one in the home folder.
+_TOKEN = {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 
 @contextmanager
@@ -46,11 +48,10 @@ def joined(cpus: int, gpus: int, where: str) -> Iterator[None]:
         TransientError: The cluster is not reached, or failed.
     """
     address = settings().ray_address
-    # Ray reads some of them when it is imported, and its processes when they start.
-    token = (
-        {} if address else {**_LOOPBACK, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    )
-    with _environment({**_QUIET, **token}), tempfile.TemporaryDirectory(prefix="ray-") as scratch:
+    # Ray reads some of it when it is imported, and its processes when they start.
+    environment = _QUIET if address else _QUIET | _LOOPBACK | _TOKEN
+    scratch = tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True)
+    with _environment(environment), scratch as folder:
         try:
             import ray
         except ImportError as error:
@@ -66,14 +67,15 @@ def joined(cpus: int, gpus: int, where: str) -> Iterator[None]:
                 ray.init(address=address, log_to_driver=False, runtime_env={"env_vars": _lake()})
             else:
                 ray.init(
+                    address="local",
                     num_cpus=cpus,
                     num_gpus=gpus,
                     include_dashboard=False,
                     log_to_driver=False,
                     _node_ip_address="127.0.0.1",
-                    _temp_dir=scratch,
+                    _temp_dir=folder,
                 )
-        except (ConnectionError, TimeoutError, RuntimeError, OSError) as error:
+        except (OSError, RuntimeError, ray.exceptions.RayError) as error:
             raise TransientError(
                 f"{where}: no Ray cluster at {address or 'this machine'}: {error}"
             ) from error

@@ -25,7 +25,6 @@ from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
-import pyarrow as pa
 
 from nightshift import cluster
 from nightshift.lake.store import open_store
@@ -170,8 +169,7 @@ def _shares(examples: Examples, count: int) -> list[Examples]:
     edges = np.linspace(0, examples.features.num_rows, count + 1).astype(int)
     return [
         Examples(
-            # Copied, or what is sent would be the whole of the columns.
-            pa.concat_tables([examples.features.slice(low, high - low)]).combine_chunks(),
+            examples.features.slice(low, high - low),
             examples.label[low:high],
             None if examples.weight is None else examples.weight[low:high],
         )

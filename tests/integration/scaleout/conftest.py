@@ -50,7 +50,6 @@ def machines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machines]:
     # Read when Ray is imported: everything stays on loopback, and nothing is reported.
     monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
     started = Machines()
     try:

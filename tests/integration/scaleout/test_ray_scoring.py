@@ -112,7 +112,11 @@ def listening(*arguments):
     real(*arguments)
 cluster.log.info = listening
 staged = score(UseCase.model_validate_json(sys.stdin.read()), date(2013, 1, 17))
-left = [process.name() for process in psutil.Process().children(recursive=True) if process.is_running()]
+left = [
+    process.name()
+    for process in psutil.Process().children(recursive=True)
+    if process.status() != psutil.STATUS_ZOMBIE
+]
 print(json.dumps([staged.content_hash, sorted(heard), left]))
 """
 
