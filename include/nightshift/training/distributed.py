@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -100,8 +101,7 @@ class DistributedTrainer:
         ]
         # Whatever Ray Train writes for itself lies where all workers reach it, and goes with the training's
         # own checkpoints if this process is killed.
-        folder = f"checkpoints/{self._usecase}"
-        name = f"ray-{uuid.uuid4().hex}"
+        storage, name = open_store().filesystem(f"checkpoints/{self._usecase}"), f"ray-{uuid.uuid4().hex}"
         reserved = {"CPU": engine.cpus, **({"GPU": engine.gpus} if engine.gpus else {})}
         trainer = _trainer_class(self._kind)(
             _work,
@@ -122,7 +122,7 @@ class DistributedTrainer:
             run_config=RunConfig(
                 name=name,
                 storage_path=".",
-                storage_filesystem=open_store().filesystem(folder),
+                storage_filesystem=storage,
                 failure_config=FailureConfig(max_failures=_FAILURES, controller_failure_limit=_WAITS),
             ),
         )
@@ -131,8 +131,8 @@ class DistributedTrainer:
         except TrainingFailedError as error:
             raise cluster.translated(error, where) from error
         finally:
-            for key in open_store().list(f"{folder}/{name}"):
-                open_store().delete(key)
+            with suppress(FileNotFoundError):
+                storage.delete_dir(name)
         return result
 
 
