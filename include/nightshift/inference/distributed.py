@@ -15,6 +15,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,8 @@ def score(
         raise TransientError(f"features of {uc.name} {features.partition} were replaced before being scored")
     entities: list[pa.Array] = []
     with joined(workers * uc.engine.cpus, 0, where):
-        for batch in _scored(uc, model, features, stretches, run_id):
+        files = {file.name: file.read_bytes() for file in model.folder.iterdir()}
+        for batch in _scored(_Job(uc, files, model.version, features, stretches, run_id)):
             seconds += batch.column(_SECONDS).drop_null().to_pylist()
             predicted = batch.select(scoring.schema(uc).names).cast(scoring.schema(uc))
             entities.append(predicted.column(uc.entity))
@@ -72,70 +74,69 @@ def score(
     _conserved(features, entities, where)
 
 
-def _scored(
-    uc: UseCase, model: Model, features: PartitionVersion, stretches: list[Stretch], run_id: str
-) -> Iterator[pa.RecordBatch]:
+@dataclass(frozen=True)
+class _Job:
+    """What a worker needs. It gets the champion's own files, so it need not reach the registry."""
+
+    usecase: UseCase
+    model: dict[str, bytes]
+    version: str
+    features: PartitionVersion
+    stretches: list[Stretch]
+    run_id: str
+
+
+def _scored(job: _Job) -> Iterator[pa.RecordBatch]:
     import ray
     import ray.data
     from ray.data.exceptions import ExecutionTimeoutError
 
     # One row a stretch, one block a row: a worker is given one stretch at a time.
-    numbers: list[dict[str, Any]] = [{"stretch": number} for number in range(len(stretches))]
-    files = {file.name: file.read_bytes() for file in model.folder.iterdir()}
+    numbers: list[dict[str, Any]] = [{"stretch": number} for number in range(len(job.stretches))]
     scored = ray.data.from_items(numbers, override_num_blocks=len(numbers)).map_batches(
         _Scorer,
-        fn_constructor_args=(uc, ray.put(files), model.version, features, stretches, run_id),
+        fn_constructor_args=(ray.put(job),),
         batch_size=1,
         batch_format="pyarrow",
         # From one on: where a lost machine leaves room for fewer workers, these finish the job.
-        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=uc.engine.workers),
-        num_cpus=uc.engine.cpus,
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=job.usecase.engine.workers),
+        num_cpus=job.usecase.engine.cpus,
     )
-    # As it was raised in the worker, with what it says is wrong.
-    scored.context.raise_original_map_exception = True
     try:
         for table in scored.iter_batches(batch_size=None, batch_format="pyarrow"):
             yield from table.to_batches()
     except ExecutionTimeoutError as error:
-        raise TransientError(f"{uc.name} {features.partition} is not scored: {error}") from error
+        raise TransientError(f"{job.usecase.name} {job.features.partition} is not scored: {error}") from error
 
 
 class _Scorer:
     """One worker. Loads the champion once, and scores the stretches that it is given."""
 
-    def __init__(
-        self,
-        uc: UseCase,
-        files: Any,
-        version: str,
-        features: PartitionVersion,
-        stretches: list[Stretch],
-        run_id: str,
-    ) -> None:
+    def __init__(self, job: Any) -> None:
         import ray
 
-        self._uc, self._features, self._stretches, self._run_id = uc, features, stretches, run_id
-        # The champion's own files, and not its number: a worker need not reach the registry.
+        self._job: _Job = ray.get(job)
+        # As long as the worker: the reference rows, which reasons are given against, are read from it later.
         self._scratch = tempfile.TemporaryDirectory()
         folder = Path(self._scratch.name)
-        for name, content in ray.get(files).items():
+        for name, content in self._job.model.items():
             (folder / name).write_bytes(content)
-        self._model = stored.load(folder).as_version(version)
+        self._model = stored.load(folder).as_version(self._job.version)
 
     def __call__(self, numbers: pa.Table) -> Iterator[pa.Table]:
         """Yield the predictions of the stretches, each batch with what it took beside its first row."""
-        columns, rows = scoring.columns(self._uc, self._model), scoring.chunk_rows(self._features.rows)
-        with (
-            scoring.fitting(self._uc, self._features.partition, self._model),
-            explained(self._uc, "features"),
-        ):
+        uc, features = self._job.usecase, self._job.features
+        columns, rows = scoring.columns(uc, self._model), scoring.chunk_rows(features.rows)
+        with scoring.fitting(uc, features.partition, self._model), explained(uc, "features"):
             for number in numbers["stretch"].to_pylist():
-                for batch in self._stretches[number].batches(columns, rows):
+                for batch in self._job.stretches[number].batches(columns, rows):
                     yield self._predict(batch)
 
     def _predict(self, batch: pa.RecordBatch) -> pa.Table:
         start = time.perf_counter()
-        predicted = scoring.predict(self._uc, self._model, self._features, batch, self._run_id)
+        predicted = scoring.predict(
+            self._job.usecase, self._model, self._job.features, batch, self._job.run_id
+        )
         took = [time.perf_counter() - start, *[None] * (batch.num_rows - 1)]
         return pa.Table.from_batches([predicted]).append_column(_SECONDS, pa.array(took, pa.float64()))
 
