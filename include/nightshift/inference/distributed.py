@@ -91,6 +91,7 @@ def _scored(job: _Job) -> Iterator[pa.RecordBatch]:
     import ray.data
     from ray.data.exceptions import ExecutionTimeoutError
 
+    workers = job.usecase.engine.workers
     # One row a stretch, one block a row: a worker is given one stretch at a time.
     numbers: list[dict[str, Any]] = [{"stretch": number} for number in range(len(job.stretches))]
     scored = ray.data.from_items(numbers, override_num_blocks=len(numbers)).map_batches(
@@ -99,7 +100,7 @@ def _scored(job: _Job) -> Iterator[pa.RecordBatch]:
         batch_size=1,
         batch_format="pyarrow",
         # From one on: where a lost machine leaves room for fewer workers, these finish the job.
-        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=job.usecase.engine.workers),
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=workers, initial_size=workers),
         num_cpus=job.usecase.engine.cpus,
     )
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -31,6 +32,19 @@ class Machines:
     @property
     def address(self) -> str:
         return str(self._cluster.address)
+
+    def await_a_worker_on_the_second(self) -> None:
+        """Return once a worker of Ray Data is alive there."""
+        import ray
+
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            for actor in ray._private.state.actors().values():
+                there = actor["Address"]["NodeID"] == self.second.node_id
+                if there and actor["State"] == "ALIVE" and actor["ActorClassName"].startswith("MapWorker"):
+                    return
+            time.sleep(0.01)
+        raise AssertionError("no worker has come to the second machine")
 
     def lose_the_second(self) -> None:
         """Kill every process of the second machine at once."""

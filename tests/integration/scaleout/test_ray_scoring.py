@@ -32,29 +32,26 @@ storage = on_both_storages
 Day = Callable[..., pa.Table]
 
 DAY = date(2013, 3, 1)
-ROWS = 70_000
-
-
-@pytest.fixture
-def large_day(usecase: UseCase, day_of_features: Day) -> pa.Table:
-    table = day_of_features(DAY, ROWS).drop_columns("late")
-    tables.replace_partition(usecase, "features", DAY, table, ["flight_id"])
-    return table
 
 
 def test_two_machines_give_the_predictions_that_one_process_gives(
-    usecase: UseCase, on_ray: UseCase, machines: Machines, large_day: pa.Table
+    usecase: UseCase, on_ray: UseCase, machines: Machines, day_of_features: Day
 ) -> None:
+    features = day_of_features(DAY, 70_000).drop_columns("late")
+    tables.replace_partition(usecase, "features", DAY, features, ["flight_id"])
     local = score(usecase, DAY)
     staged = score(on_ray, DAY)
     assert staged.content_hash == local.content_hash
-    assert staged.rows == local.rows == ROWS
-    assert sorted(read_staged(staged)["flight_id"].to_pylist()) == sorted(large_day["flight_id"].to_pylist())
+    assert staged.rows == local.rows == features.num_rows
+    scored = read_staged(staged)["flight_id"]
+    assert sorted(scored.to_pylist()) == sorted(features["flight_id"].to_pylist())
 
 
 def test_a_machine_lost_on_the_way_loses_no_row(
-    usecase: UseCase, on_ray: UseCase, machines: Machines, large_day: pa.Table
+    usecase: UseCase, on_ray: UseCase, machines: Machines, day_of_features: Day
 ) -> None:
+    published = day_of_features(DAY, 300_000).drop_columns("late")
+    tables.replace_partition(usecase, "features", DAY, published, ["flight_id"])
     local = score(usecase, DAY)
     features = tables.partition_version(usecase, "features", DAY)
     assert features is not None
@@ -63,11 +60,12 @@ def test_a_machine_lost_on_the_way_loses_no_row(
     def predictions() -> Iterator[pa.RecordBatch]:
         scored = distributed.score(on_ray, load_model(on_ray, "1"), features, "", seconds)
         yield next(scored)
+        machines.await_a_worker_on_the_second()
         machines.lose_the_second()
         yield from scored
 
     table = pa.Table.from_batches(predictions())
-    assert table.num_rows == ROWS
+    assert table.num_rows == local.rows == published.num_rows
     assert stage(usecase, "predictions", DAY, table, ["flight_id"]).content_hash == local.content_hash
 
 
