@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,9 @@ from nightshift.usecase import UseCase
 # Stretches for each worker: the loss of one costs little, and the last to finish keeps the others waiting
 # for little.
 _STRETCHES = 8
-# A day of fewer rows a stretch is not worth the messages.
-_FEWEST_ROWS = 2048
+# Fewer rows are not worth the messages. The predictions of more are no longer sent as one block, and a worker
+# that waits until its blocks are taken holds the room in which lost ones are to be made again.
+_STRETCH_ROWS = (2048, 131_072)
 _SECONDS = "seconds"
 
 
@@ -59,7 +61,7 @@ def score(
     """
     where = f"{uc.name}, score, partition {features.partition}"
     workers = uc.engine.workers
-    most_rows = max(-(-features.rows // (workers * _STRETCHES)), _FEWEST_ROWS)
+    most_rows = min(max(-(-features.rows // (workers * _STRETCHES)), _STRETCH_ROWS[0]), _STRETCH_ROWS[1])
     version, stretches = tables.stretches(uc, "features", features.partition, most_rows)
     if version is None or version.content_hash != features.content_hash:
         raise TransientError(f"features of {uc.name} {features.partition} were replaced before being scored")
@@ -95,12 +97,13 @@ def _scored(job: _Job) -> Iterator[pa.RecordBatch]:
     # One row a stretch, one block a row: a worker is given one stretch at a time.
     numbers: list[dict[str, Any]] = [{"stretch": number} for number in range(len(job.stretches))]
     scored = ray.data.from_items(numbers, override_num_blocks=len(numbers)).map_batches(
-        _Scorer,
-        fn_constructor_args=(ray.put(job),),
+        _predictions,
+        fn_args=([ray.put(job)],),
         batch_size=1,
         batch_format="pyarrow",
-        # From one on: where a lost machine leaves room for fewer workers, these finish the job.
-        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=workers, initial_size=workers),
+        # Not a pool of actors: what a lost actor had done only that actor does again, and it waits for room
+        # while the others wait for what it had done. A lost task is done again by whichever worker is free.
+        compute=ray.data.TaskPoolStrategy(size=workers),
         num_cpus=job.usecase.engine.cpus,
     )
     try:
@@ -110,13 +113,24 @@ def _scored(job: _Job) -> Iterator[pa.RecordBatch]:
         raise TransientError(f"{job.usecase.name} {job.features.partition} is not scored: {error}") from error
 
 
+def _predictions(numbers: pa.Table, handed: list[Any]) -> Iterator[pa.Table]:
+    """Be a worker, and yield the predictions of one stretch."""
+    yield from _scorer(handed[0]).predictions(numbers["stretch"].to_pylist())
+
+
+@lru_cache(maxsize=1)
+def _scorer(handed: Any) -> _Scorer:
+    """Load the champion, once in the life of a worker."""
+    import ray
+
+    return _Scorer(ray.get(handed))
+
+
 class _Scorer:
-    """One worker. Loads the champion once, and scores the stretches that it is given."""
+    """What a worker keeps between two stretches."""
 
-    def __init__(self, job: Any) -> None:
-        import ray
-
-        self._job: _Job = ray.get(job)
+    def __init__(self, job: _Job) -> None:
+        self._job = job
         # As long as the worker: the reference rows, which reasons are given against, are read from it later.
         self._scratch = tempfile.TemporaryDirectory()
         folder = Path(self._scratch.name)
@@ -124,12 +138,12 @@ class _Scorer:
             (folder / name).write_bytes(content)
         self._model = stored.load(folder).as_version(self._job.version)
 
-    def __call__(self, numbers: pa.Table) -> Iterator[pa.Table]:
-        """Yield the predictions of the stretches, each batch with what it took beside its first row."""
+    def predictions(self, stretches: list[int]) -> Iterator[pa.Table]:
+        """Yield the predictions of stretches, each batch with what it took beside its first row."""
         uc, features = self._job.usecase, self._job.features
         columns, rows = scoring.columns(uc, self._model), scoring.chunk_rows(features.rows)
         with scoring.fitting(uc, features.partition, self._model), explained(uc, "features"):
-            for number in numbers["stretch"].to_pylist():
+            for number in stretches:
                 for batch in self._job.stretches[number].batches(columns, rows):
                     yield self._predict(batch)
 

@@ -15,7 +15,7 @@ MB = 2**20
 
 
 class Machines:
-    """The two machines. The first has the head and what connects to the cluster; the second can be lost."""
+    """The machines. The first has the head and what connects to the cluster; others can be lost."""
 
     def __init__(self) -> None:
         from ray.cluster_utils import Cluster
@@ -23,7 +23,7 @@ class Machines:
         self._cluster = Cluster(
             initialize_head=True, head_node_args=self._machine() | {"include_dashboard": False}
         )
-        self.second = self._cluster.add_node(**self._machine())
+        self.add_another()
 
     @staticmethod
     def _machine() -> dict[str, Any]:
@@ -33,26 +33,23 @@ class Machines:
     def address(self) -> str:
         return str(self._cluster.address)
 
-    def await_a_worker_on_the_second(self) -> None:
-        """Return once a worker of Ray Data is alive there."""
-        import ray
+    def add_another(self) -> None:
+        """Add one more machine like the second."""
+        self._cluster.add_node(**self._machine())
+
+    def lose_one_at_work(self) -> None:
+        """Kill every process of a machine at once, as soon as one beside the first has its core at work."""
+        from ray._private.state import available_resources_per_node
 
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
-            for actor in ray._private.state.actors().values():
-                there = actor["Address"]["NodeID"] == self.second.node_id
-                if there and actor["State"] == "ALIVE" and actor["ActorClassName"].startswith("MapWorker"):
+            free = available_resources_per_node()
+            for node in self._cluster.worker_nodes:
+                if node.node_id in free and not free[node.node_id].get("CPU"):
+                    self._cluster.remove_node(node, allow_graceful=False)
                     return
             time.sleep(0.01)
-        raise AssertionError("no worker has come to the second machine")
-
-    def lose_the_second(self) -> None:
-        """Kill every process of the second machine at once."""
-        self._cluster.remove_node(self.second, allow_graceful=False)
-
-    def add_another(self) -> None:
-        """Let another machine take its place."""
-        self.second = self._cluster.add_node(**self._machine())
+        raise AssertionError("no work has come to the second machine")
 
     def shutdown(self) -> None:
         self._cluster.shutdown()

@@ -60,8 +60,7 @@ def test_a_machine_lost_on_the_way_loses_no_row(
     def predictions() -> Iterator[pa.RecordBatch]:
         scored = distributed.score(on_ray, load_model(on_ray, "1"), features, "", seconds)
         yield next(scored)
-        machines.await_a_worker_on_the_second()
-        machines.lose_the_second()
+        machines.lose_one_at_work()
         yield from scored
 
     table = pa.Table.from_batches(predictions())

@@ -102,13 +102,15 @@ def _when_a_checkpoint_is_there(uc: UseCase, act: Any) -> Iterator[None]:
         beside.join()
 
 
-def test_a_training_goes_on_when_a_machine_is_lost_and_another_comes(state: Path, machines: Machines) -> None:
+def test_a_training_goes_on_when_a_machine_is_lost_and_another_has_room(
+    state: Path, machines: Machines
+) -> None:
     uc, undisturbed = _usecase("shared", "ray", seed=11), _usecase("here", "ray", seed=11)
+    machines.add_another()
     lost = []
 
     def act() -> None:
-        machines.lose_the_second()
-        machines.add_another()
+        machines.lose_one_at_work()
         lost.append(True)
 
     with _when_a_checkpoint_is_there(uc, act):
