@@ -60,7 +60,7 @@ def _standard_error(auc: float, rows: int, base_rate: float) -> float:
 
 
 def _weight_of_the_first_tree(uc: UseCase, candidate: Candidate) -> float:
-    """Return the sum of second derivatives at its root: one for each row that it was grown on, times p(1-p)."""
+    """Return the sum of second derivatives at its root: p(1-p) for each row that it was grown on."""
     scorer: Any = load_candidate(uc, candidate).scorer
     return float(json.loads(scorer.booster.get_dump(dump_format="json", with_stats=True)[0])["cover"])
 
