@@ -85,6 +85,11 @@ class Settings(BaseSettings):
     pod_templates: str = Field(
         "", description="Folder of pod templates, <queue>.yaml each, for Airflow's KubernetesExecutor."
     )
+    ray_address: str = Field(
+        "",
+        description="Address of a Ray cluster's head, host:port, for use cases whose engine is ray; empty: a "
+        "cluster on this machine, for the length of the job.",
+    )
     parallelism: int = Field(4, ge=1, description="Airflow tasks at once; ranges are cut for as many.")
     retry_seconds: float = Field(30, gt=0, description="Pause before a task is tried again.")
     task_hours: float = Field(

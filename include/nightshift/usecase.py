@@ -379,6 +379,20 @@ class Gate(_Strict):
         return {"policy": value} if isinstance(value, str) else value
 
 
+class Engine(_Strict):
+    """What computes scores and models: this process, or the workers of a Ray cluster (``docs/scale-out.md``).
+
+    ``engine: ray`` alone is short for a mapping whose ``name`` is ray.
+    """
+
+    name: Literal["local", "ray"] = "local"
+    workers: int = Field(2, gt=0, description="ray: processes that share a job; models differ by it.")
+    cpus: int = Field(1, gt=0, description="ray: cores that each worker reserves.")
+    gpus: int = Field(
+        0, ge=0, le=1, description="ray: GPUs that each worker of a training reserves; scores come from CPUs."
+    )
+
+
 class FairnessGroups(_Strict):
     """Whose rates and calibration are compared."""
 
@@ -734,12 +748,18 @@ class UseCase(_Strict):
     explanation: Explanations = Field(default_factory=Explanations)
     drift: Drift = Field(default_factory=Drift)
     retrain: Retrain = Field(default_factory=Retrain)
+    engine: Engine = Engine()
     alerts: AlertRules = Field(default_factory=AlertRules)
     budget: Budget = Field(default_factory=Budget)
     labelling: Labelling = Field(default_factory=Labelling)
     retention: Retention
     feedback: Feedback = Field(default_factory=Feedback)
     sources: dict[Name, Source] = Field(min_length=1)
+
+    @field_validator("engine", mode="before")
+    @classmethod
+    def _in_a_word(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
 
     @field_validator("timezone")
     @classmethod

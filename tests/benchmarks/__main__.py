@@ -15,12 +15,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from . import drift, fanout, imports, inference, night, report, training
+from . import cluster, drift, fanout, imports, inference, night, report, training
 from .harness import ROUNDS, Comparison, compare
 
 _COMPARISONS: dict[str, Callable[..., AbstractContextManager[Comparison]]] = {
     "imports": imports.comparison,
     "inference": inference.comparison,
+    "cluster": cluster.comparison,
     "training": training.trees,
     "network": training.network,
     "drift-day": drift.day,

@@ -17,7 +17,7 @@ from nightshift.lake import tables
 from nightshift.lake.staging import read_staged
 from nightshift.lake.store import open_store
 from nightshift.partition import days
-from nightshift.registry.deployments import promote
+from nightshift.registry.deployments import champion_at, promote
 from nightshift.registry.models import load_model
 from nightshift.registry.records import Decision
 from nightshift.usecase import UseCase, load_usecase
@@ -29,7 +29,8 @@ from .harness import Comparison, DifferentResultsError, Timed, environment
 
 _FIRST = date(2013, 1, 1)
 _TRAINED = date(2013, 2, 15)
-_SCORED = date(2013, 3, 1)
+SCORED = date(2013, 3, 1)
+"""The day that is scored."""
 _VALUES = 30
 
 
@@ -37,13 +38,11 @@ _VALUES = 30
 def comparison(folder: Path, *, quick: bool) -> Iterator[Comparison]:
     """Score one partition of a million rows (20,000 when ``quick``) with the features of the use case."""
     rows = 20_000 if quick else 1_000_000
-    with environment(folder):
-        uc = load_usecase("flight_delays")
-        uc = uc.model_copy(update={"explanation": uc.explanation.model_copy(update={"top_reasons": 0})})
-        version = _champion(uc, 100 if quick else 1000)
-        features = _features(uc, _SCORED, rows)
-        tables.replace_partition(uc, "features", _SCORED, features, [uc.entity])
-        model = load_model(uc, version)
+    with to_score(folder, rows, quick=quick) as uc:
+        champion = champion_at(uc, SCORED)
+        assert champion is not None
+        model = load_model(uc, champion.version)
+        features = _features(uc, SCORED, rows)
         # Delta keeps rows in key order, which is the order they were made in.
         codes, numbers = model.origin.encoder.tensors(features)
         array = np.concatenate([np.where(codes > 0, codes - 1, np.nan), numbers], axis=1).astype(np.float32)
@@ -54,7 +53,7 @@ def comparison(folder: Path, *, quick: bool) -> Iterator[Comparison]:
             from nightshift.inference.score import score
 
             start = time.perf_counter()
-            staged = score(uc, _SCORED)
+            staged = score(uc, SCORED)
             seconds = time.perf_counter() - start
             predictions = read_staged(staged)["score"].to_numpy()
             # The next round must write its predictions again.
@@ -81,6 +80,17 @@ def comparison(folder: Path, *, quick: bool) -> Iterator[Comparison]:
             "off, and docs/explanations.md says what they cost. The bare call predicts only: it is the "
             "limit.",
         )
+
+
+@contextmanager
+def to_score(folder: Path, rows: int, *, quick: bool) -> Iterator[UseCase]:
+    """Yield a use case with a champion, and features of ``SCORED`` that wait for it."""
+    with environment(folder):
+        uc = load_usecase("flight_delays")
+        uc = uc.model_copy(update={"explanation": uc.explanation.model_copy(update={"top_reasons": 0})})
+        _promote(uc, 100 if quick else 1000)
+        tables.replace_partition(uc, "features", SCORED, _features(uc, SCORED, rows), [uc.entity])
+        yield uc
 
 
 def _check(ours: Any, other: Any) -> None:
@@ -110,12 +120,12 @@ def publish(uc: UseCase, rows_a_day: int) -> Snapshot:
     return snapshot(uc, _TRAINED)
 
 
-def _champion(uc: UseCase, rows_a_day: int) -> str:
+def _promote(uc: UseCase, rows_a_day: int) -> None:
     from nightshift.training.train import train
 
     candidate = train(uc, publish(uc, rows_a_day), "xgboost")
     decision = Decision(promote=True, candidate=candidate, metrics={}, reasons=["made for a benchmark"])
-    return promote(uc, decision, effective_from=_TRAINED + timedelta(days=1)).version
+    promote(uc, decision, effective_from=_TRAINED + timedelta(days=1))
 
 
 def _features(uc: UseCase, day: date, rows: int) -> pa.Table:

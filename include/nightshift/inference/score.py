@@ -1,4 +1,8 @@
-"""Batch scoring: features of a day in, staged predictions out, with every version that made them."""
+"""Batch scoring: features of a day in, staged predictions out, with every version that made them.
+
+The engine of the use case says where: in this process, or by the workers of a Ray cluster
+(``inference.distributed``). The predictions are the same, to their content hash.
+"""
 
 from __future__ import annotations
 
@@ -71,26 +75,16 @@ def score(
 
     Raises:
         DataError: No champion is in force on that day, or the features lack a column the model reads.
-        TransientError: The features of the day are not published yet, or were replaced while being read.
+        TransientError: The features of the day are not published yet, or were replaced while being read; or
+            the cluster failed.
     """
     model = _champion(uc, partition, deployed)
     features = _features(uc, partition)
-    columns = list(dict.fromkeys((uc.entity, uc.event_time, *model.feature_columns)))
-    chunk = min(max(-(-features.rows // _CHUNKS), _CHUNK_ROWS[0]), _CHUNK_ROWS[1])
-    batches = tables.scan(uc, "features", partition, columns=columns, batch_rows=chunk)
     seconds: list[float] = []
-    scored = _score(uc, model, features, batches, run_id, seconds)
+    scored = (_on_ray if uc.engine.name == "ray" else _here)(uc, model, features, run_id, seconds)
     try:
-        predictions = pa.Table.from_batches(scored, schema=schema(uc))
-    except pa.ArrowInvalid as error:
-        with _for_the_record(uc, partition):
-            performance.failed(uc, partition, model.content_hash)
-        raise DataError(
-            f"the features of {partition} do not fit model version {model.version}: {error}",
-            rule="a model reads every column of its feature list",
-            where=f"{uc.name}, score, partition {partition}",
-            cure="rebuild the features of that day, or train a model on the columns that exist",
-        ) from error
+        with fitting(uc, partition, model):
+            predictions = pa.Table.from_batches(scored, schema=schema(uc))
     except Exception:
         with _for_the_record(uc, partition):
             performance.failed(uc, partition, model.content_hash)
@@ -135,31 +129,72 @@ def _features(uc: UseCase, partition: date) -> PartitionVersion:
     return version
 
 
-def _score(
-    uc: UseCase,
-    model: Model,
-    features: PartitionVersion,
-    batches: Iterator[pa.RecordBatch],
-    run_id: str,
-    seconds: list[float],
+def _here(
+    uc: UseCase, model: Model, features: PartitionVersion, run_id: str, seconds: list[float]
 ) -> Iterator[pa.RecordBatch]:
-    """Yield the predictions of each batch, and append to ``seconds`` what the model took for it."""
+    batches = tables.scan(
+        uc, "features", features.partition, columns=columns(uc, model), batch_rows=chunk_rows(features.rows)
+    )
     for batch in batches:
         start = time.perf_counter()
-        probability = model.predict_proba(batch)
-        rows = batch.num_rows
-        why = reasons(model, batch, uc.explanation.top_reasons)
+        predicted = predict(uc, model, features, batch, run_id)
         seconds.append(time.perf_counter() - start)
-        constants = (model.version, model.content_hash, features.content_hash, run_id)
-        yield pa.record_batch(
-            [
-                batch.column(uc.entity).cast(pa.string()),
-                pa.repeat(pa.scalar(features.partition, pa.date32()), rows),
-                batch.column(uc.event_time).cast(pa.timestamp("us", tz="UTC")),
-                pa.array(probability, pa.float64()),
-                pa.array(np.asarray(probability >= model.threshold), pa.bool_()),
-                *(pa.repeat(value, rows) for value in constants),
-                why,
-            ],
-            schema=schema(uc),
-        )
+        yield predicted
+
+
+def _on_ray(
+    uc: UseCase, model: Model, features: PartitionVersion, run_id: str, seconds: list[float]
+) -> Iterator[pa.RecordBatch]:
+    from nightshift.inference import distributed
+
+    yield from distributed.score(uc, model, features, run_id, seconds)
+
+
+@contextmanager
+def fitting(uc: UseCase, partition: date, model: Model) -> Iterator[None]:
+    """Say of features without a column, or with one of another type, that they do not fit the model."""
+    try:
+        yield
+    except pa.ArrowInvalid as error:
+        raise DataError(
+            f"the features of {partition} do not fit model version {model.version}: {error}",
+            rule="a model reads every column of its feature list",
+            where=f"{uc.name}, score, partition {partition}",
+            cure="rebuild the features of that day, or train a model on the columns that exist",
+        ) from error
+
+
+def columns(uc: UseCase, model: Model) -> list[str]:
+    """Return the columns of the features that predictions are made of."""
+    return list(dict.fromkeys((uc.entity, uc.event_time, *model.feature_columns)))
+
+
+def chunk_rows(rows: int) -> int:
+    """Return how many rows of a day of ``rows`` are scored at once."""
+    return min(max(-(-rows // _CHUNKS), _CHUNK_ROWS[0]), _CHUNK_ROWS[1])
+
+
+def predict(
+    uc: UseCase, model: Model, features: PartitionVersion, batch: pa.RecordBatch, run_id: str
+) -> pa.RecordBatch:
+    """Return the predictions of a batch of features, in the columns of ``schema``.
+
+    Raises:
+        ArrowInvalid: A column is of another type; see ``fitting``.
+        DataError: The features lack a column that the model reads.
+    """
+    probability = model.predict_proba(batch)
+    rows = batch.num_rows
+    constants = (model.version, model.content_hash, features.content_hash, run_id)
+    return pa.record_batch(
+        [
+            batch.column(uc.entity).cast(pa.string()),
+            pa.repeat(pa.scalar(features.partition, pa.date32()), rows),
+            batch.column(uc.event_time).cast(pa.timestamp("us", tz="UTC")),
+            pa.array(probability, pa.float64()),
+            pa.array(np.asarray(probability >= model.threshold), pa.bool_()),
+            *(pa.repeat(value, rows) for value in constants),
+            reasons(model, batch, uc.explanation.top_reasons),
+        ],
+        schema=schema(uc),
+    )

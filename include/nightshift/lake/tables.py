@@ -12,7 +12,9 @@ import logging
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from itertools import accumulate, pairwise
 from typing import Any
 from urllib.parse import unquote
 
@@ -61,6 +63,50 @@ class PublishedVersion(PartitionVersion):
     """One content that a partition has had, from ``table_version`` on; without rows, it was not there."""
 
     published_at: datetime
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Rows of one file of a partition. It may be sent to another process, and is read there by itself.
+
+    Attributes:
+        file: The file, with the access of the store that holds it and the row groups that these rows lie in.
+        schema: The columns of the table, of which the file may lack some; they read as null.
+        skipped: So many rows of these row groups come before the first one.
+        rows: How many rows.
+    """
+
+    file: ds.ParquetFileFragment
+    schema: pa.Schema
+    skipped: int
+    rows: int
+
+    @classmethod
+    def of(cls, file: ds.ParquetFileFragment, schema: pa.Schema, most_rows: int) -> Iterator[Stretch]:
+        """Yield the stretches of a file, in order, of at most ``most_rows`` each; reads its footer only."""
+        edges = [0, *accumulate(group.num_rows for group in file.row_groups)]
+        for first in range(0, edges[-1], most_rows):
+            end = min(first + most_rows, edges[-1])
+            groups = [
+                number for number, (low, high) in enumerate(pairwise(edges)) if low < end and first < high
+            ]
+            yield cls(file.subset(row_group_ids=groups), schema, first - edges[groups[0]], end - first)
+
+    def batches(self, columns: Sequence[str], batch_rows: int) -> Iterator[pa.RecordBatch]:
+        """Yield the rows in their order, at most ``batch_rows`` at a time, holding few in memory."""
+        read = self.file.to_batches(
+            schema=self.schema, columns=list(columns), batch_size=batch_rows, batch_readahead=2
+        )
+        skip, left = self.skipped, self.rows
+        for batch in read:
+            skipped = min(skip, batch.num_rows)
+            wanted = batch.slice(skipped, left)
+            skip -= skipped
+            left -= wanted.num_rows
+            if wanted.num_rows:
+                yield wanted
+            if not left:
+                return
 
 
 def replace_partition(
@@ -400,6 +446,34 @@ def scan_version(
         return None, iter(())
     dataset = _files(uc, delta, layer, partition, partition)
     return version, _batches(uc, layer, dataset, columns, batch_rows)
+
+
+def stretches(
+    uc: UseCase, layer: str, partition: date, most_rows: int
+) -> tuple[PartitionVersion | None, list[Stretch]]:
+    """Return what is published for one partition, and its rows cut into stretches, of one same version.
+
+    Every row is in exactly one stretch. Reads the table's log and the footers of the partition's files, no
+    rows. Without the partition: None, and no stretches.
+
+    Args:
+        uc: The use case.
+        layer: The layer.
+        partition: The day.
+        most_rows: A stretch has so many rows at most, and lies in one file.
+    """
+    delta = open_table(uc, layer)
+    version = _published(layer, delta).get(partition) if delta is not None else None
+    if delta is None or version is None:
+        return None, []
+    dataset = _files(uc, delta, layer, partition, partition)
+    with explained(uc, layer):
+        found = [
+            stretch
+            for file in dataset.get_fragments()
+            for stretch in Stretch.of(file, dataset.schema, most_rows)
+        ]
+    return version, found
 
 
 def newest_rows(

@@ -83,7 +83,11 @@ class Configuration(_Record):
 
 
 class Environment(_Record):
-    """Where it ran. What a machine does not have or does not tell is None."""
+    """Where it ran. What a machine does not have or does not tell is None.
+
+    With the engine ``ray`` the rest describes the machine that led the training; ``workers`` of the cluster
+    computed it. Manifests of releases without engines are of ``local`` ones.
+    """
 
     lock_hash: str
     python: str
@@ -93,6 +97,8 @@ class Environment(_Record):
     cores: int | None
     image: str | None
     device: str
+    engine: str = "local"
+    workers: int = 1
     gpus: tuple[str, ...]
     driver: str | None
     cuda: str | None
@@ -150,7 +156,7 @@ def describe(
         data=_data(uc, snapshot),
         code=code,
         configuration=Configuration(usecase=uc.model_dump(mode="json"), params=dict(params)),
-        environment=environment(str(params.get("device", "cpu"))),
+        environment=environment(params),
         randomness=randomness(uc),
     )
 
@@ -176,11 +182,11 @@ def kept(uc: UseCase, snapshot_hash: str, model_hash: str) -> Manifest | None:
     return Manifest.model_validate_json(content)
 
 
-def environment(device: str) -> Environment:
+def environment(params: Mapping[str, Any]) -> Environment:
     """Return the environment of this process.
 
     Args:
-        device: What the trainer computed on: ``cpu`` or ``cuda``.
+        params: What the trainer says was in effect: its device, and its engine where that was not local.
     """
     gpus, driver = _gpus()
     return Environment(
@@ -191,7 +197,9 @@ def environment(device: str) -> Environment:
         processor=_processor(),
         cores=os.cpu_count(),
         image=settings().image or None,
-        device=device,
+        device=str(params.get("device", "cpu")),
+        engine=str(params.get("engine", "local")),
+        workers=int(params.get("workers", 1)),
         gpus=gpus,
         driver=driver,
         cuda=_cuda(),

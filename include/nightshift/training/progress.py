@@ -97,6 +97,8 @@ def attached(uc: UseCase, run_id: str | None, name: str, tags: Mapping[str, str]
 class Watched:
     """A watch that keeps checkpoints in the lake, writes to the log, and to a live MLflow run.
 
+    Sent to another process it begins anew there: clocks and the use of memory are each process's own.
+
     Args:
         uc: The use case.
         name: What the log calls the training.
@@ -114,6 +116,9 @@ class Watched:
         self._first_step: int | None = None
         self._process = psutil.Process()
         self._process.cpu_percent()  # the first call begins what the next one measures
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Watched, (self._uc, self._name, self._checkpoints, self._run_id)
 
     def resume(self) -> bytes | None:
         """Return the last whole checkpoint of this training, if an interrupted one left any."""

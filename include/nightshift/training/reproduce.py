@@ -112,7 +112,7 @@ def reproduce(uc: UseCase, version: str) -> Reproduction:
         *data_differences,
         *_code(recorded.code),
         *_configuration(recorded, uc, params),
-        *_environment(recorded.environment, manifest.environment(str(params.get("device", "cpu")))),
+        *_environment(recorded.environment, manifest.environment(params)),
         *_randomness(recorded.randomness, manifest.randomness(uc)),
     ]
     order = get_args(Cause)

@@ -39,7 +39,7 @@ from nightshift.training.progress import Watched, attached, training_hash
 from nightshift.training.snapshot import Part, Snapshot, load_parts
 from nightshift.training.train import LIBRARIES, Built, build, trainer_of
 from nightshift.training.watch import PrunedError
-from nightshift.usecase import SearchRules, Space, UseCase
+from nightshift.usecase import Engine, SearchRules, Space, UseCase
 
 log = logging.getLogger(__name__)
 
@@ -564,7 +564,9 @@ def _with(uc: UseCase, trainer: str, params: Mapping[str, JsonValue]) -> UseCase
     declared = uc.training.trainers[trainer]
     changed = declared.model_copy(update={"params": {**declared.params, **params}})
     trainers = {**uc.training.trainers, trainer: changed}
-    return uc.model_copy(update={"training": uc.training.model_copy(update={"trainers": trainers})})
+    training = uc.training.model_copy(update={"trainers": trainers})
+    # Trials are many small jobs, which tasks share among machines.
+    return uc.model_copy(update={"training": training, "engine": Engine()})
 
 
 # MLflow ---------------------------------------------------------------------------------------------

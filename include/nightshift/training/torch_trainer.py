@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.distributed as dist
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 from torch import nn
 from torch.multiprocessing.spawn import spawn
 
@@ -64,8 +64,9 @@ class _Params(BaseModel):
     threads: int = Field(2, gt=0)
 
     @model_validator(mode="after")
-    def _each_has_a_device(self) -> _Params:
-        if torch.cuda.is_available() and self.processes > torch.cuda.device_count():
+    def _each_has_a_device(self, info: ValidationInfo) -> _Params:
+        here = not info.context
+        if here and torch.cuda.is_available() and self.processes > torch.cuda.device_count():
             raise ValueError(f"processes: {self.processes} on {torch.cuda.device_count()} GPUs")
         return self
 
@@ -108,11 +109,21 @@ class _Job:
 
 
 class TorchTrainer:
-    """Trains with AdamW and early stopping on validation log loss; the best epoch's weights are kept."""
+    """Trains with AdamW and early stopping on validation log loss; the best epoch's weights are kept.
+
+    Args:
+        device_of_group: ``cpu`` or ``cuda``: this process is one of ``processes`` that another program has
+            started and joined to a group, each with a device of this kind. None: it starts the others itself,
+            on the devices of this machine.
+    """
+
+    def __init__(self, device_of_group: str | None = None) -> None:
+        self._group = device_of_group
 
     def resolve(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Return what decides a training, as ``Trainer.resolve`` says."""
-        return {**_options(params).model_dump(), "device": _device(0).type, "torch": torch.__version__}
+        device = self._group or _device(0).type
+        return {**self._options(params).model_dump(), "device": device, "torch": torch.__version__}
 
     def fit(
         self,
@@ -125,7 +136,7 @@ class TorchTrainer:
         watch: Watch,
     ) -> Fit:
         """Train as ``Trainer.fit`` says."""
-        options = _options(params)
+        options = self._options(params)
         encoded = encoder.tensors(train.features)
         scale = NumberScale.fit(encoded[1])
         shape = {
@@ -141,34 +152,42 @@ class TorchTrainer:
             seed,
             watch.resume(),
         )
-        with _processes(job):
-            network, history = _train(job, 0, watch)
+        if self._group is None:
+            device = _device(0)
+            with _processes(job):
+                network, history = _train(job, 0, device, watch)
+        else:
+            # Who made the group has chosen one of the machine's GPUs for this process.
+            device = torch.device("cpu")
+            if self._group == "cuda":
+                device = torch.device("cuda", torch.cuda.current_device())
+            network, history = _train(job, dist.get_rank() if options.processes > 1 else 0, device, watch)
         return Fit(
             weights=pack(network, shape, scale),
             history=history,
-            params={**options.model_dump(), "device": _device(0).type, "seed": seed},
+            params={**options.model_dump(), "device": device.type, "seed": seed},
         )
 
-
-def _options(params: Mapping[str, Any]) -> _Params:
-    try:
-        return _Params.model_validate(params)
-    except ValidationError as error:
-        raise DataError(
-            "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()),
-            rule="parameters of a torch trainer are those of training/torch_trainer.py",
-            where="usecase.yml, training.trainers",
-            cure="mend or remove the keys named above",
-        ) from error
+    def _options(self, params: Mapping[str, Any]) -> _Params:
+        try:
+            return _Params.model_validate(params, context=self._group)
+        except ValidationError as error:
+            raise DataError(
+                "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()),
+                rule="parameters of a torch trainer are those of training/torch_trainer.py",
+                where="usecase.yml, training.trainers",
+                cure="mend or remove the keys named above",
+            ) from error
 
 
 def _device(rank: int) -> torch.device:
     return torch.device("cuda", rank) if torch.cuda.is_available() else torch.device("cpu")
 
 
-def _train(job: _Job, rank: int, watch: Watch) -> tuple[TabularNetwork, dict[str, list[float]]]:
+def _train(
+    job: _Job, rank: int, device: torch.device, watch: Watch
+) -> tuple[TabularNetwork, dict[str, list[float]]]:
     """Return the best network and the losses by epoch; ``rank`` is the number of this process."""
-    device = _device(rank)
     with _deterministic(job.seed, job.options.threads, device):
         return _Training(job, rank, device).run(watch)
 
@@ -349,7 +368,7 @@ def _processes(job: _Job) -> Iterator[None]:
 def _other(index: int, job: _Job, meeting: str) -> None:
     """Be one of the processes beside the first. Torch ends it when the first is killed."""
     with _group(job, meeting, index + 1):
-        _train(job, index + 1, Unwatched())
+        _train(job, index + 1, _device(index + 1), Unwatched())
 
 
 @contextmanager

@@ -127,7 +127,8 @@ def identity(uc: UseCase, snapshot: Snapshot, trainer_name: str) -> str:
         DataError: The use case declares no such trainer, or one of its parameters is unknown or impossible.
     """
     declared = declared_trainer(uc, trainer_name)
-    return training_hash(uc, snapshot, declared.kind, trainer_of(declared.kind).resolve(declared.params))
+    resolved = trainer_on_engine(uc, declared.kind).resolve(declared.params)
+    return training_hash(uc, snapshot, declared.kind, resolved)
 
 
 def build(
@@ -157,7 +158,7 @@ def build(
     rows = weigh(rows, uc.training.class_weight)
     encoder = Encoder.fit(rows["train"].features, uc.features.categorical, uc.features.numeric)
     began = time.monotonic()
-    fit = trainer_of(declared.kind).fit(
+    fit = trainer_on_engine(uc, declared.kind).fit(
         rows["train"],
         rows["validation"],
         encoder,
@@ -206,7 +207,17 @@ def declared_trainer(uc: UseCase, trainer_name: str) -> Declared:
     return uc.training.trainers[trainer_name]
 
 
+def trainer_on_engine(uc: UseCase, kind: Kind) -> Trainer:
+    """Return a trainer that computes where the use case's engine says."""
+    if uc.engine.name == "ray" and kind != "logistic":
+        from nightshift.training.distributed import DistributedTrainer
+
+        return DistributedTrainer(uc, kind)
+    return trainer_of(kind)
+
+
 def trainer_of(kind: Kind) -> Trainer:
+    """Return a trainer that computes in this process, and in others of this machine that it starts."""
     if kind == "torch":
         from nightshift.training.torch_trainer import TorchTrainer
 
