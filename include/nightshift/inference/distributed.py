@@ -68,7 +68,7 @@ def score(
     entities: list[pa.Array] = []
     with joined(workers * uc.engine.cpus, 0, where):
         files = {file.name: file.read_bytes() for file in model.folder.iterdir()}
-        for batch in _scored(_Job(uc, files, model.version, features, stretches, run_id)):
+        for batch in _scored(_Job(uc, files, model.origin.identity, model.version, features, stretches, run_id)):
             seconds += batch.column(_SECONDS).drop_null().to_pylist()
             predicted = batch.select(scoring.schema(uc).names).cast(scoring.schema(uc))
             entities.append(predicted.column(uc.entity))
@@ -82,6 +82,7 @@ class _Job:
 
     usecase: UseCase
     model: dict[str, bytes]
+    identity: stored.Identity
     version: str
     features: PartitionVersion
     stretches: list[Stretch]
@@ -136,7 +137,7 @@ class _Scorer:
         folder = Path(self._scratch.name)
         for name, content in self._job.model.items():
             (folder / name).write_bytes(content)
-        self._model = stored.load(folder).as_version(self._job.version)
+        self._model = stored.load(folder, self._job.identity).as_version(self._job.version)
 
     def predictions(self, stretches: list[int]) -> Iterator[pa.Table]:
         """Yield the predictions of stretches, each batch with what it took beside its first row."""

@@ -43,7 +43,8 @@ def make_features_of_range(usecase: UseCase) -> None:
 def _publish_features(usecase: str, staged: Any) -> None:
     validate = tasks.validate_features.override(map_index_template=tasks.STAGED)
     publish = tasks.publish_features.override(map_index_template=tasks.STAGED)
-    publish(usecase=usecase, staged=validate(usecase=usecase, staged=staged))
+    validated: Any = validate(usecase=usecase, staged=staged)
+    publish(usecase=usecase, staged=validated)
 
 
 @task_group(group_id="predictions")
@@ -58,8 +59,9 @@ def _publish_predictions(usecase: str, start: str, end: str) -> None:
     score = tasks.score_chunk.override(task_id="score")
     validate = tasks.validate_predictions.override(map_index_template=tasks.STAGED)
     publish = tasks.publish_predictions.override(map_index_template=tasks.STAGED)
-    staged = score(usecase=usecase, start=start, end=end)
-    publish(usecase=usecase, staged=validate(usecase=usecase, staged=staged))
+    staged: Any = score(usecase=usecase, start=start, end=end)
+    validated: Any = validate(usecase=usecase, staged=staged)
+    publish(usecase=usecase, staged=validated)
 
 
 @task_group(group_id="monitoring")
