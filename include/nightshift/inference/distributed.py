@@ -68,7 +68,8 @@ def score(
     entities: list[pa.Array] = []
     with joined(workers * uc.engine.cpus, 0, where):
         files = {file.name: file.read_bytes() for file in model.folder.iterdir()}
-        for batch in _scored(_Job(uc, files, model.origin.identity, model.version, features, stretches, run_id)):
+        job = _Job(uc, files, model.origin.identity, model.version, features, stretches, run_id)
+        for batch in _scored(job):
             seconds += batch.column(_SECONDS).drop_null().to_pylist()
             predicted = batch.select(scoring.schema(uc).names).cast(scoring.schema(uc))
             entities.append(predicted.column(uc.entity))

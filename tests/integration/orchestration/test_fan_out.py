@@ -15,13 +15,11 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
-import boto3
 import psycopg
 import pyarrow as pa
 import pytest
 from tests.forked import PROCESSES, preload, start
 from tests.lakes import environment, on_both_storages
-from tests.servers import S3_CREDENTIALS, object_store
 from tests.stacks import contents
 
 from nightshift import databases, nights, stages
@@ -145,23 +143,6 @@ def _left(uc: UseCase) -> dict[str, Any]:
         ).fetchall()
     told = sorted((alert.kind, alert.subject, alert.count) for alert in read_alerts(uc.name))
     return {"contents": contents(uc), "served": served, "told": told}
-
-
-@pytest.fixture(scope="module")
-def weed() -> Iterator[str]:
-    """The stack's object store, which answers workers at once where moto answers one."""
-    with object_store() as url:
-        yield url
-
-
-@pytest.fixture
-def s3_bucket(weed: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
-    """Name of a new bucket, with the environment pointing every S3 client at the server."""
-    for name, value in (S3_CREDENTIALS | {"AWS_ENDPOINT_URL": weed}).items():
-        monkeypatch.setenv(name, value)
-    bucket = f"lake-{abs(hash(tmp_path)):x}"
-    boto3.client("s3").create_bucket(Bucket=bucket)
-    return bucket
 
 
 @pytest.fixture(scope="module")
