@@ -50,7 +50,7 @@ def test_two_machines_give_the_predictions_that_one_process_gives(
 def test_a_machine_lost_on_the_way_loses_no_row(
     usecase: UseCase, on_ray: UseCase, machines: Machines, day_of_features: Day
 ) -> None:
-    published = day_of_features(DAY, 300_000).drop_columns("late")
+    published = day_of_features(DAY, 150_000).drop_columns("late")
     tables.replace_partition(usecase, "features", DAY, published, ["flight_id"])
     local = score(usecase, DAY)
     features = tables.partition_version(usecase, "features", DAY)
