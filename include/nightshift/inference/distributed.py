@@ -20,6 +20,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -71,7 +72,9 @@ def score(
         job = _Job(uc, files, model.origin.identity, model.version, features, stretches, run_id)
         for batch in _scored(job):
             seconds += batch.column(_SECONDS).drop_null().to_pylist()
-            predicted = batch.select(scoring.schema(uc).names).cast(scoring.schema(uc))
+            # Copied: a view would keep the whole partition in Ray's memory, which is smaller than this one's.
+            copied = batch.select(scoring.schema(uc).names).take(pa.array(np.arange(batch.num_rows)))
+            predicted = copied.cast(scoring.schema(uc))
             entities.append(predicted.column(uc.entity))
             yield predicted
     _conserved(features, entities, where)

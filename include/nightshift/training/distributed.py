@@ -3,11 +3,12 @@
 Each worker runs the very trainer that one process would run, inside the group of processes that Ray Train
 sets up: XGBoost's sums of gradients, or torch's gradients, are added over the workers at every step. What
 comes out is stored, calibrated, judged and registered like any other model. With the same number of workers
-the same rows give the same model; another number gives another model, of the same quality:
+the same rows give the same model; another number gives another model:
 
 * Trees: each worker has its share of the rows, in their order. The edges of bins come from sketches of the
   shares that are merged, where one process sketches all rows at once, and each worker draws the rows of a
-  tree from its own share: trees differ in splits between neighbouring bins, and no more than two seeds do.
+  tree from its own share. So trees are others; what their quality differs by is within the standard error of
+  the ROC AUC on the validation rows.
 * Networks: each worker has all rows, and computes its share of each batch: what ``processes`` of the trainer
   are on one machine, byte for byte on CPUs.
 
