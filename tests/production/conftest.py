@@ -46,7 +46,7 @@ def free_ports() -> dict[str, str]:
         f"NIGHTSHIFT_{name}_PORT": str(processes.free_port())
         for name in ("AIRFLOW", "MLFLOW", "POSTGRES", "REDIS")
     }
-    first = next(port for port in range(20000, 40000, 8) if all(_free(port + n) for n in _OFFSETS))
+    first = next(port for port in range(10_000, 22_000, 8) if all(_free(port + n) for n in _OFFSETS))
     return {**ports, "NIGHTSHIFT_S3_PORT": str(first)}
 
 

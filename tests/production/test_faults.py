@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 import psutil
 import pytest
 import redis
+from tests.faults import RecordFault
 from tests.production.conftest import Nights
-from tests.stacks import Stack
+from tests.stacks import CHAIN, Stack
 
 from nightshift.registry import deployments
 from nightshift.secrets import secrets_folder
@@ -51,36 +53,55 @@ def running_task(stack: Stack, dag: str, night: date) -> tuple[DagRun, TaskInsta
     return found[0]
 
 
-@contextmanager
-def night_with(nights: Nights, dag: str) -> Iterator[tuple[date, DagRun, TaskInstance]]:
-    """Start a night, hand over when a task of ``dag`` runs, and then compare what the night has left."""
-    night = nights.next()
-    began = nights.begin(night)
-    run, task = running_task(nights.stack, dag, night)
-    yield night, run, task
-    nights.stack.finish(night, began)
-    nights.compare()
+def happened(stack: Stack, night: date) -> str:
+    """Tell how often tasks of the night were tried again."""
+    again = [
+        task
+        for name in CHAIN
+        for run in stack.api.runs(stack.dag(name), partition_key=night.isoformat())
+        for task in stack.api.tasks(run)
+        if task.try_number > 1
+    ]
+    return f"the night ended; {len(again)} of its tasks were tried again"
+
+
+@pytest.fixture
+def night_with(nights: Nights, record_fault: RecordFault) -> Any:
+    """Return a block in which a night meets a fault while a task of a DAG runs, and ends as if it had not."""
+
+    @contextmanager
+    def meets(dag: str, fault: str, done: str) -> Iterator[tuple[DagRun, TaskInstance]]:
+        night = nights.next()
+        began = nights.begin(night)
+        yield running_task(nights.stack, dag, night)
+        nights.stack.finish(night, began)
+        nights.compare()
+        record_fault(fault, done, happened(nights.stack, night), equal=True)
+
+    return meets
 
 
 @pytest.mark.parametrize("dag", ["ingest", "features", "score"])
-def test_killed_workers(nights: Nights, dag: str) -> None:
-    with night_with(nights, dag):
+def test_killed_workers(night_with: Any, dag: str) -> None:
+    done = f"all of `default` killed with what they had started, while a task of `{dag}` ran"
+    with night_with(dag, "workers killed", done):
         for name in processes_of("worker"):
             kill(name)
 
 
-def test_a_killed_scheduler(nights: Nights) -> None:
-    with night_with(nights, "features"):
+def test_a_killed_scheduler(night_with: Any) -> None:
+    with night_with("features", "scheduler killed", "while a task of `features` ran"):
         kill("scheduler")
 
 
-def test_postgres_restarted(nights: Nights) -> None:
-    with night_with(nights, "features"):
+def test_postgres_restarted(night_with: Any) -> None:
+    done = "the server of Airflow, MLflow and the warehouse, while a task of `features` ran"
+    with night_with("features", "PostgreSQL restarted", done):
         processes.stop(["postgres"])
         production.start(service("postgres"))
 
 
-def test_a_flushed_queue(nights: Nights) -> None:
+def test_a_flushed_queue(nights: Nights, record_fault: RecordFault) -> None:
     """Tasks that wait in Redis are forgotten by it, with nobody to take them before."""
     stack, night = nights.stack, nights.next()
     workers = processes_of("worker")
@@ -99,11 +120,13 @@ def test_a_flushed_queue(nights: Nights) -> None:
                 process.resume()
     stack.finish(night, began)
     nights.compare()
+    record_fault("Redis flushed", "with a task in the queue", happened(stack, night), equal=True)
 
 
-def test_a_task_that_was_taken_for_dead_and_goes_on(nights: Nights) -> None:
+def test_a_task_that_was_taken_for_dead_and_goes_on(nights: Nights, night_with: Any) -> None:
     """Its worker freezes, the task is given to the other one, and then the first wakes up and writes too."""
-    with night_with(nights, "score") as (_, run, _):
+    done = "a worker frozen until another had ended its task of `score`, then woken"
+    with night_with("score", "zombie task", done) as (run, _):
         frozen = family(next(name for name in processes_of("worker") if works(name)))
         for process in frozen:
             process.suspend()
@@ -117,7 +140,7 @@ def test_a_task_that_was_taken_for_dead_and_goes_on(nights: Nights) -> None:
                 process.resume()
 
 
-def test_two_operators_start_the_same_backfill(nights: Nights) -> None:
+def test_two_operators_start_the_same_backfill(nights: Nights, record_fault: RecordFault) -> None:
     """One is taken and the other refused; both may rebuild the night afterwards, at once."""
     stack, night = nights.stack, nights.next()
     began = datetime.now(UTC)
@@ -141,18 +164,21 @@ def test_two_operators_start_the_same_backfill(nights: Nights) -> None:
     with ThreadPoolExecutor(2) as operators:
         list(operators.map(lambda _: stack.run("rebuild", conf), range(2)))
     nights.compare()
+    done = "the same backfill twice at once, then the same rebuild twice at once"
+    record_fault("two operators", done, "one backfill was refused; both rebuilds ended", equal=True)
 
 
-def test_an_upgrade_in_the_middle_of_a_night(nights: Nights) -> None:
+def test_an_upgrade_in_the_middle_of_a_night(night_with: Any) -> None:
     """DAG files change, every service is started anew, and workers let their tasks end first."""
-    with night_with(nights, "features"):
+    done = "other DAG files, every service of Airflow started anew, while a task of `features` ran"
+    with night_with("features", "upgrade", done):
         for file in (settings().project / "dags").glob("*.py"):
             file.write_text(f"{file.read_text()}\n# of the next release\n")
         for name in ("api-server", "scheduler", "dag-processor", "triggerer", *processes_of("worker")):
             main(name).terminate()
 
 
-def test_mlflow_down_while_a_training_ends(nights: Nights) -> None:
+def test_mlflow_down_while_a_training_ends(nights: Nights, record_fault: RecordFault) -> None:
     stack, night = nights.stack, nights.next()
     stack.finish(night, nights.begin(night))
     champions = len(deployments.history(stack.uc))
@@ -168,6 +194,8 @@ def test_mlflow_down_while_a_training_ends(nights: Nights) -> None:
     after = nights.next()
     stack.finish(after, nights.begin(after))
     nights.compare()
+    done = "stopped while a candidate was trained, started again once a task had failed for it"
+    record_fault("MLflow down", done, "the training ended in one promotion, with the same model", equal=True)
 
 
 def state(stack: Stack, run: DagRun, task: str) -> str:
