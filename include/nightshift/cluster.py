@@ -125,8 +125,7 @@ def _ours(error: object, seen: set[int]) -> NightshiftError | None:
         # One was lost, and what the others say is that they miss it.
         return None
     # What a worker raised comes as that and as Ray's at once; its cause is the one that was raised.
-    if type(error) in (DataError, TransientError):
-        assert isinstance(error, NightshiftError)
+    if isinstance(error, DataError | TransientError) and type(error) in (DataError, TransientError):
         return error
     behind = (getattr(error, "cause", None), error.__cause__, error.__context__, *workers)
     return next((found for one in behind if (found := _ours(one, seen))), None)

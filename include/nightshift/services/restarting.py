@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import signal
-import subprocess
+import subprocess  # nosec B404  # runs what it is given, without a shell
 import sys
 import time
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ class Keeper:
         pause = _FIRST
         while True:
             began = time.monotonic()
-            self._process = subprocess.Popen(self._command)
+            self._process = subprocess.Popen(self._command)  # nosec B603  # of the caller, no shell
             if self._stopped.is_set():  # while it was being started
                 self._process.terminate()
             code = self._process.wait()
