@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import pickle
+import pickle  # nosec B403  # as Ray hands things to its workers
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -141,7 +141,7 @@ def test_each_row_of_a_partition_is_in_one_stretch(usecase: UseCase, day_of_feat
     expected = tables.read_partitions(usecase, "features", DAY, DAY, columns=["flight_id", "delay"])
     for most_rows in (700, 1250, 100_000):
         version, stretches = tables.stretches(usecase, "features", DAY, most_rows)
-        sent = pickle.loads(pickle.dumps(stretches))
+        sent = pickle.loads(pickle.dumps(stretches))  # nosec B301  # its own
         read = [list(stretch.batches(["flight_id", "delay"], 300)) for stretch in sent]
         assert version == tables.partition_version(usecase, "features", DAY)
         assert [sum(batch.num_rows for batch in one) for one in read] == [one.rows for one in stretches]

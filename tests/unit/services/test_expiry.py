@@ -44,7 +44,7 @@ def test_rules_that_somebody_made_stay(s3_bucket: str) -> None:
 def test_a_store_without_rules_is_said_to_have_none(
     monkeypatch: pytest.MonkeyPatch, code: str, known: bool | None
 ) -> None:
-    client = boto3.client("s3", region_name="us-east-1", aws_access_key_id="a", aws_secret_access_key="b")
+    client = boto3.client("s3", region_name="us-east-1", aws_access_key_id="a", aws_secret_access_key="b")  # nosec B106
     monkeypatch.setattr(boto3, "client", lambda _: client)
     with Stubber(client) as store:
         store.add_client_error("get_bucket_lifecycle_configuration", code)

@@ -48,7 +48,7 @@ def test_models_are_built_side_by_side_on_a_server(monkeypatch: pytest.MonkeyPat
     from dbt_common.context import set_invocation_context
 
     set_from_args(Namespace(), None)
-    monkeypatch.setenv("NIGHTSHIFT_POSTGRES_URL", "postgresql://pipeline:secret@db:5432/x")
+    monkeypatch.setenv("NIGHTSHIFT_POSTGRES_URL", "postgresql://pipeline@db:5432/x")
     for given, threads in (("", 4), ("9", 9)):
         if given:
             monkeypatch.setenv("NIGHTSHIFT_DBT_THREADS", given)
