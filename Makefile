@@ -91,7 +91,7 @@ stack-down: ## Stop the production stack, in containers or without; its data sta
 
 stack-test: $(STAMP) ## Run the production stack's tests: the same nights, and every fault
 	@docker/install_stack.sh
-	$(BIN)/pytest tests/production
+	$(BIN)/pytest tests/production tests/integration/faults tests/integration/ingestion/test_poison_partition.py
 
 doctor: $(STAMP) ## Check what Nightshift needs; each failure names its cure
 	@$(BIN)/nightshift doctor
@@ -112,7 +112,7 @@ audit: $(STAMP) ## Ask a vulnerability database about every pinned package; need
 test: lint ## Lint, then every test but the faults of `make stack-test`
 	@tests/install_chromium.sh
 	@docker/install_stack.sh
-	$(BIN)/pytest tests --ignore tests/production/test_faults.py --numprocesses logical --maxprocesses 4
+	$(BIN)/pytest tests --ignore tests/production/test_faults.py --ignore tests/integration/faults --numprocesses logical --maxprocesses 4
 
 bench: $(STAMP) ## Measure, and write benchmarks.json and docs/benchmarks.md
 	$(BIN)/python -m tests.benchmarks
