@@ -48,8 +48,10 @@ def _group(nodeid: str) -> str:
         return "tests/dbt on postgres" if "[postgres" in test else "tests/dbt"
     if file.startswith("tests/integration/faults/"):
         return "tests/integration/faults"
-    if file.startswith(("tests/e2e/", "tests/integration/services/", "tests/production/")):
+    if file.startswith(("tests/e2e/", "tests/integration/services/")):
         return "services"
+    if file.startswith("tests/production/"):
+        return "tests/production"
     return file
 
 

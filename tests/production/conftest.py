@@ -61,7 +61,8 @@ def _free(port: int) -> bool:
 @pytest.fixture(scope="package")
 def running() -> Iterator[Stack]:
     """Start everything once. The state is not in pytest's folder, which PostgreSQL's user may not enter."""
-    project = settings().project
+    # Not the settings' project: another stack of this session may still have a copy of its own there.
+    project = Path(__file__).resolve().parents[2]
     subprocess.run([project / "docker" / "install_stack.sh"], check=True)
     with (
         tempfile.TemporaryDirectory(prefix="nightshift-stack-") as folder,
