@@ -21,6 +21,11 @@ from nightshift.settings import settings
 if TYPE_CHECKING:
     from cryptography.fernet import Fernet
 
+    # pyarrow declares no types, and a class of unknown type must not be a base.
+    _KmsClient = object
+else:
+    _KmsClient = pe.KmsClient
+
 
 class NoKeyError(DataError):
     """An object holds columns that none of the keys opens."""
@@ -82,7 +87,7 @@ def _keys() -> dict[str, Fernet]:
     return {hashlib.sha256(key.encode()).hexdigest()[:16]: Fernet(key) for key in given}
 
 
-class _Wrapping(pe.KmsClient):  # type: ignore[misc]  # pyarrow has no types
+class _Wrapping(_KmsClient):
     """Wraps the keys of objects with ours, where others ask a service."""
 
     def __init__(self, keys: dict[str, Fernet]) -> None:
