@@ -117,7 +117,11 @@ def test_a_damaged_object_is_told_from_a_locked_one(
         raw.read(manifest)
 
 
-@pytest.mark.parametrize("key", ["secret", "c2hvcnQ=", f"{Fernet.generate_key().decode()},nonsense"])
+@pytest.mark.parametrize(
+    "key",
+    ["secret", "c2hvcnQ=", f"{Fernet.generate_key().decode()},nonsense"],
+    ids=["no base64", "too short", "one good, one not"],
+)
 def test_what_is_no_key_is_refused_unseen(store: Store, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
     _key(monkeypatch, key)
     with pytest.raises(DataError, match="NIGHTSHIFT_LAKE_KEY: each key is 32 random bytes") as refused:
