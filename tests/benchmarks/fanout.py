@@ -71,10 +71,10 @@ def _comparison(folder: Path, server: str, storage: str, called: str, *, quick: 
         "NIGHTSHIFT_WAREHOUSE": "postgres",
         "NIGHTSHIFT_POSTGRES_URL": server,
         "NIGHTSHIFT_PARALLELISM": "2" if quick else "4",
-        # Both sides read the champion where it was trained.
-        "NIGHTSHIFT_MLFLOW_URL": f"sqlite:///{base}/mlflow/mlflow.db",
     }
-    with environment(base, NIGHTSHIFT_LAKE="", **common):
+    # Both sides read the champion where it was trained.
+    trained = {"NIGHTSHIFT_MLFLOW_URL": f"sqlite:///{base}/mlflow/mlflow.db"}
+    with environment(base, NIGHTSHIFT_LAKE="", NIGHTSHIFT_MLFLOW_URL="", **common):
         databases.ensure(["serving"])
         whole = _prepared(_QUICK_DAYS if quick else _DAYS)
 
@@ -84,7 +84,7 @@ def _comparison(folder: Path, server: str, storage: str, called: str, *, quick: 
             lake = f"s3://bench/{name}" if storage == "s3" else ""
             home = folder / name
             shutil.copytree(base, home, ignore=shutil.ignore_patterns("mlflow", "lake"))
-            with environment(home, NIGHTSHIFT_LAKE=lake, **common):
+            with environment(home, NIGHTSHIFT_LAKE=lake, **common, **trained):
                 put_lake(base / "lake")
                 with psycopg.connect(databases.url("serving")) as connection:
                     connection.execute("drop schema if exists predictions cascade")
