@@ -36,8 +36,8 @@ def test_nights_with_a_jumping_clock_end_as_undisturbed_ones(
         "LD_PRELOAD": str(library),
         "FAKETIME_TIMESTAMP_FILE": str(clock),
         "FAKETIME_CACHE_DURATION": "1",
-        # A step of the clock leaves the times of files. What counts seconds jumps too, which is harsher than a
-        # real step: with FAKETIME_DONT_FAKE_MONOTONIC the library (0.9.10) lets every sleep fail.
+        # A step of the clock leaves the times of files. What counts seconds jumps too, harsher than at a real
+        # step: with FAKETIME_DONT_FAKE_MONOTONIC the library (0.9.10) lets every sleep fail.
         "NO_FAKE_STAT": "1",
         "PYTHONPATH": os.pathsep.join(sys.path),
     }
