@@ -78,7 +78,7 @@ status: $(STAMP) ## Show what exists and what runs
 	@$(BIN)/nightshift status
 
 stack-local: $(STAMP) ## Start the production stack without containers: real servers and workers on loopback
-	@docker/install_stack.sh
+	@docker/install_package.sh redis-server "the queue of the stack"
 	@$(BIN)/nightshift stack up
 
 stack-up: $(STAMP) ## Start the production stack in containers
@@ -90,7 +90,7 @@ stack-down: ## Stop the production stack, in containers or without; its data sta
 	@if [ -d docker/secrets ]; then docker compose --file docker/compose.yaml down; fi
 
 stack-test: $(STAMP) ## Run the production stack's tests: the same nights, and every fault
-	@docker/install_stack.sh
+	@docker/install_package.sh redis-server "the queue of the stack"
 	$(BIN)/pytest tests/production tests/integration/faults tests/integration/ingestion/test_poison_partition.py
 
 doctor: $(STAMP) ## Check what Nightshift needs; each failure names its cure
@@ -110,8 +110,8 @@ audit: $(STAMP) ## Ask a vulnerability database about every pinned package; need
 	$(BIN)/pip-audit --disable-pip --no-deps --requirement constraints.txt
 
 test: lint ## Lint, then every test but the faults of `make stack-test`
-	@tests/install_chromium.sh
-	@docker/install_stack.sh
+	@docker/install_package.sh chromium "which the end-to-end tests drive"
+	@docker/install_package.sh redis-server "the queue of the stack"
 	$(BIN)/pytest tests --ignore tests/production/test_faults.py --ignore tests/integration/faults --numprocesses logical --maxprocesses 4
 
 bench: $(STAMP) ## Measure, and write benchmarks.json and docs/benchmarks.md

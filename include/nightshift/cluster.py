@@ -7,12 +7,12 @@ is started here listens beyond loopback, and Ray's usage reports are off.
 from __future__ import annotations
 
 import logging
-import os
 import secrets
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
+from nightshift.environment import variables
 from nightshift.errors import DataError, NightshiftError, TransientError
 from nightshift.settings import settings
 
@@ -49,9 +49,9 @@ def joined(cpus: int, gpus: int, where: str) -> Iterator[None]:
     """
     address = settings().ray_address
     # Ray reads some of it when it is imported, and its processes when they start.
-    environment = _QUIET if address else _QUIET | _LOOPBACK | _TOKEN
+    needed = _QUIET if address else _QUIET | _LOOPBACK | _TOKEN
     scratch = tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True)
-    with _environment(environment), scratch as folder:
+    with variables(needed), scratch as folder:
         try:
             import ray
         except ImportError as error:
@@ -92,22 +92,6 @@ def _lake() -> dict[str, str]:
     """Return what workers of other machines need to use this lake; credentials are their machines' own."""
     found = {"NIGHTSHIFT_HOME": str(settings().home), "NIGHTSHIFT_LAKE": settings().lake_uri}
     return found | ({"NIGHTSHIFT_MLFLOW_URL": settings().mlflow_url} if settings().mlflow_url else {})
-
-
-@contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
-    """Set variables of the environment, and leave it as it was."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                with suppress(KeyError):
-                    del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def translated(error: Exception, where: str) -> NightshiftError:

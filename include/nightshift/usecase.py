@@ -8,7 +8,6 @@ never be silently ignored.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cached_property
@@ -24,6 +23,7 @@ from pydantic import (
     Field,
     JsonValue,
     Tag,
+    TypeAdapter,
     ValidationError,
     field_validator,
     model_validator,
@@ -63,9 +63,7 @@ _MOST_STEPS = 200
 
 ColumnType = Literal["string", "int64", "float64", "boolean", "date", "timestamp"]
 
-_NAME = r"^[a-z][a-z0-9_]*$"
-
-Name = Annotated[str, Field(pattern=_NAME, max_length=48)]
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=48)]
 """What becomes part of paths, of keys in the lake, and of names of tables and schemas.
 
 Short enough that what is put before and after it stays within the 63 bytes that PostgreSQL keeps of a name.
@@ -971,14 +969,15 @@ def require_name(name: str, what: str) -> str:
     Raises:
         DataError: It holds anything but lower-case letters, digits and ``_``, or is too long.
     """
-    if not re.fullmatch(_NAME.strip("^$"), name) or len(name) > 48:
+    try:
+        return TypeAdapter(Name).validate_python(name)
+    except ValidationError as error:
         raise DataError(
             f"{name!r} cannot be the name of a {what}",
             rule="names are lower-case letters, digits and _, begin with a letter, and have at most 48",
             where=what,
             cure="correct the name",
-        )
-    return name
+        ) from error
 
 
 def usecase_names() -> Sequence[str]:

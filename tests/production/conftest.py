@@ -63,7 +63,9 @@ def running() -> Iterator[Stack]:
     """Start everything once. The state is not in pytest's folder, which PostgreSQL's user may not enter."""
     # Not the settings' project: another stack of this session may still have a copy of its own there.
     project = Path(__file__).resolve().parents[2]
-    subprocess.run([project / "docker" / "install_stack.sh"], check=True)
+    subprocess.run(
+        [project / "docker" / "install_package.sh", "redis-server", "the queue of the stack"], check=True
+    )
     with (
         tempfile.TemporaryDirectory(prefix="nightshift-stack-") as folder,
         pytest.MonkeyPatch.context() as patch,

@@ -27,6 +27,7 @@ import pyarrow as pa
 from nightshift import nights
 from nightshift.cli import replay_report
 from nightshift.cli.output import console
+from nightshift.environment import variables
 from nightshift.errors import DataError
 from nightshift.partition import days
 from nightshift.registry.model import Model
@@ -209,26 +210,20 @@ def _own_state() -> Iterator[None]:
         "MLFLOW_LOGGING_LEVEL": "WARNING",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     }
-    before = {name: os.environ.get(name) for name in ours}
-    os.environ.update(ours)
-    settings.cache_clear()
     try:
-        _log_to_file()
-        with processes.exclusive():
-            # Of a replay that was killed: it listens on a port of that time.
-            processes.stop([postgres.NAME])
-            postgres.start()
-            try:
-                ensure(["serving"])
-                yield
-            finally:
+        with variables(ours):
+            settings.cache_clear()
+            _log_to_file()
+            with processes.exclusive():
+                # Of a replay that was killed: it listens on a port of that time.
                 processes.stop([postgres.NAME])
+                postgres.start()
+                try:
+                    ensure(["serving"])
+                    yield
+                finally:
+                    processes.stop([postgres.NAME])
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
         settings.cache_clear()
 
 

@@ -89,15 +89,16 @@ class S3Store:
         with self._explained(key):
             tries = 1
             while True:
+                body = self._client.get_object(Bucket=self.bucket, Key=self._key(key))["Body"]
                 try:
-                    answer = self._client.get_object(Bucket=self.bucket, Key=self._key(key))
-                    content: bytes = answer["Body"].read()
-                    return content
+                    content: bytes = body.read()
                 except BotoCoreError:
                     # boto3 asks again until an answer begins; whether it also ends is left to us.
                     if tries == _ATTEMPTS:
                         raise
                     tries += 1
+                else:
+                    return content
 
     def exists(self, key: str) -> bool:
         """Return whether an object has this key."""

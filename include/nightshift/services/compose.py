@@ -112,12 +112,8 @@ def _load(file: Path) -> dict[str, Any]:
 
 def _laid_over(below: Any, above: Any) -> Any:
     if isinstance(below, dict) and isinstance(above, dict):
-        return {
-            key: _laid_over(below[key], above[key])
-            if key in below and key in above
-            else {**below, **above}[key]
-            for key in [*below, *(key for key in above if key not in below)]
-        }
+        both = below.keys() & above.keys()
+        return {**below, **above, **{key: _laid_over(below[key], above[key]) for key in both}}
     return above
 
 

@@ -24,9 +24,8 @@ from nightshift.services import airflow, credentials, postgres, processes
 from nightshift.services.compose import ComposeService, read
 from nightshift.settings import settings
 
-# Where each program that is in no wheel comes from.
-_PROGRAMS = {"redis-server": "redis", "weed": "s3"}
-_INSTALL = "run docker/install_stack.sh, or start the stack in containers: `make stack-up`"
+# Servers that are programs, not Python.
+_PROGRAMS = ("redis-server", "weed")
 
 # Everything else needs these until its end.
 _SERVERS = (postgres.NAME, "redis", "s3")
@@ -270,7 +269,7 @@ def _require_programs() -> None:
             f"not installed: {', '.join(missing)}",
             rule="the servers of the stack are installed",
             where="the PATH",
-            cure=_INSTALL,
+            cure="`make stack-local` installs them where it may; or start it in containers: `make stack-up`",
         )
 
 

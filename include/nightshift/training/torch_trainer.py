@@ -30,6 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from torch import nn
 from torch.multiprocessing.spawn import spawn
 
+from nightshift.environment import variables
 from nightshift.errors import DataError
 from nightshift.registry.encoder import Encoder
 from nightshift.registry.network import TabularNetwork, pack
@@ -350,7 +351,7 @@ def _processes(job: _Job) -> Iterator[None]:
         yield
         return
     # They are all on this machine.
-    with _variable("GLOO_SOCKET_IFNAME", "lo"), tempfile.TemporaryDirectory() as scratch:
+    with variables({"GLOO_SOCKET_IFNAME": "lo"}), tempfile.TemporaryDirectory() as scratch:
         meeting = str(Path(scratch) / "processes")
         beside = spawn(_other, (job, meeting), nprocs=others, join=False)
         assert beside is not None  # nosec B101  # for types
@@ -394,26 +395,12 @@ def _can_compile() -> bool:
 
 
 @contextmanager
-def _variable(name: str, value: str) -> Iterator[None]:
-    """Set a variable of the environment, and leave it as it was."""
-    before = os.environ.get(name)
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
-
-
-@contextmanager
 def _deterministic(seed: int, threads: int, device: torch.device) -> Iterator[None]:
     """Fix every source of chance, and leave torch's global state as it was."""
     before = torch.get_num_threads(), torch.get_deterministic_debug_mode()
     with (
         # cuBLAS reads it when it starts; without it, sums of products may come in another order.
-        _variable("CUBLAS_WORKSPACE_CONFIG", os.environ.get("CUBLAS_WORKSPACE_CONFIG", ":4096:8")),
+        variables({"CUBLAS_WORKSPACE_CONFIG": os.environ.get("CUBLAS_WORKSPACE_CONFIG", ":4096:8")}),
         torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
     ):
         torch.manual_seed(seed)

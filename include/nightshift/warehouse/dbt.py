@@ -12,12 +12,13 @@ import logging
 import os
 import subprocess  # nosec B404  # starts dbt, without a shell
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from nightshift.environment import variables
 from nightshift.errors import DataError, NightshiftError, TransientError
 from nightshift.settings import settings
 from nightshift.usecase import UseCase
@@ -213,27 +214,18 @@ def _target(uc: UseCase) -> Path:
     return settings().home / "warehouse" / "dbt" / uc.name / "target"
 
 
-@contextmanager
-def _environment(uc: UseCase) -> Iterator[None]:
+def _environment(uc: UseCase) -> AbstractContextManager[None]:
     """Give dbt_project.yml and profiles.yml what they read from the environment, for as long as dbt runs."""
-    ours = {
-        "NIGHTSHIFT_DBT_USECASE": uc.name,
-        "NIGHTSHIFT_DBT_SCHEMA": uc.name,
-        "NIGHTSHIFT_DBT_TARGET": engine().name,
-        **engine().dbt_environment(),
-        # dbt otherwise leaves a file with an id of this user in the project.
-        "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
-    }
-    before = {name: os.environ.get(name) for name in ours}
-    os.environ.update(ours)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+    return variables(
+        {
+            "NIGHTSHIFT_DBT_USECASE": uc.name,
+            "NIGHTSHIFT_DBT_SCHEMA": uc.name,
+            "NIGHTSHIFT_DBT_TARGET": engine().name,
+            **engine().dbt_environment(),
+            # dbt otherwise leaves a file with an id of this user in the project.
+            "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
+        }
+    )
 
 
 def _require_free() -> None:

@@ -27,7 +27,8 @@ def test_nights_with_a_jumping_clock_end_as_undisturbed_ones(
     tmp_path: Path,
     record_fault: RecordFault,
 ) -> None:
-    subprocess.run([settings().project / "tests" / "install_faketime.sh"], check=True)
+    script = settings().project / "docker" / "install_package.sh"
+    subprocess.run([script, "faketime", "with which tests set the clock of one process"], check=True)
     (library,) = Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")
     home, clock = tmp_path / "state", tmp_path / "clock"
     shutil.copytree(bootstrapped, home)
