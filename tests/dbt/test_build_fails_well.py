@@ -29,7 +29,6 @@ def out_of_use(built: Path, engine_name: str, monkeypatch: pytest.MonkeyPatch) -
     """Another process has the warehouse open, or its server is away."""
     if engine_name == "postgres":
         # pragma: allowlist nextline secret
-        # pragma: allowlist nextline secret
         monkeypatch.setenv("NIGHTSHIFT_POSTGRES_URL", "postgresql://nobody:nothing@127.0.0.1:1/postgres")
         settings.cache_clear()
         yield

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.servers import Hook, serving
-from tests.stacks import CHAIN, Stack, copy_project
 
 from nightshift.services import processes, stack
 from nightshift.services.airflow_api import AirflowApi
 from nightshift.settings import settings
 from nightshift.usecase import load_usecase
+from tests.servers import Hook, serving
+from tests.stacks import CHAIN, Stack, copy_project
 
 HISTORY = (date(2013, 1, 1), date(2013, 3, 10))
 

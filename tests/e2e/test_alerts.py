@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import httpx
-from tests.servers import Hook
-from tests.stacks import Stack, token
 
 from nightshift.services import airflow
+from tests.servers import Hook
+from tests.stacks import Stack, token
 
 NEVER_LANDED = "2013-08-15"
 

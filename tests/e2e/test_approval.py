@@ -11,8 +11,6 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Page, sync_playwright
-from tests import synthetic
-from tests.stacks import COPIED, Stack
 
 from nightshift.registry import deployments, states
 from nightshift.registry import mlflow as tracking
@@ -21,6 +19,8 @@ from nightshift.services import airflow, processes, stack
 from nightshift.services.airflow_api import AirflowApi, DagRun
 from nightshift.settings import settings
 from nightshift.usecase import UseCase
+from tests import synthetic
+from tests.stacks import COPIED, Stack
 
 NIGHTS = [date(2020, 2, 3) + timedelta(days=9 * number) for number in range(3)]
 _FLAGS = (

@@ -7,12 +7,12 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from tests.e2e.conftest import HISTORY
-from tests.stacks import Stack, token
 
 from nightshift.lake import tables
 from nightshift.monitoring import resources
 from nightshift.services import airflow
+from tests.e2e.conftest import HISTORY
+from tests.stacks import Stack, token
 
 # The first night that the champion of `bootstrapped` scores.
 NIGHT = HISTORY[1] + timedelta(days=1)

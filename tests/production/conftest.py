@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -13,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.lakes import environment
-from tests.stacks import CHAIN, Stack, contents, copy_project
 
 from nightshift import databases
 from nightshift import nights as nightly
@@ -22,6 +18,9 @@ from nightshift.services import processes, production
 from nightshift.services.airflow_api import AirflowApi
 from nightshift.settings import settings
 from nightshift.usecase import UseCase, load_usecase
+from tests.lakes import environment
+from tests.servers import ports_of_seaweedfs
+from tests.stacks import CHAIN, Stack, contents, copy_project
 
 HISTORY = (date(2013, 1, 1), date(2013, 2, 14))
 
@@ -41,28 +40,18 @@ def made_for_tests(usecase: dict[str, Any]) -> None:
 
 
 def free_ports() -> dict[str, str]:
-    """Return ports for all servers; the object store has four in a row, and four more above 10,000."""
+    """Return ports for all servers."""
     ports = {
         f"NIGHTSHIFT_{name}_PORT": str(processes.free_port())
         for name in ("AIRFLOW", "MLFLOW", "POSTGRES", "REDIS")
     }
-    first = next(port for port in range(10_000, 22_000, 8) if all(_free(port + n) for n in _OFFSETS))
-    return {**ports, "NIGHTSHIFT_S3_PORT": str(first)}
-
-
-_OFFSETS = (0, 1, 2, 3, 10000, 10001, 10002, 10003)
-
-
-def _free(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) != 0
+    return {**ports, "NIGHTSHIFT_S3_PORT": str(ports_of_seaweedfs()[0])}
 
 
 @pytest.fixture(scope="package")
 def running() -> Iterator[Stack]:
     """Start everything once. The state is not in pytest's folder, which PostgreSQL's user may not enter."""
-    # Not the settings' project: another stack of this session may still have a copy of its own there.
-    project = Path(__file__).resolve().parents[2]
+    project = settings().project
     subprocess.run(
         [project / "docker" / "install_package.sh", "redis-server", "the queue of the stack"], check=True
     )
@@ -79,8 +68,9 @@ def running() -> Iterator[Stack]:
         patch.setenv("TASK_QUEUED_TIMEOUT", "30")
         for name, port in free_ports().items():
             patch.setenv(name, port)
-        # Undone with the rest, though it is set by the stack itself.
-        patch.setenv("NIGHTSHIFT_STACK_FILES", os.environ.get("NIGHTSHIFT_STACK_FILES", ""))
+        # The stack drops the first two for good; here all of them come back.
+        for name in ("NIGHTSHIFT_POSTGRES_URL", "NIGHTSHIFT_SECRETS", "NIGHTSHIFT_STACK_FILES"):
+            patch.delenv(name, raising=False)
         settings.cache_clear()
         production.enter()
         try:

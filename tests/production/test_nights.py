@@ -6,10 +6,10 @@ from datetime import date
 
 import httpx
 import pytest
-from tests.production.conftest import Nights
-from tests.stacks import Stack
 
 from nightshift.services import airflow
+from tests.production.conftest import Nights
+from tests.stacks import Stack
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import date, timedelta
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -37,7 +38,7 @@ def test_a_range_has_as_many_chunks_as_workers_can_share(length: int, parallel: 
 
 
 def test_labels_are_in_the_chunk_of_the_night_that_knew_them_first(
-    flight_delays: UseCase, monkeypatch: pytest.MonkeyPatch
+    flight_delays: UseCase, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NIGHTSHIFT_PARALLELISM", "2")
     settings.cache_clear()
@@ -46,11 +47,7 @@ def test_labels_are_in_the_chunk_of_the_night_that_knew_them_first(
     # A build also brings labels of days before its range.
     labels = days(START - timedelta(days=3), end - timedelta(days=1))
     staged += [{"layer": "labels", "partition": f"{day}"} for day in labels]
-    try:
-        first, second = nights.cut(flight_delays, staged, START, end)
-    finally:
-        monkeypatch.undo()
-        settings.cache_clear()
+    first, second = nights.cut(flight_delays, staged, START, end)
     found = [[(item["layer"], item["partition"]) for item in chunk] for chunk in (first, second)]
     assert sorted(found[0] + found[1]) == sorted((item["layer"], item["partition"]) for item in staged)
     assert ("features", "2013-01-10") in found[0]
@@ -60,6 +57,10 @@ def test_labels_are_in_the_chunk_of_the_night_that_knew_them_first(
     assert ("labels", "2012-12-29") in found[0]
 
 
-def test_a_chunk_of_which_nothing_was_built_is_no_chunk(flight_delays: UseCase) -> None:
+def test_a_chunk_of_which_nothing_was_built_is_no_chunk(
+    flight_delays: UseCase, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NIGHTSHIFT_PARALLELISM", "2")
+    settings.cache_clear()
     staged = [{"layer": "features", "partition": f"{START + timedelta(days=20)}"}]
     assert nights.cut(flight_delays, staged, START, START + timedelta(days=20)) == [staged]

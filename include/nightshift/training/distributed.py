@@ -74,7 +74,8 @@ class DistributedTrainer:
         engine, where = self._engine, f"{self._usecase}, training of {self._kind}"
         # The controller of Ray Train reserves nothing.
         with cluster.joined(engine.workers * engine.cpus, engine.workers * engine.gpus, where):
-            fit = self._fit(where, train, validation, encoder, params, seed, watch)
+            arguments = (encoder, _given(self._kind, engine, params), seed)
+            fit = self._fit(where, train, validation, arguments, watch)
         return Fit(fit.weights, fit.history, {**fit.params, **self._named})
 
     @property
@@ -82,14 +83,7 @@ class DistributedTrainer:
         return {"engine": self._engine.name, "workers": self._engine.workers}
 
     def _fit(
-        self,
-        where: str,
-        train: Examples,
-        validation: Examples,
-        encoder: Encoder,
-        params: Mapping[str, Any],
-        seed: int,
-        watch: Watch,
+        self, where: str, train: Examples, validation: Examples, arguments: tuple[Any, ...], watch: Watch
     ) -> Fit:
         import ray
         from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
@@ -110,7 +104,7 @@ class DistributedTrainer:
                 "kind": self._kind,
                 "engine": engine,
                 "parts": parts,
-                "arguments": (encoder, _given(self._kind, engine, params), seed),
+                "arguments": arguments,
                 "watch": watch,
             },
             scaling_config=ScalingConfig(

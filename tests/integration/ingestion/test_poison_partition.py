@@ -36,7 +36,6 @@ def test_of_101_days_a_hundred_land_and_the_bad_one_is_named(
     record_fault: RecordFault,
     poison: str,
 ) -> None:
-    settings.cache_clear()
     uc = orders_use_case
     first, last = uc.history_start, uc.history_start + timedelta(days=100)
     bad = first + timedelta(days=40)
@@ -74,5 +73,4 @@ def test_of_101_days_a_hundred_land_and_the_bad_one_is_named(
         f"the range was landed as a bootstrap lands it, on {settings().lake_uri.partition(':')[0]}",
         f"100 days landed, the error named the day and its cure; the {len(looking_back)} days that look back "
         "on it waited; landed again, the day was there",
-        equal=True,
     )

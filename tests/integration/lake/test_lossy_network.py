@@ -50,7 +50,7 @@ def test_a_record_whose_answer_was_lost_is_in_its_log_once(proxy: FaultyProxy) -
 
 
 def test_whoever_began_a_log_is_told_so_though_the_answer_was_lost(proxy: FaultyProxy) -> None:
-    with proxy.broken(Rule("lost answer", methods=WRITES, every=2, burst=1)):
+    with proxy.broken(LOST):
         assert [begin(f"log{number}", {"by": "me"}) for number in range(4)] == [True] * 4
         assert append_next("log0", 1, {"by": "me"})
         assert [begin(f"log{number}", {"by": "me"}) for number in range(4)] == [False] * 4
@@ -83,8 +83,10 @@ def test_an_upload_that_is_cut_leaves_nothing_or_the_whole(proxy: FaultyProxy) -
     with proxy.broken(Rule("torn upload", methods=frozenset({"PUT"}))), pytest.raises(TransientError):
         store.put("a", b"x" * 100_000)
     assert not store.exists("a")
+    met = len(proxy.met)
     with proxy.broken(Rule("torn upload", methods=frozenset({"PUT"}), every=2)):
         store.put("a", b"x" * 100_000)
+    assert len(proxy.met) == met + 1
     assert store.get("a") == b"x" * 100_000
 
 

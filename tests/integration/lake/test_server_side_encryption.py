@@ -53,8 +53,8 @@ def test_with_keys_of_s3_itself(home: object, uc: UseCase, monkeypatch: pytest.M
 
 
 def test_by_default_nothing_is_asked_for(home: object, uc: UseCase) -> None:
-    """What the bucket says counts; the emulator's says nothing, or what S3 does by itself."""
-    assert set(_write(uc).values()) <= {(None, None), ("AES256", None)}
+    """What the bucket says counts; the emulator's says nothing."""
+    assert set(_write(uc).values()) == {(None, None)}
 
 
 def test_a_key_that_nothing_would_use_is_refused(home: object, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -172,7 +172,6 @@ def staged(
     usecase: UseCase,
     day_of_features: Day,
     postgres: str,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[list[dict[str, Any]]]:
     """The range, built and staged, in a lake and a database of the test's own."""
     with environment(Path(os.environ["NIGHTSHIFT_HOME"]), NIGHTSHIFT_POSTGRES_URL=postgres):

@@ -28,10 +28,12 @@ from nightshift.usecase import UseCase
 NIGHT = date(2020, 2, 3)
 
 
-def _usecase(name: str, engine: Any = "local", seed: int = 7, **network: Any) -> UseCase:
+def _usecase(name: str, engine: Any = "local", seed: int = 7, *, rounds: int = 0, **network: Any) -> UseCase:
     training = synthetic.use_case().training.model_dump()
     training |= {"seed": seed, "checkpoint_seconds": 1e-6}
     training["trainers"]["network"]["params"] |= network
+    if rounds:
+        training["trainers"]["trees"]["params"] |= {"rounds": rounds, "early_stopping_rounds": rounds}
     return synthetic.use_case(name=name, training=training, engine=engine)
 
 
@@ -46,7 +48,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def state(published: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def state(published: Path) -> Iterator[Path]:
     with environment(published):
         yield published
 
@@ -94,6 +96,10 @@ def test_a_network_of_two_workers_is_that_of_two_processes(state: Path, machines
     np.testing.assert_array_equal(*scores)
 
 
+def _has_checkpoint(uc: UseCase) -> bool:
+    return any("/ray-" not in key for key in open_store().list(f"checkpoints/{uc.name}/"))
+
+
 @contextmanager
 def _when_a_checkpoint_is_there(uc: UseCase, act: Any) -> Iterator[None]:
     """Call ``act`` beside what runs meanwhile, once a training of ``uc`` has kept how far it is."""
@@ -101,7 +107,7 @@ def _when_a_checkpoint_is_there(uc: UseCase, act: Any) -> Iterator[None]:
 
     def wait() -> None:
         while not over.wait(0.05):
-            if any("/ray-" not in key for key in open_store().list(f"checkpoints/{uc.name}/")):
+            if _has_checkpoint(uc):
                 act()
                 return
 
@@ -117,15 +123,16 @@ def _when_a_checkpoint_is_there(uc: UseCase, act: Any) -> Iterator[None]:
 def test_a_training_goes_on_when_a_machine_is_lost_and_another_has_room(
     state: Path, machines: Machines
 ) -> None:
-    uc, undisturbed = _usecase("shared", "ray", seed=11), _usecase("here", "ray", seed=11)
+    uc, undisturbed = (_usecase(name, "ray", seed=11, rounds=600) for name in ("shared", "here"))
     machines.add_another()
     lost = []
 
     def act() -> None:
         machines.lose_one_at_work()
-        lost.append(True)
+        # A training that has ended has none any more.
+        lost.append(_has_checkpoint(uc))
 
     with _when_a_checkpoint_is_there(uc, act):
         candidate = train(uc, snapshot(uc, NIGHT), "trees")
-    assert lost
+    assert lost == [True]
     assert candidate.content_hash == train(undisturbed, snapshot(undisturbed, NIGHT), "trees").content_hash

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import boto3
@@ -16,6 +10,7 @@ import httpx
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
+from tests.servers import seaweedfs
 
 from nightshift.services import credentials
 
@@ -24,47 +19,12 @@ BUCKETS = ("nightshift", "airflow-logs", "mlflow")
 Client = Callable[[str], Any]
 
 
-def _free_ports(count: int) -> list[int]:
-    """Ports of which the same plus 10,000 are free as well: the store's parts talk to each other there."""
-    found: list[int] = []
-    for port in range(12_000, 22_000, 7):
-        with socket.socket() as one, socket.socket() as other, suppress(OSError):
-            one.bind(("127.0.0.1", port))
-            other.bind(("127.0.0.1", port + 10_000))
-            found.append(port)
-        if len(found) == count:
-            break
-    return found
-
-
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     """Return what speaks to the store with the key of a file of secrets; the buckets are made."""
     home = tmp_path_factory.mktemp("store")
     secrets = home / "secrets"
     credentials.write(secrets, credentials.Places())
-    (home / "data").mkdir()
-    s3, master, volume, filer = _free_ports(4)
-    command = [
-        str(Path(sys.executable).with_name("weed")),
-        "server",
-        f"-dir={home / 'data'}",
-        "-ip=127.0.0.1",
-        "-ip.bind=127.0.0.1",
-        f"-master.port={master}",
-        "-master.telemetry=false",
-        "-master.volumeSizeLimitMB=64",
-        f"-volume.port={volume}",
-        "-volume.max=0",
-        "-filer",
-        f"-filer.port={filer}",
-        "-s3",
-        f"-s3.port={s3}",
-        "-s3.port.iceberg=0",
-        "-s3.port.lance=0",
-        f"-s3.config={secrets / 's3.json'}",
-    ]
-    address = f"http://127.0.0.1:{s3}"
 
     def connect(file: str) -> Any:
         with pytest.MonkeyPatch.context() as patch:
@@ -74,25 +34,10 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
             session = boto3.Session(region_name="us-east-1")
             return session.client("s3", endpoint_url=address, config=Config(proxies={}))
 
-    with subprocess.Popen(command, cwd=home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
-        try:
-            deadline = time.monotonic() + 60
-            while not _answers(f"{address}/healthz"):
-                assert server.poll() is None
-                assert time.monotonic() < deadline
-                time.sleep(0.2)
-            for bucket in BUCKETS:
-                connect("aws_credentials_admin").create_bucket(Bucket=bucket)
-            yield connect
-        finally:
-            server.kill()
-
-
-def _answers(address: str) -> bool:
-    try:
-        return httpx.get(address, trust_env=False).is_success
-    except httpx.HTTPError:
-        return False
+    with seaweedfs(home, keys=secrets / "s3.json") as address:
+        for bucket in BUCKETS:
+            connect("aws_credentials_admin").create_bucket(Bucket=bucket)
+        yield connect
 
 
 def _allowed(act: Callable[[], object]) -> bool:

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import psutil
 
@@ -25,7 +24,7 @@ def kept(script: str) -> Iterator[subprocess.Popen[str]]:
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-def test_what_ends_is_started_again(tmp_path: Path) -> None:
+def test_what_ends_is_started_again() -> None:
     with kept("echo began; exit 3") as keeper:
         assert keeper.stdout is not None
         assert [keeper.stdout.readline() for _ in range(2)] == ["began\n"] * 2

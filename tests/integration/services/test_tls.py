@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from nightshift.settings import settings
 
@@ -27,7 +21,7 @@ import sys
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 server = make_server("127.0.0.1", 0, DomainDispatcherApplication(create_backend_app), threaded=True,
-                     ssl_context=(sys.argv[1], sys.argv[1]))
+                     ssl_context=tuple(sys.argv[1:]))
 print(server.server_port, flush=True)
 server.serve_forever()
 """
@@ -38,7 +32,7 @@ from werkzeug.serving import make_server
 def answer(environment, start_response):
     start_response("200 OK", [("Content-Type", "application/json")])
     return [json.dumps({"experiments": []}).encode()]
-server = make_server("127.0.0.1", 0, answer, threaded=True, ssl_context=(sys.argv[1], sys.argv[1]))
+server = make_server("127.0.0.1", 0, answer, threaded=True, ssl_context=tuple(sys.argv[1:]))
 print(server.server_port, flush=True)
 server.serve_forever()
 """
@@ -82,41 +76,15 @@ except Exception as error:
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``ca.pem``, of a CA that nobody knows, and ``server.pem``, key and certificate of 127.0.0.1."""
-    folder, now = tmp_path_factory.mktemp("certificates"), datetime.now(UTC)
-    of_ca, of_server = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
-
-    def signed(name: str, key: ec.EllipticCurvePrivateKey, *, ca: bool) -> bytes:
-        subject, issuer = (
-            x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, who)]) for who in (name, "nobody's CA")
-        )
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(issuer)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(days=1))
-            .not_valid_after(now + timedelta(days=1))
-            .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
-            .add_extension(
-                x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
-                critical=False,
-            )
-            .sign(of_ca, hashes.SHA256())
-        )
-        return certificate.public_bytes(serialization.Encoding.PEM)
-
-    (folder / "ca.pem").write_bytes(signed("nobody's CA", of_ca, ca=True))
-    key = of_server.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    (folder / "server.pem").write_bytes(key + signed("server", of_server, ca=False))
+    """Of a CA that nobody knows, and of a server at 127.0.0.1: what the stack's overlay for TLS is given."""
+    folder = tmp_path_factory.mktemp("certificates")
+    subprocess.run([settings().project / "docker" / "make_certificates.sh", folder], check=True)
     return folder
 
 
 def _serve(program: str, certificates: Path) -> Iterator[str]:
-    command = [sys.executable, "-c", program, str(certificates / "server.pem")]
+    files = [str(certificates / f"tls_server.{kind}") for kind in ("crt", "key")]
+    command = [sys.executable, "-c", program, *files]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
         assert server.stdout is not None
         try:
@@ -147,7 +115,7 @@ def test_an_object_store_is_believed_only_if_its_ca_is_given(
 ) -> None:
     environment = s3_environment | {"AWS_ENDPOINT_URL": object_store, "NIGHTSHIFT_LAKE": "s3://bucket/lake"}
     assert _say(_USE_S3, **environment) == ["boto3 refused", "delta-rs refused", "arrow refused"]
-    ca = str(certificates / "ca.pem")
+    ca = str(certificates / "tls_ca.crt")
     trusting = environment | {"AWS_CA_BUNDLE": ca, "SSL_CERT_FILE": ca}
     assert _say(_USE_S3, **trusting) == ["boto3 spoke", "delta-rs spoke", "arrow spoke"]
 
@@ -157,7 +125,7 @@ def test_a_tracking_server_is_believed_only_if_its_ca_is_given(
 ) -> None:
     environment = {"NIGHTSHIFT_MLFLOW_URL": tracking_server, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
     assert _say(_USE_TRACKING, **environment) == ["mlflow refused"]
-    trusting = environment | {"REQUESTS_CA_BUNDLE": str(certificates / "ca.pem")}
+    trusting = environment | {"REQUESTS_CA_BUNDLE": str(certificates / "tls_ca.crt")}
     assert _say(_USE_TRACKING, **trusting) == ["mlflow spoke"]
 
 

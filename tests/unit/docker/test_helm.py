@@ -161,7 +161,7 @@ def test_a_gpu_is_asked_for_and_its_image_is_kept() -> None:
 
 
 def test_a_queue_finds_its_pod(
-    flight_delays: UseCase, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    flight_delays: UseCase, home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """As nightshift-pods is mounted: <queue>.yaml."""
     queues = {trainer.queue for trainer in flight_delays.training.trainers.values()} | {"upkeep"}
@@ -175,7 +175,6 @@ def test_a_queue_finds_its_pod(
         template = {"pod_template_file": str(tmp_path / f"{name}.yaml")}
         assert placed(name) == {"queue": name, "executor_config": template}
     assert placed("default") == {"queue": "default"}
-    settings.cache_clear()
 
 
 def test_airflows_database_is_kept_as_long_as_maintain_keeps_it() -> None:
