@@ -84,6 +84,7 @@ stack-local: $(STAMP) ## Start the production stack without containers: real ser
 stack-up: $(STAMP) ## Start the production stack in containers
 	@$(BIN)/nightshift stack secrets docker/secrets
 	docker compose --file docker/compose.yaml up --detach --wait
+	@echo "Airflow: http://127.0.0.1:$${NIGHTSHIFT_AIRFLOW_PORT:-8080}, user admin, password in docker/secrets/airflow_admin_password"
 
 stack-down: ## Stop the production stack, in containers or without; its data stays
 	@if [ -x $(BIN)/nightshift ]; then $(BIN)/nightshift stack down; fi
@@ -132,5 +133,7 @@ lock: $(STAMP) ## Resolve pyproject.toml anew into constraints.txt
 clean: ## Delete all state (.nightshift) and caches; refuses while services run
 	@if [ -x $(BIN)/nightshift ] && $(BIN)/nightshift status --json | grep -q '"up": true'; then \
 		echo "services are running: \`make down\` first" >&2; exit 1; fi
+	@if [ -x $(BIN)/nightshift ] && $(BIN)/nightshift stack status | grep -q ' up, pid '; then \
+		echo "the stack is running: \`make stack-down\` first" >&2; exit 1; fi
 	rm -rf .nightshift .mypy_cache .ruff_cache .pytest_cache .import_linter_cache dbt_project/target dbt_project/logs
 	find dags dbt_project include plugins tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -6,7 +6,7 @@ are skipped; a partition whose content does not change gets no new version. With
 `monitoring`, the pages of the range are written again, too.
 
 Workers share the range in chunks of a week to a month (`docs/scale-out.md`). A chunk that fails takes
-nothing from the others: clear it, and only it runs again.
+nothing from the others: clear it, and it and what follows run again, not the other chunks.
 
 After a correction of raw data: with *Only what is stale*, of the range only what rests on older
 versions is built again (`nightshift stale` lists it; `nightshift stale --rebuild` starts this DAG).

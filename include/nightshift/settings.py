@@ -80,7 +80,9 @@ class Settings(BaseSettings):
         60, gt=0, description="An S3 store that says nothing for so long has failed, and is asked again."
     )
     stack_files: str = Field(
-        "", description="Compose files of docker/ that are laid over compose.yaml, such as compose.tls.yaml."
+        "",
+        description="Compose files of docker/ that `make stack-local` lays over compose.yaml, such as "
+        "compose.git.yaml.",
     )
     pod_templates: str = Field(
         "", description="Folder of pod templates, <queue>.yaml each, for Airflow's KubernetesExecutor."

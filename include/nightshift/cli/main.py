@@ -812,14 +812,17 @@ def stack_status() -> None:
 
 @stack_app.command(
     "run",
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True},
 )
-def stack_run(context: typer.Context) -> None:
+def stack_run(
+    command: Annotated[list[str], typer.Argument(help="Program and arguments.")],
+    service: Annotated[str, typer.Option(help="Whose view: api-server knows Airflow's database.")] = "worker",
+) -> None:
     """Run a command that sees what the workers see: `nightshift stack run nightshift status`."""
     from nightshift.cli import stack
 
     with _explained():
-        stack.run(context.args)
+        stack.run(service, command)
 
 
 @stack_app.command("secrets")

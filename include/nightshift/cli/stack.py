@@ -38,10 +38,10 @@ def status() -> None:
         _print_addresses()
 
 
-def run(command: list[str]) -> None:
-    """Replace this process by ``command``, which sees what the stack's workers see."""
+def run(service: str, command: list[str]) -> None:
+    """Replace this process by ``command``, which sees what the service sees."""
     production.enter()
-    whole = production.command_environment()
+    whole = production.command_environment(service)
     os.execvpe(command[0], command, whole)  # nosec B606  # what the person typed, without a shell
 
 

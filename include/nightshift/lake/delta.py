@@ -30,6 +30,7 @@ _LAYER = re.compile(rf"({'|'.join(LAYERS)})(_[a-z0-9_]+)?")
 # delta-rs wraps what its storage raises in an error of its own; only the words tell.
 _STORAGE_FAILED = re.compile(r"Generic (S3|LocalFileSystem) error|os error \d+")
 _COLOUR = re.compile(r"\x1b\[\d+m")
+_BROKEN_OFF = "response body error"
 _ATTEMPTS = 10
 _T = TypeVar("_T")
 
@@ -61,11 +62,8 @@ def open_table(uc: UseCase, layer: str, at: int | datetime | None = None) -> Del
     Raises:
         DataError: There is no such version.
     """
-    store = open_store()
-    uri = store.uri(table_folder(uc, layer))
     try:
-        with explained(uc, layer):
-            delta = DeltaTable(uri, storage_options=store.storage_options())
+        delta = _opened(uc, layer)
     except TableNotFoundError:
         return None
     if at is None:
@@ -88,6 +86,20 @@ def open_table(uc: UseCase, layer: str, at: int | datetime | None = None) -> Del
     with explained(uc, layer):
         delta.load_as_version(version)
     return delta
+
+
+def _opened(uc: UseCase, layer: str) -> DeltaTable:
+    store = open_store()
+    tries = 1
+    while True:
+        try:
+            with explained(uc, layer):
+                return DeltaTable(store.uri(table_folder(uc, layer)), storage_options=store.storage_options())
+        except TransientError as error:
+            # delta-rs asks again until an answer begins; whether it also ends is left to us.
+            if _BROKEN_OFF not in str(error) or tries == _ATTEMPTS:
+                raise
+            tries += 1
 
 
 def open_or_create(uc: UseCase, layer: str, columns: pa.Schema) -> DeltaTable:

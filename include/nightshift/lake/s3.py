@@ -31,6 +31,8 @@ _RENEWED = {"iam-role", "container-role", "assume-role-with-web-identity"}
 
 _ATTEMPTS = 5
 _CONNECT_SECONDS = 5
+# delta-rs begins with pauses of a tenth of a second, boto3 of one: more tries last as long.
+_DELTA_RETRIES = 9
 # Who wrote an object that only one may create.
 _WRITER = "writer"
 
@@ -154,7 +156,8 @@ class S3Store:
             "aws_conditional_put": "etag",
             "connect_timeout": f"{_CONNECT_SECONDS}s",
             "timeout": f"{settings().store_seconds}s",
-            "max_retries": str(_ATTEMPTS - 1),
+            "max_retries": str(_DELTA_RETRIES),
+            "retry_timeout": f"{3 * settings().store_seconds}s",
         }
         if self._encryption:
             options["aws_server_side_encryption"] = self._encryption["ServerSideEncryption"]

@@ -87,7 +87,7 @@ def read(files: list[Path], variables: Mapping[str, str]) -> list[ComposeService
             command=tuple(
                 map(str, [*services[name].get("entrypoint", ()), *services[name].get("command", ())])
             ),
-            environment={key: str(value) for key, value in services[name].get("environment", {}).items()},
+            environment=_environment(services[name].get("environment", {}), variables),
             after={key: wait["condition"] for key, wait in services[name].get("depends_on", {}).items()},
             replicas=int(services[name].get("deploy", {}).get("replicas", 1)),
             job=name in jobs,
@@ -95,6 +95,12 @@ def read(files: list[Path], variables: Mapping[str, str]) -> list[ComposeService
         )
         for name in order
     ]
+
+
+def _environment(declared: Mapping[str, Any], variables: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables of a service; one that is declared without a value is the caller's, if any."""
+    found = {key: variables.get(key) if value is None else value for key, value in declared.items()}
+    return {key: str(value) for key, value in found.items() if value is not None}
 
 
 def _load(file: Path) -> dict[str, Any]:

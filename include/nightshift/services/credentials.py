@@ -1,7 +1,7 @@
 """The secrets of the stack in ``docker/``: files, all written at once, none with a default.
 
 A service is handed the files it needs and no others. Addresses stand in the same files as passwords, so a
-team that has a PostgreSQL or Redis of its own replaces the content of one file.
+team that has servers of its own replaces what is in their files (docs/production.md).
 """
 
 from __future__ import annotations
@@ -99,6 +99,8 @@ def _contents(places: Places) -> dict[str, str]:
         "airflow_admin_password": token_urlsafe(24),
         "mlflow_database": database("mlflow"),
         "nightshift_postgres_url": database("pipeline"),
+        # None, until somebody encrypts columns: docs/security.md.
+        "nightshift_lake_key": "",
         "redis.conf": f"requirepass {redis}\n",
         "s3.json": json.dumps({"identities": identities}, indent=1),
         **{

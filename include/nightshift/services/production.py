@@ -95,9 +95,21 @@ def environment(service: ComposeService) -> dict[str, str]:
     return {**inherited, **_image(), **service.environment}
 
 
-def command_environment() -> dict[str, str]:
-    """Return the environment that a command needs to see what the stack's workers see."""
-    return environment(next(service for service in services() if service.name == "worker"))
+def command_environment(name: str = "worker") -> dict[str, str]:
+    """Return the environment that a command needs to see what the service ``name`` sees.
+
+    Raises:
+        DataError: There is no such service.
+    """
+    found = {service.name: service for service in services()}
+    if name not in found:
+        raise DataError(
+            f"the stack has no service {name!r}",
+            rule="a command sees what a service of the stack sees",
+            where="docker/compose.yaml",
+            cure=f"name one of {', '.join(found)}",
+        )
+    return environment(found[name])
 
 
 def up(say: Callable[[str], None] = lambda _: None) -> None:

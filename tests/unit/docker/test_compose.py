@@ -14,6 +14,7 @@ from dockerfile_rules import parse
 
 from nightshift.errors import DataError
 from nightshift.services import compose, credentials, production
+from nightshift.settings import Settings
 
 PROJECT = Path(__file__).resolve().parents[3]
 FOLDER = PROJECT / "docker"
@@ -71,7 +72,8 @@ def test_each_service_is_handed_the_secrets_that_it_reads_and_no_others() -> Non
         assert read <= handed, f"{name} reads {read - handed}"
         # These are read by programs that look in the folder themselves.
         looked_up = {"init-storage": written, "init-airflow": {"airflow_admin_password"}}
-        extra = handed - read - looked_up.get(name, set()) - {"nightshift_postgres_url"}
+        settings_of_ours = {"nightshift_postgres_url", "nightshift_lake_key"}
+        extra = handed - read - looked_up.get(name, set()) - settings_of_ours
         # YAML's anchors give servers one list; nothing beyond Airflow's own secrets is in it.
         assert all(secret.startswith("airflow_") for secret in extra), f"{name} does not need {extra}"
 
@@ -124,7 +126,7 @@ def test_nothing_secret_stands_in_the_file() -> None:
     for name, body in WHOLE["services"].items():
         for key, value in body.get("environment", {}).items():
             if re.search(r"PASSWORD|SECRET|KEY|CONN|BROKER|BACKEND|CREDENTIALS", key) and not re.search(
-                r"TRANSPORT|SESSION_BACKEND|SECRETS_+BACKEND", key
+                r"TRANSPORT|SESSION_BACKEND|SECRETS_+BACKEND|S3_KMS_KEY", key
             ):
                 assert "/run/secrets" in value, f"{name}: {key}"
     assert not re.search(r"://[^/\s@]*:[^/\s@]+@", COMPOSE.read_text(encoding="utf-8"))
@@ -164,10 +166,28 @@ def test_what_the_caller_has_set_does_not_reach_a_process(
     here: dict[str, compose.ComposeService], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "LocalExecutor")
-    monkeypatch.setenv("NIGHTSHIFT_DOCS_URL", "https://example.org")
+    monkeypatch.setenv("NIGHTSHIFT_WAREHOUSE", "duckdb")
     whole = production.environment(here["worker"])
     assert whole["AIRFLOW__CORE__EXECUTOR"] == "CeleryExecutor"
-    assert "NIGHTSHIFT_DOCS_URL" not in whole
+    assert whole["NIGHTSHIFT_WAREHOUSE"] == "postgres"
+
+
+def test_a_setting_reaches_the_workers_or_is_the_stacks_own(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None is read from whoever starts the stack by one way of running it and not by the other."""
+    worker = WHOLE["services"]["worker"]
+    passed_on = {name for name, value in worker["environment"].items() if value is None}
+    named = {name.lower().removeprefix("nightshift_") for name in worker["environment"]}
+    secret = {name.removeprefix("nightshift_") for name in worker["secrets"]}
+    # The image's; where servers listen; what only whoever starts it reads.
+    image = {"project", "home", "image", "commit"}
+    places = {"host", "airflow_port", "mlflow_port", "postgres_port", "redis_port", "s3_port"}
+    assert set(Settings.model_fields) - named - secret - image - places == {"stack_files", "pod_templates"}
+    monkeypatch.setenv("NIGHTSHIFT_S3_ENCRYPTION", "AES256")
+    environment = next(one for one in production.services() if one.name == "worker").environment
+    assert environment["NIGHTSHIFT_S3_ENCRYPTION"] == "AES256"
+    assert not passed_on & environment.keys() - os.environ.keys()
 
 
 def test_overlays_change_what_they_name_and_nothing_else(tmp_path: Path) -> None:
@@ -221,4 +241,4 @@ def test_secrets_are_written_once_and_together(tmp_path: Path) -> None:
         credentials.write(folder, credentials.Places())
     credentials.write(tmp_path / "others", credentials.Places())
     others = {file.name: file.read_text() for file in (tmp_path / "others").iterdir()}
-    assert all(others[name] != content for name, content in first.items())
+    assert all(others[name] != content for name, content in first.items() if name != "nightshift_lake_key")
