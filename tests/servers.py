@@ -117,6 +117,7 @@ def seaweedfs(folder: Path, *options: str, keys: Path | None = None) -> Iterator
         "-ip=127.0.0.1",
         "-ip.bind=127.0.0.1",
         "-master.telemetry=false",
+        "-volume.preStopSeconds=0",
         "-filer",
         "-s3",
         # Two services that listen on fixed ports unless told not to.
