@@ -1,9 +1,9 @@
 """``python -m tests.benchmarks.soak``: nights in a row in one process, and what grows with their number.
 
 A month is bootstrapped, and the nights after it run one after the other, without training. Memory (what the
-process holds of the machine's), open files and seconds of CPU are noted after each night: seconds of the clock
-would tell of what else the machine does. A line through the nights,
-the first ones left out, tells how much of each a night adds, and what a year of nights would.
+process holds of the machine's), open files and seconds of CPU are noted after each night; seconds of the
+clock would tell of what else the machine does. A line through the nights, the first ones left out, tells how
+much of each a night adds, and what a year of nights would.
 """
 
 from __future__ import annotations

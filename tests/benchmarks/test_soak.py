@@ -15,7 +15,7 @@ from .soak import Measured, judge
         (0.0, 0.0, 0.0, set()),
         (6.0, 0.0, 0.0, {"memory, MB"}),
         (0.0, 1.0, 0.0, {"open files"}),
-        (0.0, 0.0, 0.1, {"seconds"}),
+        (0.0, 0.0, 0.1, {"seconds of CPU"}),
     ],
 )
 def test_what_grows_night_by_night_is_told_from_what_varies(
