@@ -15,7 +15,8 @@ import pytest
 from nightshift.orchestration import readme
 from nightshift.settings import settings
 
-# How many tasks each has. Who adds a task changes the number here, and runs `make dags-readme`.
+# How many tasks each has, and how many edges all of them. Who adds a task changes the numbers here, and runs
+# `make dags-readme`.
 DAGS = {
     "backtest": 5,
     "bootstrap": 14,
@@ -31,6 +32,7 @@ DAGS = {
     "train": 9,
     "watch": 6,
 }
+EDGES = 87
 FILES = sorted((settings().project / "dags").glob("*.py"))
 MAY_IMPORT = ("airflow.sdk", "airflow.providers.standard", "pendulum", "datetime", "nightshift.orchestration")
 
@@ -55,6 +57,8 @@ def test_every_dag_is_there_and_none_fails_to_import(dagbag: Any) -> None:
     assert found == {f"flight_delays.{name}": tasks for name, tasks in DAGS.items()}, (
         "correct DAGS, above, if that was meant"
     )
+    edges = sum(len(task.downstream_task_ids) for dag in dagbag.dags.values() for task in dag.tasks)
+    assert edges == EDGES, "correct EDGES, above, if that was meant"
 
 
 def test_every_dag_says_what_it_does_and_whose_it_is(dagbag: Any) -> None:

@@ -293,9 +293,9 @@ def test_a_corrected_day_makes_stale_what_read_it_and_one_run_mends_exactly_that
         assert {(layer, day) for day in changed} <= listed
 
 
-def _told(uc: UseCase) -> set[tuple[str, str]]:
-    """What alerts are about; on a busy machine a run may be late by the minute that these tests allow."""
-    return {(one.kind, one.subject) for one in read_alerts(uc.name) if one.kind != "deadline_missed"}
+def _told(uc: UseCase) -> list[tuple[str, str]]:
+    """What each alert is about; on a busy machine a run may be late by the minute that these tests allow."""
+    return sorted((one.kind, one.subject) for one in read_alerts(uc.name) if one.kind != "deadline_missed")
 
 
 def test_a_fixed_row_is_replayed_and_all_that_rests_on_it_follows(

@@ -71,7 +71,7 @@ def state(home: Path, postgres: str, **variables: str) -> Iterator[None]:
 def run_nights(uc: UseCase, wanted: list[date]) -> dict[str, Any]:
     """Run nights, and return what they left."""
     for night in wanted:
-        nights.run(uc, night)
+        assert nights.run(uc, night).reasons == ()
     return contents(uc)
 
 

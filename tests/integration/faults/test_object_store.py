@@ -14,7 +14,7 @@ from nightshift.usecase import UseCase
 
 FAULTS = {
     "answers 500": Rule("status", every=9, status=500),
-    "answers 503, a dozen in a row": Rule("status", every=600, burst=12),
+    "answers 503, a dozen in a row": Rule("status", every=150, burst=12),
     "does not answer": Rule("hang", every=100),
     "sends slowly": Rule("slow", every=5, methods=frozenset({"GET"})),
     "uploads torn in half": Rule("torn upload", every=5, methods=frozenset({"PUT"})),
