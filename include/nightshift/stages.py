@@ -229,7 +229,11 @@ def publish_predictions(uc: UseCase, staged: Sequence[dict[str, Any]]) -> list[d
 def score_shadow(uc: UseCase, night: date) -> str | None:
     """Score a night with the challenger that awaits a decision, beside the champion: its version, if any.
 
-    A challenger that fails is logged and scores nothing: nobody relies on it yet, so it stops nothing.
+    A challenger that fails is logged and scores nothing: nobody relies on it yet, so it stops nothing. Bad
+    luck is raised: another try scores the night.
+
+    Raises:
+        TransientError: The storage failed; try again.
     """
     from nightshift.inference.shadow import challenger
     from nightshift.inference.shadow import score_shadow as score_challenger
@@ -237,6 +241,8 @@ def score_shadow(uc: UseCase, night: date) -> str | None:
     try:
         standing = challenger(uc)
         scored = standing is not None and score_challenger(uc, night) is not None
+    except TransientError:
+        raise
     except Exception:
         log.exception("the challenger could not score %s; score it again to try that again", night)
         return None
@@ -440,11 +446,15 @@ def _describe(uc: UseCase, start: date, end: date) -> None:
 def judge_shadow(uc: UseCase, judged: Mapping[str, Any]) -> dict[str, int]:
     """Judge the shadow scores of the days that ``judge`` judged, beside the champion's: rows a day.
 
-    A day that fails is logged and left out: nobody relies on a challenger yet, so it stops nothing.
+    A day that fails is logged and left out: nobody relies on a challenger yet, so it stops nothing. Bad luck
+    is raised: another try judges the day.
 
     Args:
         uc: The use case.
         judged: What ``judge`` returned.
+
+    Raises:
+        TransientError: The storage failed; try again.
     """
     from nightshift.monitoring.shadow import judge
 
@@ -454,6 +464,8 @@ def judge_shadow(uc: UseCase, judged: Mapping[str, Any]) -> dict[str, int]:
             continue
         try:
             row = judge(uc, date.fromisoformat(day))
+        except TransientError:
+            raise
         except Exception:
             log.exception("the challenger could not be judged on %s", day)
             continue

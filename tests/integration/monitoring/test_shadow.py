@@ -11,17 +11,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from sklearn.metrics import roc_auc_score
+from tests.servers import S3_CREDENTIALS
 from typer.testing import CliRunner
 
 from nightshift import stages
 from nightshift.cli import main
+from nightshift.errors import TransientError
 from nightshift.inference import shadow as scoring
 from nightshift.inference.publish import publish_predictions
 from nightshift.inference.score import score
 from nightshift.lake import tables
 from nightshift.monitoring import shadow, truth
 from nightshift.partition import days
+from nightshift.registry import mlflow as tracking
 from nightshift.registry.records import Decision
+from nightshift.settings import settings
 from nightshift.training.snapshot import snapshot
 from nightshift.training.train import train
 from nightshift.usecase import UseCase
@@ -103,9 +107,10 @@ def test_a_challenger_that_fails_stops_no_night(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     _live(usecase, day_of_features, publish_truth)
-    unpublished = LAST + timedelta(days=10)
-    assert stages.score_shadow(usecase, unpublished) is None
-    assert f"the challenger could not score {unpublished}" in caplog.text
+    version = scoring.challenger(usecase).version
+    tracking.client(usecase).set_model_version_tag(usecase.name, version, "content_hash", "another")
+    assert stages.score_shadow(usecase, LAST) is None
+    assert f"the challenger could not score {LAST}" in caplog.text
     rows = tables.read_partitions(usecase, scoring.LAYER, LAST, LAST)
     useless = rows.set_column(
         rows.column_names.index("score"), "score", pa.nulls(rows.num_rows, pa.float64())
@@ -115,6 +120,25 @@ def test_a_challenger_that_fails_stops_no_night(
     found = {day.isoformat(): {"status": "judged"} for day in (LAST, before)}
     assert stages.judge_shadow(usecase, found) == {before.isoformat(): 250}
     assert f"the challenger could not be judged on {LAST}" in caplog.text
+
+
+def test_bad_luck_of_a_challenger_is_for_another_try(
+    usecase: UseCase,
+    decision: dict[str, Any],
+    day_of_features: Day,
+    publish_truth: Day,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Left out, a night of its shadow would be missing for good, and the judgement of it with it."""
+    _live(usecase, day_of_features, publish_truth)
+    with pytest.raises(TransientError, match="are not published yet"):
+        stages.score_shadow(usecase, LAST + timedelta(days=10))
+    for name, value in {**S3_CREDENTIALS, "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("NIGHTSHIFT_LAKE", "s3://lake/out-of-reach")
+    settings.cache_clear()
+    with pytest.raises(TransientError, match="the storage failed"):
+        stages.judge_shadow(usecase, {LAST.isoformat(): {"status": "judged"}})
 
 
 def test_without_a_challenger_nothing_is_scored_beside(
