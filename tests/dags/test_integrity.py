@@ -91,6 +91,19 @@ def test_every_task_fails_fast_on_bad_data_and_retries_bad_luck(dagbag: Any) -> 
     assert checked == sum(DAGS.values())
 
 
+def test_no_task_begins_with_a_parameter_that_its_dag_does_not_have(dagbag: Any) -> None:
+    from nightshift.errors import DataError
+
+    for dag in dagbag.dags.values():
+        for task in dag.tasks:
+            begin = task.partial_kwargs["pre_execute"] if task.is_mapped else task._pre_execute_hook
+            for conf in (None, {}, dict.fromkeys(dag.params)):
+                begin({"dag": dag, "dag_run": SimpleNamespace(dag_id=dag.dag_id, run_id="r", conf=conf)})
+            run = SimpleNamespace(dag_id=dag.dag_id, run_id="r", conf={"partion": "2013-07-01"})
+            with pytest.raises(DataError, match=f"{dag.dag_id} has no parameter 'partion'"):
+                begin({"dag": dag, "dag_run": run})
+
+
 def test_no_task_hangs_for_good_and_a_person_has_the_time_that_the_policy_gives(
     dagbag: Any, flight_delays: Any
 ) -> None:

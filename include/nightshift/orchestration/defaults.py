@@ -15,6 +15,7 @@ from airflow.sdk.exceptions import AirflowTaskTimeout
 
 from nightshift.errors import DataError, TransientError
 from nightshift.orchestration.alerts import deadline_missed, run_failed
+from nightshift.orchestration.params import refuse_unknown_params
 from nightshift.settings import settings
 from nightshift.usecase import UseCase, load_usecase, usecase_names
 
@@ -121,6 +122,7 @@ def dag_options(usecase: UseCase, name: str, doc: str | None, **more: Any) -> di
         "on_failure_callback": run_failed,
         "default_args": {
             "owner": usecase.owner,
+            "pre_execute": refuse_unknown_params,
             "retries": 3,
             "retry_delay": timedelta(seconds=settings().retry_seconds),
             "retry_policy": retry_policy(),

@@ -176,6 +176,28 @@ def watch_params() -> dict[str, Param]:
     }
 
 
+def refuse_unknown_params(context: Mapping[str, Any]) -> None:
+    """Refuse a run that was given what its DAG does not know: Airflow takes any key, and goes on without it.
+
+    Args:
+        context: That of a task, which this is called before.
+
+    Raises:
+        DataError: The run's configuration has a key that is no parameter of the DAG.
+    """
+    run, known = context["dag_run"], list(context["dag"].params)
+    unknown = sorted(set(run.conf or {}) - set(known))
+    if unknown:
+        raise DataError(
+            f"{run.dag_id} has no parameter {', '.join(map(repr, unknown))}",
+            rule="a run is given parameters of its DAG alone",
+            where=f"{run.dag_id}, run {run.run_id}: its configuration",
+            cure=f"trigger again; it has {', '.join(known)}"
+            if known
+            else "trigger again with none: it has none",
+        )
+
+
 def night() -> date:
     """Return the day of the running task's run: its ``partition`` param, else its key.
 
