@@ -108,7 +108,7 @@ lint: $(STAMP) ## Style, types, which room may import which, known holes, and se
 	.ci/scan-secrets
 
 audit: $(STAMP) ## Ask a vulnerability database about every pinned package; needs the network
-	$(BIN)/pip-audit --disable-pip --no-deps --requirement constraints.txt
+	$(BIN)/pip-audit --strict --progress-spinner off --disable-pip --no-deps --requirement constraints.txt
 
 test: lint ## Lint, then every test but the faults of `make stack-test`
 	@docker/install_package.sh chromium "which the end-to-end tests drive"

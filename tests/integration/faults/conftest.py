@@ -14,6 +14,7 @@ from replaying import THROUGH, use_case
 from tests.faults import FaultyProxy, faulty_proxy
 from tests.lakes import put_lake
 from tests.servers import seaweedfs
+from tests.stacks import contents
 
 from nightshift import nights
 from nightshift.usecase import UseCase
@@ -36,7 +37,8 @@ def undisturbed(
     home = tmp_path_factory.mktemp("undisturbed") / "state"
     shutil.copytree(bootstrapped, home)
     with state(home, postgres):
-        found = run_nights(quiet(), NIGHTS)
+        run_nights(quiet(), NIGHTS)
+        found = contents(quiet())
     for layer in ("raw flights", "features", "labels", "predictions", "monitoring", "outcomes"):
         assert found[layer], f"the nights left no {layer}, so equal would say little"
     return found

@@ -14,8 +14,8 @@ from nightshift.usecase import UseCase
 
 FAULTS = {
     "answers 500": Rule("status", every=9, status=500),
-    # More than a client tries, less than all tries of a stage; between them, more than a stage asks for.
-    "answers 503, sixteen in a row": Rule("status", every=600, burst=16),
+    # More than a client tries.
+    "answers 503, a dozen in a row": Rule("status", every=150, burst=12),
     "does not answer": Rule("hang", every=100),
     "sends slowly": Rule("slow", every=5, methods=frozenset({"GET"})),
     "uploads torn in half": Rule("torn upload", every=5, methods=frozenset({"PUT"})),
