@@ -58,12 +58,13 @@ def retried() -> Iterator[list[str]]:
 
 
 @contextmanager
-def state(home: Path, postgres: str, **variables: str) -> Iterator[None]:
-    """Use a state folder whose applications read from ``postgres``, where nothing is served yet."""
+def state(home: Path, postgres: str, *, again: bool = False, **variables: str) -> Iterator[None]:
+    """Use a state folder whose predictions ``postgres`` serves: none yet, or those of before ``again``."""
     with environment(home, NIGHTSHIFT_POSTGRES_URL=postgres, **variables):
         databases.ensure(["serving"])
-        with psycopg.connect(databases.url("serving")) as connection:
-            connection.execute("drop schema if exists predictions cascade")
+        if not again:
+            with psycopg.connect(databases.url("serving")) as connection:
+                connection.execute("drop schema if exists predictions cascade")
         yield
 
 

@@ -55,12 +55,13 @@ def test_nights_on_a_store_whose_disk_was_full_end_as_undisturbed_ones(
             before = contents(quiet())
             objects = assert_whole()
     # Nothing is free enough for it: all its volumes are read-only, as when its disk is full.
-    with seaweedfs(data, "-volume.max=0", "-volume.minFreeSpace=100"), state(home, postgres, **places):
+    full = seaweedfs(data, "-volume.max=0", "-volume.minFreeSpace=100")
+    with full, state(home, postgres, again=True, **places):
         with pytest.raises(TransientError, match="has room left"):
             nights.run(quiet(), NIGHTS[1])
         assert contents(quiet()) == before, "readers see what was there, whole"
         assert assert_whole() == objects
-    with seaweedfs(data), state(home, postgres, **places):
+    with seaweedfs(data), state(home, postgres, again=True, **places):
         run_nights(quiet(), NIGHTS[1:])
         assert contents(quiet()) == undisturbed
         assert stages.serve_again(quiet()) == {}
