@@ -12,7 +12,7 @@ import pytest
 from nightshift.settings import settings
 from nightshift.usecase import UseCase, load_usecase
 from tests.faults import recording_fault
-from tests.servers import S3_CREDENTIALS, postgres_server, s3_server
+from tests.servers import S3_CREDENTIALS, object_store, postgres_server
 
 record_fault = recording_fault
 
@@ -57,8 +57,11 @@ def _group(nodeid: str) -> str:
 
 @pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
-    """URL of an S3-compatible server that runs for the whole session."""
-    with s3_server() as url:
+    """URL of an object store that runs for the whole session, with a bucket ``tests``."""
+    with object_store() as url, pytest.MonkeyPatch.context() as patch:
+        for name, value in S3_CREDENTIALS.items():
+            patch.setenv(name, value)
+        boto3.client("s3", endpoint_url=url).create_bucket(Bucket="tests")
         yield url
 
 
@@ -69,13 +72,12 @@ def s3_environment(s3_endpoint: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def s3_bucket(s3_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
-    """Name of a new bucket, with the environment pointing every S3 client at the server."""
+def s3_folder(s3_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """A bucket and an empty folder in it, with the environment pointing every S3 client at the server."""
     for name, value in s3_environment.items():
         monkeypatch.setenv(name, value)
-    bucket = f"lake-{abs(hash(tmp_path)):x}"
-    boto3.client("s3").create_bucket(Bucket=bucket)
-    return bucket
+    # Not a bucket for each: it takes a second to make.
+    return f"tests/{abs(hash(tmp_path)):x}"
 
 
 @pytest.fixture
@@ -93,7 +95,7 @@ def home(
     state.mkdir()
     monkeypatch.setenv("NIGHTSHIFT_HOME", str(state))
     if storage == "s3":
-        monkeypatch.setenv("NIGHTSHIFT_LAKE", f"s3://{request.getfixturevalue('s3_bucket')}/lake")
+        monkeypatch.setenv("NIGHTSHIFT_LAKE", f"s3://{request.getfixturevalue('s3_folder')}/lake")
     settings.cache_clear()
     yield state
     settings.cache_clear()

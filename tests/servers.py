@@ -60,8 +60,8 @@ def postgres_server() -> Iterator[str]:
 
 
 @contextmanager
-def s3_server() -> Iterator[str]:
-    """Run an S3-compatible server in a process of its own; the value is its URL."""
+def s3_emulator() -> Iterator[str]:
+    """Run what only behaves as S3 does, in a process of its own; the value is its URL."""
     with subprocess.Popen(
         [sys.executable, "-c", _SERVE], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as server:
@@ -87,13 +87,14 @@ _BESIDE = 10_000
 
 
 @contextmanager
-def seaweedfs(folder: Path, *options: str, keys: Path | None = None) -> Iterator[str]:
-    """Run the object store of ``docker/compose.yaml`` on ``folder``, which it keeps; the value is its URL.
+def seaweedfs(folder: Path, *options: str, keys: Path | None = None, kept: bool = False) -> Iterator[str]:
+    """Run the object store of ``docker/compose.yaml`` on ``folder``; the value is its URL.
 
     Args:
         folder: Where its data lie.
         options: Options of ``weed server`` instead of those for few and small volumes.
         keys: Whose keys open what, as ``-s3.config`` takes it; by default ``S3_CREDENTIALS`` open all.
+        kept: Whether another one will run on its data: it is stopped in order then, which takes 15 s.
     """
     (folder / "data").mkdir(parents=True, exist_ok=True)
     chosen = folder / "ports"
@@ -136,12 +137,12 @@ def seaweedfs(folder: Path, *options: str, keys: Path | None = None) -> Iterator
             _wait_for_seaweedfs(folder, ports, server)
             yield url
         finally:
-            server.terminate()
+            server.terminate() if kept else server.kill()
 
 
 @contextmanager
 def object_store() -> Iterator[str]:
-    """Run a SeaweedFS of its own; unlike ``s3_server`` it answers several at once, so it can be timed."""
+    """Run a SeaweedFS of its own; the value is its URL."""
     with tempfile.TemporaryDirectory(prefix="nightshift-s3-") as folder, seaweedfs(Path(folder)) as url:
         yield url
 

@@ -46,7 +46,7 @@ def test_nights_on_a_store_whose_disk_was_full_end_as_undisturbed_ones(
 ) -> None:
     home, data = tmp_path / "state", tmp_path / "store"
     shutil.copytree(bootstrapped, home, ignore=shutil.ignore_patterns("lake"))
-    with seaweedfs(data) as url:
+    with seaweedfs(data, kept=True) as url:
         places = {"NIGHTSHIFT_LAKE": "s3://full/lake", **at(url)}
         with state(home, postgres, **places):
             boto3.client("s3").create_bucket(Bucket="full")
@@ -55,7 +55,7 @@ def test_nights_on_a_store_whose_disk_was_full_end_as_undisturbed_ones(
             before = contents(quiet())
             objects = assert_whole()
     # Nothing is free enough for it: all its volumes are read-only, as when its disk is full.
-    full = seaweedfs(data, "-volume.max=0", "-volume.minFreeSpace=100")
+    full = seaweedfs(data, "-volume.max=0", "-volume.minFreeSpace=100", kept=True)
     with full, state(home, postgres, again=True, **places):
         with pytest.raises(TransientError, match="has room left"):
             nights.run(quiet(), NIGHTS[1])

@@ -225,10 +225,10 @@ def test_a_damaged_log_is_named(store: Store, uc: UseCase) -> None:
 
 
 def test_a_storage_out_of_reach_is_bad_luck(
-    s3_bucket: str, uc: UseCase, home: Path, monkeypatch: pytest.MonkeyPatch
+    s3_folder: str, uc: UseCase, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    monkeypatch.setenv("NIGHTSHIFT_LAKE", f"s3://{s3_bucket}/unreachable")
+    monkeypatch.setenv("NIGHTSHIFT_LAKE", f"s3://{s3_folder}/unreachable")
     settings.cache_clear()
     with pytest.raises(TransientError, match="the storage failed"):
         tables.partition_versions(uc, "features")

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 
-import boto3
 import pytest
 from lake_writer import land, rows, toy
 from tests.faults import READS, WRITES, FaultyProxy, Rule, faulty_proxy
@@ -23,14 +22,12 @@ LOST = Rule("lost answer", methods=WRITES, every=2)
 
 @pytest.fixture
 def proxy(
-    s3_bucket: str, s3_endpoint: str, home: Path, monkeypatch: pytest.MonkeyPatch
+    s3_folder: str, s3_endpoint: str, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[FaultyProxy]:
     """A proxy in front of the lake's store, without faults yet; whoever gets no answer waits for a second."""
     with faulty_proxy(s3_endpoint) as running:
         monkeypatch.setenv("AWS_ENDPOINT_URL", running.url)
-        bucket = f"behind-{running.server_port}"
-        boto3.client("s3").create_bucket(Bucket=bucket)
-        monkeypatch.setenv("NIGHTSHIFT_LAKE", f"s3://{bucket}/lake")
+        monkeypatch.setenv("NIGHTSHIFT_LAKE", f"s3://{s3_folder}/lake")
         monkeypatch.setenv("NIGHTSHIFT_STORE_SECONDS", "1")
         settings.cache_clear()
         yield running

@@ -61,11 +61,12 @@ def everything(store: Store, home: Path, storage: str) -> Callable[[], dict[str,
     if storage == "file":
         (home / "outside").write_bytes(b"secret")
         return lambda: {str(file): file.read_bytes() for file in home.rglob("*") if file.is_file()}
-    bucket, client = settings().lake_uri.split("/")[2], boto3.client("s3")
-    client.put_object(Bucket=bucket, Key="outside", Body=b"secret")
+    bucket, _, lake = settings().lake_uri.removeprefix("s3://").partition("/")
+    client, folder = boto3.client("s3"), lake.removesuffix("lake")
+    client.put_object(Bucket=bucket, Key=f"{folder}outside", Body=b"secret")
 
     def objects() -> dict[str, bytes]:
-        found = client.list_objects_v2(Bucket=bucket).get("Contents", ())
+        found = client.list_objects_v2(Bucket=bucket, Prefix=folder).get("Contents", ())
         keys = [item["Key"] for item in found]
         return {key: client.get_object(Bucket=bucket, Key=key)["Body"].read() for key in keys}
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import date
+from pathlib import Path
 
 import boto3
 import pyarrow as pa
 import pytest
+from tests.servers import S3_CREDENTIALS, s3_emulator
 
 from nightshift.errors import DataError
 from nightshift.lake import append_log, tables
@@ -21,6 +24,22 @@ DAY = date(2020, 1, 1)
 @pytest.fixture(name="storage")
 def in_a_bucket() -> str:
     return "s3"
+
+
+@pytest.fixture(scope="module")
+def emulator() -> Iterator[str]:
+    """An S3 that tells what it was asked for: the object store of other tests has no KMS."""
+    with s3_emulator() as url:
+        yield url
+
+
+@pytest.fixture
+def s3_folder(emulator: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    for name, value in {**S3_CREDENTIALS, "AWS_ENDPOINT_URL": emulator}.items():
+        monkeypatch.setenv(name, value)
+    bucket = f"lake-{abs(hash(tmp_path)):x}"
+    boto3.client("s3").create_bucket(Bucket=bucket)
+    return bucket
 
 
 def _write(uc: UseCase) -> dict[str, tuple[str | None, str | None]]:

@@ -122,13 +122,13 @@ def test_a_disk_that_takes_no_more_says_why_and_keeps_what_it_had(
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / "a"]
 
 
-def test_an_unknown_bucket_is_a_mistake_that_names_its_cure(s3_bucket: str) -> None:
+def test_an_unknown_bucket_is_a_mistake_that_names_its_cure(s3_folder: str) -> None:
     with pytest.raises(DataError, match="create the bucket"):
         open_store("s3://no-such-bucket/lake").put("a", b"x")
 
 
-def test_an_unreachable_server_is_bad_luck(s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_server_is_bad_luck(s3_folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     with pytest.raises(TransientError, match="not reached"):
-        open_store(f"s3://{s3_bucket}/elsewhere").get("a")
+        open_store(f"s3://{s3_folder}/elsewhere").get("a")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import boto3
@@ -19,22 +20,31 @@ def rules(bucket: str) -> list[dict[str, Any]]:
     return found
 
 
-def test_old_logs_expire_and_a_new_age_replaces_the_old_one(s3_bucket: str) -> None:
-    assert prepare.expire(s3_bucket, 90)
-    assert [rule["Expiration"] for rule in rules(s3_bucket)] == [{"Days": 90}]
-    assert prepare.expire(s3_bucket, 90)
-    assert prepare.expire(s3_bucket, 30)
-    (rule,) = rules(s3_bucket)
+@pytest.fixture
+def bucket(s3_folder: str) -> Iterator[str]:
+    """A bucket whose rules are nobody else's."""
+    client, bucket = boto3.client("s3"), s3_folder.replace("/", "-")
+    client.create_bucket(Bucket=bucket)
+    yield bucket
+    client.delete_bucket(Bucket=bucket)
+
+
+def test_old_logs_expire_and_a_new_age_replaces_the_old_one(bucket: str) -> None:
+    assert prepare.expire(bucket, 90)
+    assert [rule["Expiration"] for rule in rules(bucket)] == [{"Days": 90}]
+    assert prepare.expire(bucket, 90)
+    assert prepare.expire(bucket, 30)
+    (rule,) = rules(bucket)
     assert (rule["Expiration"], rule["Status"]) == ({"Days": 30}, "Enabled")
 
 
-def test_rules_that_somebody_made_stay(s3_bucket: str) -> None:
+def test_rules_that_somebody_made_stay(bucket: str) -> None:
     theirs = {"ID": "theirs", "Status": "Enabled", "Filter": {"Prefix": "a/"}, "Expiration": {"Days": 7}}
     boto3.client("s3").put_bucket_lifecycle_configuration(
-        Bucket=s3_bucket, LifecycleConfiguration={"Rules": [theirs]}
+        Bucket=bucket, LifecycleConfiguration={"Rules": [theirs]}
     )
-    prepare.expire(s3_bucket, 90)
-    assert {rule["ID"]: rule["Expiration"]["Days"] for rule in rules(s3_bucket)} == {
+    prepare.expire(bucket, 90)
+    assert {rule["ID"]: rule["Expiration"]["Days"] for rule in rules(bucket)} == {
         "theirs": 7,
         "nightshift-expiry": 90,
     }
