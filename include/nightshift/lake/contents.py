@@ -15,7 +15,7 @@ import pyarrow as pa
 from deltalake import DeltaTable
 
 from nightshift.lake import tables
-from nightshift.lake.delta import HASH_COLUMN, open_table, table_folder
+from nightshift.lake.delta import HASH_COLUMN, data_files, open_table, table_folder
 from nightshift.lake.store import open_store
 from nightshift.partition import spans
 from nightshift.usecase import UseCase
@@ -83,11 +83,10 @@ def _newest_first(delta: DeltaTable) -> list[int]:
 
 def _readable(delta: DeltaTable, wanted: Mapping[date, str], folder: str, there: set[str]) -> Iterator[date]:
     """Yield the partitions that have the wanted content in this version, and all of its files."""
-    actions = pa.table(delta.get_add_actions(flatten=True))
     files: dict[date, list[str]] = {}
-    for row in actions.select(["path", "partition.partition", f"partition.{HASH_COLUMN}"]).to_pylist():
-        day = row["partition.partition"]
-        if wanted.get(day) == row[f"partition.{HASH_COLUMN}"]:
+    for row in data_files(delta).to_pylist():
+        day = row["partition"]
+        if wanted.get(day) == row[HASH_COLUMN]:
             files.setdefault(day, []).append(f"{folder}/{unquote(row['path'])}")
     for day, paths in files.items():
         if there.issuperset(paths):

@@ -16,6 +16,7 @@ from datetime import datetime
 from typing import TypeVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
@@ -174,6 +175,24 @@ def as_declared(delta: DeltaTable, data: pa.Table, where: str) -> pa.Table:
             )
         data = data.set_column(place, field.name, column.cast(wanted))
     return data
+
+
+def data_files(delta: DeltaTable) -> pa.Table:
+    """Return a row for each data file of a table: its ``path``, ``rows``, ``partition`` and ``content_hash``.
+
+    Reads what is known of the log, no data.
+    """
+    # Not flattened: that copies every statistic of every column of every file.
+    files = pa.table(delta.get_add_actions())
+    keys = files["partition"]
+    return pa.table(
+        {
+            "path": files["path"],
+            "rows": files["num_records"],
+            "partition": pc.struct_field(keys, "partition"),
+            HASH_COLUMN: pc.struct_field(keys, HASH_COLUMN),
+        }
+    )
 
 
 @contextmanager

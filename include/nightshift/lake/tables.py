@@ -31,6 +31,7 @@ from nightshift.lake.delta import (
     HASH_COLUMN,
     as_declared,
     committed,
+    data_files,
     explained,
     log_retention,
     open_or_create,
@@ -546,18 +547,16 @@ def vacuum(uc: UseCase, layer: str, retention_days: int) -> int:
 
 
 def _published(layer: str, delta: DeltaTable) -> dict[date, PartitionVersion]:
-    files = pa.table(delta.get_add_actions(flatten=True))
-    day, digest = "partition.partition", f"partition.{HASH_COLUMN}"
-    rows = files.group_by([day, digest]).aggregate([("num_records", "sum")]).sort_by(day)
+    days = data_files(delta).group_by(["partition", HASH_COLUMN]).aggregate([("rows", "sum")])
     return {
-        row[day]: PartitionVersion(
+        row["partition"]: PartitionVersion(
             layer=layer,
-            partition=row[day],
-            rows=row["num_records_sum"],
-            content_hash=row[digest],
+            partition=row["partition"],
+            rows=row["rows_sum"],
+            content_hash=row[HASH_COLUMN],
             table_version=delta.version(),
         )
-        for row in rows.to_pylist()
+        for row in days.sort_by("partition").to_pylist()
     }
 
 
@@ -571,18 +570,17 @@ def damaged(uc: UseCase, layer: str) -> set[date]:
         return set()
     folder = table_folder(uc, layer)
     there = {unquote(key) for key in open_store().list(f"{folder}/partition=")}
-    files = pa.table(delta.get_add_actions(flatten=True)).select(["path", "partition.partition"])
     return {
-        row["partition.partition"]
-        for row in files.to_pylist()
+        row["partition"]
+        for row in data_files(delta).to_pylist()
         if f"{folder}/{unquote(row['path'])}" not in there
     }
 
 
 def _files_exist(uc: UseCase, layer: str, delta: DeltaTable, partition: date) -> bool:
     """Return whether storage still has a partition's files, so that publishing again mends lost ones."""
-    files = pa.table(delta.get_add_actions(flatten=True))
-    named = files.filter(pc.equal(files["partition.partition"], partition))["path"].to_pylist()
+    files = data_files(delta)
+    named = files.filter(pc.equal(files["partition"], partition))["path"].to_pylist()
     folder = table_folder(uc, layer)
     return {f"{folder}/{path}" for path in named} <= set(
         open_store().list(f"{folder}/partition={partition}/")
@@ -615,11 +613,14 @@ def _dataset(
 
 
 def _files(uc: UseCase, delta: DeltaTable, layer: str, start: date, end: date) -> ds.FileSystemDataset:
-    whole = delta.to_pyarrow_dataset(filesystem=open_store().filesystem(table_folder(uc, layer)))
-    wanted = (pc.field("partition") >= start) & (pc.field("partition") <= end)
+    # Asked for the whole table, it writes an expression for each column of each file: more with each night.
+    wanted = [("partition", ">=", start.isoformat()), ("partition", "<=", end.isoformat())]
+    found = delta.to_pyarrow_dataset(
+        filesystem=open_store().filesystem(table_folder(uc, layer)), file_pruning_predicate=wanted
+    )
     # Paths begin with the partition and end in the number of the file within one write.
-    files = sorted(whole.get_fragments(filter=wanted), key=lambda file: file.path)
-    return ds.FileSystemDataset(files, whole.schema, whole.format, whole.filesystem)
+    files = sorted(found.get_fragments(), key=lambda file: file.path)
+    return ds.FileSystemDataset(files, found.schema, found.format, found.filesystem)
 
 
 def _require_kept(uc: UseCase, layer: str, at: int | datetime, paths: Sequence[str]) -> None:
