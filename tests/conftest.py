@@ -58,10 +58,12 @@ def _group(nodeid: str) -> str:
 @pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
     """URL of an object store that runs for the whole session, with a bucket ``tests``."""
-    with object_store() as url, pytest.MonkeyPatch.context() as patch:
-        for name, value in S3_CREDENTIALS.items():
-            patch.setenv(name, value)
-        boto3.client("s3", endpoint_url=url).create_bucket(Bucket="tests")
+    with object_store() as url:
+        # Set for this alone: stores of other tests have other keys.
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in S3_CREDENTIALS.items():
+                patch.setenv(name, value)
+            boto3.client("s3", endpoint_url=url).create_bucket(Bucket="tests")
         yield url
 
 
