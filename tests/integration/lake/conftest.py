@@ -9,10 +9,12 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
+import boto3
 import lake_writer
 import pytest
 from tests.forked import PROCESSES, preload
 from tests.lakes import on_both_storages
+from tests.servers import S3_CREDENTIALS, s3_emulator
 
 from nightshift.lake.store import Store, open_store
 from nightshift.usecase import UseCase
@@ -84,3 +86,20 @@ def race(writer: Callable[..., Writer]) -> Callable[..., list[Any]]:
         return results
 
     return run
+
+
+@pytest.fixture(scope="session")
+def emulator() -> Iterator[str]:
+    """The URL of an emulator of S3."""
+    with s3_emulator() as url:
+        yield url
+
+
+@pytest.fixture
+def emulated_bucket(emulator: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """A new bucket of it, with the environment pointing every S3 client there."""
+    for name, value in {**S3_CREDENTIALS, "AWS_ENDPOINT_URL": emulator}.items():
+        monkeypatch.setenv(name, value)
+    bucket = f"lake-{abs(hash(tmp_path)):x}"
+    boto3.client("s3").create_bucket(Bucket=bucket)
+    return bucket

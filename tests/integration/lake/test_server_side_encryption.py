@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import date
-from pathlib import Path
 
 import boto3
 import pyarrow as pa
 import pytest
-from tests.servers import S3_CREDENTIALS, s3_emulator
 
 from nightshift.errors import DataError
 from nightshift.lake import append_log, tables
@@ -26,20 +23,10 @@ def in_a_bucket() -> str:
     return "s3"
 
 
-@pytest.fixture(scope="module")
-def emulator() -> Iterator[str]:
-    """An S3 that tells what it was asked for: the object store of other tests has no KMS."""
-    with s3_emulator() as url:
-        yield url
-
-
 @pytest.fixture
-def s3_folder(emulator: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
-    for name, value in {**S3_CREDENTIALS, "AWS_ENDPOINT_URL": emulator}.items():
-        monkeypatch.setenv(name, value)
-    bucket = f"lake-{abs(hash(tmp_path)):x}"
-    boto3.client("s3").create_bucket(Bucket=bucket)
-    return bucket
+def s3_folder(emulated_bucket: str) -> str:
+    """In an S3 that tells what it was asked for: the object store of other tests has no KMS."""
+    return emulated_bucket
 
 
 def _write(uc: UseCase) -> dict[str, tuple[str | None, str | None]]:

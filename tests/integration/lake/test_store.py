@@ -122,7 +122,8 @@ def test_a_disk_that_takes_no_more_says_why_and_keeps_what_it_had(
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / "a"]
 
 
-def test_an_unknown_bucket_is_a_mistake_that_names_its_cure(s3_folder: str) -> None:
+def test_an_unknown_bucket_is_a_mistake_that_names_its_cure(emulated_bucket: str) -> None:
+    """As S3 answers; SeaweedFS makes a bucket for whoever may."""
     with pytest.raises(DataError, match="create the bucket"):
         open_store("s3://no-such-bucket/lake").put("a", b"x")
 
