@@ -19,14 +19,29 @@ record_fault = recording_fault
 # What fails fast comes first; a folder that is not named here comes after these.
 _ORDER = ("unit", "dags", "benchmarks", "dbt", "integration", "e2e", "production")
 
+# Groups that take minutes, the longest first.
+_LONG = (
+    "services",
+    "tests/production",
+    "tests/integration/orchestration/test_fan_out.py",
+    "tests/dbt on postgres",
+    "tests/dbt",
+)
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run folder by folder, the fast ones first, and at last what starts whole stacks."""
 
-    def rank(item: pytest.Item) -> tuple[bool, int]:
-        folder = item.path.relative_to(Path(__file__).parent).parts[0]
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Run folder by folder, the fast ones first, and at last what starts whole stacks.
+
+    Workers that share them begin with the longest groups: begun last, one would run while the others idle.
+    """
+    shared = hasattr(config, "workerinput")
+
+    def rank(item: pytest.Item) -> tuple[int, int]:
+        folder, group = item.path.relative_to(Path(__file__).parent).parts[0], _group(item.nodeid)
         place = _ORDER.index(folder) if folder in _ORDER else len(_ORDER)
-        return _group(item.nodeid) == "services", place
+        if shared:
+            return _LONG.index(group) if group in _LONG else len(_LONG), place
+        return int(group == "services"), place
 
     items.sort(key=rank)
 
@@ -39,6 +54,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
         def _split_scope(self, nodeid: str) -> str:
             return _group(nodeid)
 
+    # It would begin with the groups of most tests, which are the quickest.
+    config.option.loadscopereorder = False
     return ByGroup(config, log)
 
 
