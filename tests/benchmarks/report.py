@@ -26,7 +26,7 @@ ORDER = (
 
 _PAGE = """# Benchmarks
 
-Written by `make bench`; do not edit it by hand. The figures are in [`benchmarks.json`](../benchmarks.json).
+Written by `make bench`; do not edit it by hand. The figures are in `benchmarks.json`.
 
 Both sides of a row do the same work in the same run, in alternating rounds after one warm-up round that is
 not counted. Their results are compared before any time counts. Figures are medians, ranges in brackets;

@@ -1,8 +1,9 @@
 """``python -m tests.benchmarks.soak``: nights in a row in one process, and what grows with their number.
 
 A month is bootstrapped, and the nights after it run one after the other, without training. Memory (what the
-process holds of the machine's), open files and seconds of CPU are noted after each night; seconds of the
-clock would tell of what else the machine does. A line through the nights, the first ones left out, tells how
+process holds of the machine's), open files and work are noted after each night. Work is seconds of CPU by
+those of a fixed calculation beside it: two processes that share a core take more of them, so that seconds
+alone would tell of what else the machine does. A line through the nights, the first ones left out, tells how
 much of each a night adds, and what a year of nights would.
 """
 
@@ -32,18 +33,19 @@ from .one_process import bootstrap
 
 THROUGH = date(2013, 2, 11)
 
-# Imports, pools of threads and caches fill up in the first nights.
-_WARM = 8
+# Imports, pools of threads and caches fill up in the first nights, windows of predictions in four weeks.
+_WARM = 30
 _YEAR = 365
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What a process holds after a night, and how many seconds of CPU the night took."""
+    """What a process holds after a night, and the seconds of CPU of the night and a fixed calculation."""
 
     memory_mb: float
     files: int
     seconds: float
+    yardstick: float
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class Growth:
 
 
 def judge(measured: list[Measured]) -> list[Growth]:
-    """Return how memory, open files and seconds grow, the first nights left out."""
+    """Return how memory, open files and work grow, the first nights left out."""
     counted = measured[_WARM:]
     numbers = range(len(counted))
 
@@ -90,31 +92,46 @@ def judge(measured: list[Measured]) -> list[Growth]:
         return Growth(name, median(values), slope, error, at_most)
 
     memory = [one.memory_mb for one in counted]
-    seconds = [one.seconds for one in counted]
+    work = [one.seconds / one.yardstick for one in counted]
     return [
         # A process that lives for a year of nights stays under 1 GB more.
         growth("memory, MB", memory, 1000 / _YEAR),
         growth("open files", [float(one.files) for one in counted], 10 / _YEAR),
-        # A night may take a quarter longer after a year of them.
-        growth("seconds of CPU", seconds, 0.25 * median(seconds) / _YEAR),
+        # A night may take a quarter more work after a year of them.
+        growth("work, in yardsticks", work, 0.25 * median(work) / _YEAR),
     ]
 
 
 def run(uc: UseCase, number: int, console: Console) -> list[Measured]:
     """Run ``number`` nights after the bootstrap, and measure after each."""
     process = psutil.Process(os.getpid())
-    measured = []
+    measured, yardstick = [], _yardstick()
     for night in (THROUGH + timedelta(days=offset) for offset in range(1, number + 1)):
         began = time.process_time()
         nights.run(uc, night)
         seconds = time.process_time() - began
         gc.collect()
-        found = Measured(process.memory_info().rss / 1e6, process.num_fds(), seconds)
+        before, yardstick = yardstick, _yardstick()
+        used = process.memory_info().rss / 1e6
+        found = Measured(used, process.num_fds(), seconds, (before + yardstick) / 2)
         measured.append(found)
         console.print(
-            f"{night}: {found.memory_mb:.0f} MB, {found.files} files, {found.seconds:.1f} s", markup=False
+            f"{night}: {found.memory_mb:.0f} MB, {found.files} files, {found.seconds:.1f} s, "
+            f"{found.seconds / found.yardstick:.2f} yardsticks",
+            markup=False,
         )
     return measured
+
+
+def _yardstick() -> float:
+    """Return the seconds of CPU that a fixed calculation takes now, about as long as a tenth of a night."""
+    began = time.process_time()
+    rows = [f"{number * 7919 % 100_003:06d}" for number in range(200_000)]
+    for _ in range(4):
+        counted: dict[str, int] = {}
+        for row in sorted(rows, key=lambda row: row[::-1]):
+            counted[row[:3]] = counted.get(row[:3], 0) + len(row)
+    return time.process_time() - began
 
 
 def main() -> None:
