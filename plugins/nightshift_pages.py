@@ -1,45 +1,30 @@
-"""Pages of Nightshift on Airflow's own address: ``/nightshift/metrics``, what Prometheus reads.
-
-Airflow mounts the application of a plugin beside its own and asks nobody who they are. So whoever calls any
-route of this one has to be a user of Airflow's who may see the activity of the cluster; pages of its own that
-FastAPI would add without asking (documentation, schema) are off.
-"""
+"""The Nightshift pages inside Airflow's own UI, and ``/nightshift/metrics``, which Prometheus reads."""
 
 from __future__ import annotations
 
+import hashlib
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.plugins_manager import AirflowPlugin
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+_BUNDLE = Path(__file__).parent / "pages" / "dist" / "nightshift.js"
+
 
 @cache
 def application() -> FastAPI:
-    """Return the application, with the same question before each of its routes."""
-    from airflow.api_fastapi.auth.managers.models.resource_details import AccessView
-    from airflow.api_fastapi.core_api.security import requires_access_view
-    from fastapi import Depends, FastAPI
-    from fastapi.responses import PlainTextResponse
+    """Return the application that answers the pages."""
+    from nightshift.orchestration import console_api
 
-    from nightshift.orchestration import exposition
+    return console_api.application()
 
-    app = FastAPI(
-        title="Nightshift",
-        dependencies=[Depends(requires_access_view(AccessView.CLUSTER_ACTIVITY))],
-        docs_url=None,
-        redoc_url=None,
-        openapi_url=None,
-    )
 
-    # Not async: it reads the lake, and Airflow's other pages shall not wait for that.
-    @app.get("/metrics")
-    def metrics() -> PlainTextResponse:
-        return PlainTextResponse(exposition.page(), media_type=exposition.CONTENT_TYPE)
-
-    return app
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
 
 
 class _OnlyWhereServed:
@@ -50,7 +35,16 @@ class _OnlyWhereServed:
 
 
 class NightshiftPages(AirflowPlugin):
-    """Mounts the application."""
+    """Mounts the application, and names the script that Airflow's UI loads from it."""
 
     name = "nightshift_pages"
     fastapi_apps: Any = _OnlyWhereServed()
+    react_apps: ClassVar[list[dict[str, str]]] = [
+        {
+            "name": "Nightshift",
+            "url_route": "nightshift",
+            # Another script has another address, so no browser keeps an old one.
+            "bundle_url": f"nightshift/{_BUNDLE.name}?{_digest(_BUNDLE)}",
+            "destination": "nav",
+        }
+    ]

@@ -11,18 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pyarrow.compute as pc
 import pytest
 import yaml
 
 from nightshift.cli.status import of_usecase
+from nightshift.ingestion.land import judge, land_judged
 from nightshift.lake import raw, tables
 from nightshift.services import airflow
 from nightshift.services.airflow_api import AirflowApi, DagRun
+from nightshift.sources.base import Extract
 from nightshift.usecase import UseCase
 from tests.lakes import MEASURED
 
 CHAIN = ("ingest", "features", "score", "monitor")
-COPIED = ("dags", "plugins", "dbt_project", "expectations", "include")
+COPIED = ("dags", "plugins", "dbt_project", "expectations", "include", "docs")
+NOT_COPIED = shutil.ignore_patterns("__pycache__", "target", "node_modules")
 
 
 @dataclass
@@ -103,13 +107,28 @@ def copy_project(project: Path, copy: Path, change: Callable[[dict[str, Any]], N
     """Copy what runs of a checkout, and let ``change`` edit its use case."""
     for name in (*COPIED, *more):
         if (project / name).exists():
-            shutil.copytree(
-                project / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "target")
-            )
+            shutil.copytree(project / name, copy / name, ignore=NOT_COPIED)
     usecase = copy / "include" / "usecases" / "flight_delays" / "usecase.yml"
     content = yaml.safe_load(usecase.read_text())
     change(content)
     usecase.write_text(yaml.safe_dump(content))
+
+
+def damage_flights(uc: UseCase, day: date, number: int) -> dict[str, int]:
+    """Land a day of flights as if the source had called some of them years late: by id, what it had said."""
+    (source,) = uc.sources
+    standing = raw.current(uc, source, "flights", day)
+    assert standing is not None
+    flights = raw.read(standing)
+    arrived = flights.filter(pc.is_valid(flights["arrival_delay_minutes"])).slice(0, number)
+    wrong = pc.is_in(flights["flight_id"], arrived["flight_id"].combine_chunks())
+    delays = pc.if_else(wrong, 99_999, flights["arrival_delay_minutes"])
+    place = flights.column_names.index("arrival_delay_minutes")
+    extract = Extract(flights.set_column(place, "arrival_delay_minutes", delays), standing.query)
+    land_judged(uc, source, "flights", judge(uc, source, "flights", {day: extract}), {day: standing.as_of})
+    return dict(
+        zip(*(arrived[name].to_pylist() for name in ("flight_id", "arrival_delay_minutes")), strict=True)
+    )
 
 
 def contents(uc: UseCase) -> dict[str, Any]:

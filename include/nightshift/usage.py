@@ -1,4 +1,4 @@
-"""What a stretch of work takes of the machine: seconds, processor time, memory, GPU; and the rows it handled.
+"""What a stretch of work takes of the machine: seconds, processor time, memory, GPU; and what came of it.
 
 Measuring reads counters that the kernel keeps anyway, at the beginning and at the end. Only where NVML finds
 a GPU does a thread look at it once a second. What cannot be measured here is None, and never an error.
@@ -52,10 +52,11 @@ class Usage:
 
 
 class Meter:
-    """A measurement that runs. ``usage`` is there once it has ended."""
+    """A measurement that runs. ``usage`` is there once it has ended; ``told``: the lines of ``tell``."""
 
     def __init__(self) -> None:
         self.rows = 0
+        self.told: list[str] = []
         self.usage: Usage | None = None
         self.peak = 0.0
 
@@ -96,6 +97,7 @@ def measure() -> Iterator[Meter]:
         if outer is not None:
             outer.peak = max(outer.peak, meter.peak)
             outer.rows += meter.rows
+            outer.told += meter.told
 
 
 def count_rows(rows: int) -> None:
@@ -103,6 +105,13 @@ def count_rows(rows: int) -> None:
     meter = _running.get()
     if meter is not None:
         meter.rows += rows
+
+
+def tell(line: str) -> None:
+    """Say in one line what came of the work that is measured; without a measurement, nothing happens."""
+    meter = _running.get()
+    if meter is not None:
+        meter.told.append(line)
 
 
 def _cpu_seconds() -> float:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -13,9 +15,11 @@ import pytest
 from nights import FIRST, LAST
 
 from nightshift import stages
+from nightshift.errors import DataError
 from nightshift.lake import raw, tables
 from nightshift.monitoring.staleness import Stale, find_stale, nights
 from nightshift.partition import days, spans
+from nightshift.settings import settings
 from nightshift.usecase import UseCase
 from nightshift.warehouse import dbt
 
@@ -152,3 +156,33 @@ def test_the_raw_tables_a_relation_rests_on(home: Path, flight_delays: UseCase) 
         features: {"flights", "schedules", "weather", "planes"},
         label: {"flights", "schedules"},
     }
+
+
+def test_many_may_ask_at_once_and_nobodys_environment_changes(home: Path, flight_delays: UseCase) -> None:
+    relation, before = flight_delays.features.relation, dict(os.environ)
+    seen: set[str] = set()
+    with ThreadPoolExecutor(4) as many:
+        asked = [many.submit(dbt.tables_read, flight_delays, relation) for _ in range(4)]
+        while wait(asked, timeout=0.01).not_done:
+            seen |= set(os.environ) - set(before)
+        answers = [one.result() for one in asked]
+    assert answers == [{relation: {"flights", "schedules", "weather", "planes"}}] * 4
+    assert seen == set()
+    assert dict(os.environ) == before
+
+
+def test_a_model_that_reads_another_table_is_noticed(
+    home: Path, flight_delays: UseCase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project, label = tmp_path / "project", flight_delays.label.relation
+    shutil.copytree(settings().dbt_project, project / "dbt_project")
+    monkeypatch.setenv("NIGHTSHIFT_PROJECT", str(project))
+    settings.cache_clear()
+    assert dbt.tables_read(flight_delays, label) == {label: {"flights", "schedules"}}
+    file = project / "dbt_project" / "models" / "flight_delays" / "features" / f"{label}.sql"
+    reads = "-- depends_on: {{ source('raw_flight_delays', 'planes') }}\n"
+    file.write_text(reads + file.read_text(encoding="utf-8"), encoding="utf-8")
+    assert dbt.tables_read(flight_delays, label) == {label: {"flights", "schedules", "planes"}}
+    file.write_text("{{ nonsense", encoding="utf-8")
+    with pytest.raises(DataError, match="dbt cannot read the project"):
+        dbt.tables_read(flight_delays, label)

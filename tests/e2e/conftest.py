@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterator
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from nightshift.lake import tables
 from nightshift.services import processes, stack
 from nightshift.services.airflow_api import AirflowApi
 from nightshift.settings import settings
@@ -19,6 +20,7 @@ from tests.servers import Hook, serving
 from tests.stacks import CHAIN, Stack, copy_project
 
 HISTORY = (date(2013, 1, 1), date(2013, 3, 10))
+NIGHT = HISTORY[1] + timedelta(days=2)
 
 
 @pytest.fixture(scope="package")
@@ -78,3 +80,14 @@ def bootstrapped(running: Stack) -> Stack:
     """The stack with ten weeks of history and a first champion."""
     running.run("bootstrap", {"start": HISTORY[0].isoformat(), "end": HISTORY[1].isoformat()})
     return running
+
+
+@pytest.fixture(scope="package")
+def two_nights(bootstrapped: Stack) -> Stack:
+    """The stack with two nights, the second of which (``NIGHT``) brings the truth about the first."""
+    wanted = [NIGHT - timedelta(days=1), NIGHT]
+    if tables.partition_version(bootstrapped.uc, "monitoring", NIGHT) is None:
+        since = bootstrapped.ingest(wanted)
+        for night in wanted:
+            bootstrapped.finish(night, since)
+    return bootstrapped

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, expect
 
 from nightshift.registry import deployments, states
 from nightshift.registry import mlflow as tracking
@@ -20,19 +20,10 @@ from nightshift.services.airflow_api import AirflowApi, DagRun
 from nightshift.settings import settings
 from nightshift.usecase import UseCase
 from tests import synthetic
-from tests.stacks import COPIED, Stack
+from tests.e2e.browser import browser, logged_in
+from tests.stacks import COPIED, NOT_COPIED, Stack
 
 NIGHTS = [date(2020, 2, 3) + timedelta(days=9 * number) for number in range(3)]
-_FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 
 
 def _use_case() -> UseCase:
@@ -53,9 +44,7 @@ def training() -> Iterator[Stack]:
         copy, home = Path(folder) / "project", Path(folder) / "state"
         for name in COPIED:
             if (project / name).exists():
-                shutil.copytree(
-                    project / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "target")
-                )
+                shutil.copytree(project / name, copy / name, ignore=NOT_COPIED)
         uc = _use_case()
         shutil.rmtree(copy / "include" / "usecases" / "flight_delays")
         synthetic.write_use_case(copy, uc)
@@ -82,17 +71,8 @@ def training() -> Iterator[Stack]:
 @pytest.fixture(scope="module")
 def page(training: Stack) -> Iterator[Page]:
     """A browser in which the admin has logged in."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=list(_FLAGS))
-        tab = browser.new_page()
-        tab.set_default_timeout(60_000)
-        tab.goto(airflow.address())
-        tab.locator("[name=username]").fill(airflow.ADMIN)
-        tab.locator("[name=password]").fill(airflow.admin_password())
-        tab.get_by_role("button", name="Sign in").click()
-        tab.wait_for_url(f"{airflow.address()}/")
-        yield tab
-        browser.close()
+    with browser() as chromium:
+        yield logged_in(chromium)
 
 
 def test_a_person_starts_a_training_from_the_form_as_it_opens(training: Stack, page: Page) -> None:
@@ -170,10 +150,16 @@ def test_what_a_person_rejects_changes_nothing_and_no_rerun_promotes_it(training
     assert _champion_of_mlflow(training) == before.version == "1"
 
 
-def test_what_a_person_approves_becomes_champion(training: Stack, page: Page) -> None:
+def test_what_a_person_approves_on_the_models_page_becomes_champion(training: Stack, page: Page) -> None:
     run = _wait_for_a_person(training, NIGHTS[2])
-    said = _answer(page, run, "Approve", "fewer false alarms")
-    assert "make version 3 champion?" in said
+    page.goto(f"{airflow.address()}/plugin/nightshift")
+    expect(page.get_by_text("version 3 waits")).to_be_visible()
+    page.get_by_role("link", name="1 to decide").wait_for()
+    page.get_by_role("link", name="Models").click()
+    question = page.locator("section").filter(has_text="make version 3 champion?")
+    question.get_by_label("Comment").fill("fewer false alarms")
+    question.get_by_role("button", name="Approve").click()
+    question.wait_for(state="hidden")
     ended = training.api.wait_for_run(run)
     assert ended.state == "success", training.story(ended)
     champion = _newest(training)
@@ -184,3 +170,24 @@ def test_what_a_person_approves_becomes_champion(training: Stack, page: Page) ->
     assert _champion_of_mlflow(training) == "3"
     tags = tracking.client(training.uc).get_model_version(training.uc.name, "3").tags
     assert (tags["state"], tags["approval"]) == ("champion", "approved")
+
+
+def test_two_versions_are_compared_and_the_earlier_put_in_force_again(training: Stack, page: Page) -> None:
+    newest = _newest(training)
+    page.goto(f"{airflow.address()}/plugin/nightshift/models?left=3&right=1")
+    expect(page.get_by_text("Both were judged on the same rows")).to_be_visible()
+    line = page.get_by_role("row").filter(has=page.get_by_role("cell", name="roc_auc", exact=True)).first
+    figures = [cell.inner_text() for cell in line.get_by_role("cell").all()[1:]]
+    assert figures[0].startswith(f"{newest.metrics['roc_auc']:.4f} (")
+    ours, theirs, difference = (float(figure.split()[0]) for figure in figures)
+    assert difference == pytest.approx(ours - theirs, abs=2e-4)
+    page.get_by_role("button", name="Roll back to 1").click()
+    question = page.get_by_role("alertdialog")
+    expect(question.get_by_role("button", name="Start")).to_be_disabled()
+    question.get_by_label("Why").fill("it was better before")
+    question.get_by_role("button", name="Start").click()
+    training.wait(lambda: _newest(training).version == "1", "the rollback")
+    back = _newest(training)
+    assert (back.action, back.reasons) == ("rollback", ["it was better before"])
+    page.reload()
+    expect(page.get_by_role("listitem").filter(has_text="until further notice")).to_contain_text("version 1")

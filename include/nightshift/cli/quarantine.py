@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -14,81 +11,18 @@ from typing import Any
 from rich.table import Table
 
 from nightshift.cli.output import console
-from nightshift.errors import DataError, TransientError
+from nightshift.console.quarantine import Kept, KeptRow, rows_kept
+from nightshift.errors import DataError
 from nightshift.ingestion import replay
-from nightshift.ingestion.fixes import Fix, decided, fixes_of, in_quarantine
+from nightshift.ingestion.fixes import Fix
 from nightshift.ingestion.suites import raw_suites, table_of
-from nightshift.lake import raw, tables
-from nightshift.quality.quarantine import kept, plain_rows, read_quarantine
-from nightshift.quality.rows import row_id
-from nightshift.quality.suites import suite_names
+from nightshift.lake import raw
 from nightshift.usecase import UseCase
 
-_LAYER = "quarantine_"
 _AFTERWARDS = (
     "What was built from it before is stale now: `nightshift stale` lists it, `nightshift stale --rebuild` "
     "builds exactly that again."
 )
-
-
-@dataclass(frozen=True)
-class Kept:
-    """What is in quarantine of one partition. ``rules``: number of rows by the first rule they broke."""
-
-    suite: str
-    partition: date
-    rows: int
-    rules: dict[str, int]
-
-
-@dataclass(frozen=True)
-class KeptRow:
-    """One row in quarantine.
-
-    ``row_id`` is that of what the source gave, and stays when a fix did not help; ``says`` is the id of what
-    the row says as shown. ``fixed``: what the last fix will make of the row when it is replayed; None when it
-    says so already.
-    """
-
-    row_id: str
-    says: str
-    rule: str
-    reason: str
-    row: dict[str, Any]
-    fixed: dict[str, Any] | None
-
-
-def list_kept(uc: UseCase, suite: str | None, start: date, end: date) -> Iterator[Kept]:
-    """Yield what is in quarantine from ``start`` to ``end``, suite by suite, oldest first; one when named.
-
-    Raises:
-        DataError: There is no such suite.
-    """
-    found = [name.removeprefix(_LAYER) for name in tables.layers(uc) if name.startswith(_LAYER)]
-    if suite is not None:
-        _require_suite(uc, suite)
-    for name in found:
-        if suite not in (None, name):
-            continue
-        rows = read_quarantine(uc, name, start, end, columns=["partition", "rule"])
-        broken: dict[date, Counter[str]] = {}
-        for day, rule in zip(rows["partition"].to_pylist(), rows["rule"].to_pylist(), strict=True):
-            broken.setdefault(day, Counter())[rule] += 1
-        for day, rules in sorted(broken.items()):
-            yield Kept(name, day, rules.total(), dict(sorted(rules.items())))
-
-
-def show_kept(uc: UseCase, suite: str, partition: date) -> list[KeptRow]:
-    """Return the rows in quarantine of one partition.
-
-    Raises:
-        DataError: There is no such suite, or nothing of this partition is in quarantine.
-    """
-    _require_suite(uc, suite)
-    rows = _rows(uc, suite, partition)
-    if not rows:
-        raise _nothing(uc, suite, partition)
-    return rows
 
 
 def print_kept(uc: UseCase, found: Sequence[Kept]) -> None:
@@ -158,7 +92,7 @@ def read_edited(uc: UseCase, suite: str, partition: date, file: Path) -> dict[st
     Raises:
         DataError: The file cannot be read, a line is not such a row, or it is of no row in quarantine.
     """
-    known = {item.row_id: item for item in _rows(uc, suite, partition)}
+    known = {item.row_id: item for item in rows_kept(uc, suite, partition)}
     changes: dict[str, dict[str, Any]] = {}
     try:
         lines = file.read_text(encoding="utf-8").split("\n")
@@ -220,46 +154,6 @@ def replay_kept(uc: UseCase, suite: str, partition: date) -> None:
         console.print("Nothing has changed.")
     else:
         console.print(_AFTERWARDS)
-
-
-def _rows(uc: UseCase, suite: str, partition: date) -> list[KeptRow]:
-    version, says = None, {}
-    if suite in raw_suites(uc):
-        source, table = table_of(uc, suite)
-        says = decided(fixes_of(uc, source, table, partition))
-        # A quarantine that is of no version is shown as it is: nobody can tell what was fixed in it.
-        with suppress(TransientError):
-            version = in_quarantine(uc, source, table, partition)
-    entries = version.entries if version else read_quarantine(uc, suite, partition, partition)
-    rows = plain_rows(entries)
-    given = version.rows if version else rows
-    found = []
-    for entry, row, before in zip(entries.to_pylist(), rows, given, strict=True):
-        after = says.get(row_id(before), row)
-        fixed = after if after != row else None
-        found.append(KeptRow(row_id(before), row_id(row), entry["rule"], entry["reason"], row, fixed))
-    return found
-
-
-def _require_suite(uc: UseCase, suite: str) -> None:
-    known = suite_names(uc)
-    if suite not in known and f"{_LAYER}{suite}" not in tables.layers(uc):
-        raise DataError(
-            f"there is no suite {suite!r}",
-            rule=f"the suites are {', '.join(known)}",
-            where=f"{uc.name}, suite {suite}",
-            cure="use one of these",
-        )
-
-
-def _nothing(uc: UseCase, suite: str, partition: date) -> DataError:
-    days = [f"{day}" for day in kept(uc, suite)]
-    return DataError(
-        f"nothing of {suite} {partition} is in quarantine",
-        rule="only quarantined rows can be shown",
-        where=f"{uc.name}, suite {suite}",
-        cure=f"partitions with such rows: {', '.join(days[-5:]) or 'none'}; see `nightshift quarantine list`",
-    )
 
 
 def _unreadable(message: str, where: str) -> DataError:

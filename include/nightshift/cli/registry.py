@@ -12,7 +12,6 @@ from rich.markdown import Markdown
 from rich.table import Table
 
 from nightshift.cli.output import console
-from nightshift.errors import DataError
 from nightshift.lake import tables
 from nightshift.partition import spans
 from nightshift.registry import deployments, states
@@ -33,23 +32,6 @@ def find_log(uc: UseCase) -> list[Step]:
     """Return the whole deployment log, oldest first."""
     entries = states.read(uc)
     return [Step(entry, moved) for entry, moved in zip(entries, states.changes(entries), strict=True)]
-
-
-def find_version(uc: UseCase, version: str) -> Standing:
-    """Return where one version stands.
-
-    Raises:
-        DataError: The log does not know it.
-    """
-    standings = states.standings(states.read(uc))
-    if version not in standings:
-        raise DataError(
-            f"{uc.name} has no version {version!r}; there are {', '.join(standings) or 'none'}",
-            rule="every registered version is in the deployment log",
-            where=f"deployment log of {uc.name}",
-            cure="name one of those versions",
-        )
-    return standings[version]
 
 
 def standing_json(uc: UseCase, standing: Standing) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Collection
 from datetime import date, datetime
 from typing import Any
 
@@ -79,17 +80,28 @@ class Explained(BaseModel):
     notes: list[str]
 
 
-def find_prediction(uc: UseCase, entity: str, partition: date | None = None) -> dict[str, Any] | None:
-    """Return the newest prediction of an entity, or that of a partition; None where there is none."""
-    days = set(tables.partition_versions(uc, LAYER))
+def find_prediction(
+    uc: UseCase, entity: str, partition: date | None = None, among: Collection[date] | None = None
+) -> dict[str, Any] | None:
+    """Return the newest prediction of an entity, or that of a partition; None where there is none.
+
+    Args:
+        uc: The use case.
+        entity: Whose prediction.
+        partition: Only this one.
+        among: Only these; by default all there are.
+    """
+    days = set(tables.partition_versions(uc, LAYER)) if among is None else set(among)
     if partition is not None:
         days &= {partition}
     found = next(tables.newest_rows(uc, LAYER, days, uc.entity, [entity]), None)
     return found.to_pylist()[0] if found is not None else None
 
 
-def not_found(uc: UseCase, entity: str, partition: date | None = None) -> DataError:
-    """Return the error that says which predictions there are instead."""
+def not_found(
+    uc: UseCase, entity: str, partition: date | None = None, among: Collection[date] | None = None
+) -> DataError:
+    """Return the error that says which predictions there are instead, as ``find_prediction`` was asked."""
     days = sorted(tables.partition_versions(uc, LAYER))
     where = f"{uc.name}, {LAYER}" + (f", partition {partition}" if partition else "")
     rule = "only what was scored is explained"
@@ -108,11 +120,15 @@ def not_found(uc: UseCase, entity: str, partition: date | None = None) -> DataEr
     day = partition or days[-1]
     known = tables.read_partitions(uc, LAYER, day, day, columns=[uc.entity])[uc.entity].to_pylist()
     alike = difflib.get_close_matches(entity, known, n=3) or known[:3]
+    looked = f" on {partition}" if partition else ""
+    earlier = ""
+    if among is not None and len(among) < len(days):
+        looked, earlier = f" on the newest {len(among)} days", "name the day, if it is an earlier one, or "
     return DataError(
-        f"{uc.name} has no prediction of {uc.entity} {entity!r}" + (f" on {partition}" if partition else ""),
+        f"{uc.name} has no prediction of {uc.entity} {entity!r}{looked}",
         rule=rule,
         where=where,
-        cure=f"name an entity that was scored; some of {day}: {', '.join(alike)}",
+        cure=f"{earlier}name an entity that was scored; some of {day}: {', '.join(alike)}",
     )
 
 
@@ -152,7 +168,7 @@ def explain(uc: UseCase, prediction: dict[str, Any]) -> Explained:
         ],
         counterfactual=counterfactual(uc, model, row),
         allowed=[name for name in uc.explanation.allowed if name in model.feature_columns],
-        outcome=_outcome(uc, day, entity),
+        outcome=outcome_of(uc, day, entity),
         notes=list(_notes(uc, prediction, score)),
     )
 
@@ -192,7 +208,8 @@ def _score_again(prediction: dict[str, Any]) -> str:
     )
 
 
-def _outcome(uc: UseCase, day: date, entity: str) -> Outcome | None:
+def outcome_of(uc: UseCase, day: date, entity: str) -> Outcome | None:
+    """Return what happened to an entity of a day; None as long as nothing is known."""
     labels = tables.read_partitions(uc, "labels", day, day)
     if not labels.num_rows:
         return None

@@ -65,6 +65,15 @@ class Build(BaseModel):
                     newer.append((table, day))
         return any(other.raw[table][day] in kept(table, day) for table, day in newer)
 
+    @property
+    def rank(self) -> list[tuple[datetime, int]]:
+        """The greatest of builds that read the same partitions is one that no other is newer than."""
+        return [
+            version.rank
+            for _, partitions in sorted(self.raw.items())
+            for _, version in sorted(partitions.items())
+        ]
+
 
 def record_build(uc: UseCase, manifests: Mapping[str, Mapping[date, RawManifest]]) -> str:
     """Keep which manifests a build reads, by ``<source>.<table>`` and partition; return the build's id."""

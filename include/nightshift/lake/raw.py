@@ -190,6 +190,21 @@ def newest_snapshot(uc: UseCase, source: str, table: str, on_or_before: date) ->
     return current(uc, source, table, max(days)) if days else None
 
 
+def partitions(uc: UseCase, source: str, table: str) -> list[date]:
+    """Return the partitions for which something lies in the lake, oldest first. Looks at no manifest.
+
+    A writer that was killed may have left an object that counts for nothing.
+    """
+    names = open_store().folders(f"raw/{uc.name}/{source}/{table}/")
+    return [parse_partition(name.removeprefix("partition=")) for name in names]
+
+
+def newest_partition(uc: UseCase, source: str, table: str) -> date | None:
+    """Return the latest partition that has landed; None when none has."""
+    there = reversed(partitions(uc, source, table))
+    return next((day for day in there if current(uc, source, table, day) is not None), None)
+
+
 def read(manifest: RawManifest) -> pa.Table:
     """Return the accepted rows of one version, checked against its content hash.
 

@@ -284,9 +284,8 @@ def partition_versions(
 
 def layers(uc: UseCase) -> list[str]:
     """Return the layers of a use case that somebody has published to, sorted."""
-    folder = f"tables/{uc.name}/"
-    logs = (key.removeprefix(folder) for key in open_store().list(folder) if "/_delta_log/" in key)
-    return sorted({key.partition("/")[0] for key in logs})
+    store, folder = open_store(), f"tables/{uc.name}/"
+    return [layer for layer in store.folders(folder) if store.list(f"{folder}{layer}/_delta_log/")]
 
 
 def columns(uc: UseCase, layer: str) -> list[str]:

@@ -108,19 +108,23 @@ def nights(uc: UseCase, stale: Sequence[Stale]) -> dict[str, list[date]]:
         By what has to be done: ``features`` (labels too), ``predictions``, ``drift`` and ``truth``. Labels
         and observed quality of a day come with the night that brings its truth.
     """
-    later = timedelta(days=uc.label.lag_days)
     work = {
-        "features": ("features", timedelta()),
-        "labels": ("features", later),
-        "predictions": ("predictions", timedelta()),
-        drift.LAYER: ("drift", timedelta()),
-        truth.OBSERVED: ("truth", later),
+        "features": "features",
+        "labels": "features",
+        "predictions": "predictions",
+        drift.LAYER: "drift",
+        truth.OBSERVED: "truth",
     }
     wanted: dict[str, set[date]] = {"features": set(), "predictions": set(), "drift": set(), "truth": set()}
     for item in stale:
-        name, after = work[item.layer]
-        wanted[name].add(item.partition + after)
+        wanted[work[item.layer]].add(night_of(uc, item))
     return {name: sorted(of_name) for name, of_name in wanted.items()}
+
+
+def night_of(uc: UseCase, item: Stale) -> date:
+    """Return the night that has to run again to mend a partition; that of a label brings its truth."""
+    later = item.layer in ("labels", truth.OBSERVED)
+    return item.partition + timedelta(days=uc.label.lag_days if later else 0)
 
 
 # What dbt built ---------------------------------------------------------------------------------------

@@ -134,7 +134,7 @@ def summary(uc: UseCase, version: str, decision: Decision, mlflow_address: str) 
         if champion
         else "There is none yet."
     )
-    run = f"{mlflow_address}/#/experiments/{tracking.setup(uc)}/runs/{candidate.run_id}"
+    run = tracking.run_address(uc, candidate.run_id, mlflow_address)
     names = {item.path for item in tracking.client(uc).list_artifacts(candidate.run_id)}
     pages = [f"[{name}]({run}/artifacts/{name})" for name in sorted(names) if name.endswith(".html")]
     period = f" on {evaluation['start']} to {evaluation['end']}" if evaluation else ""

@@ -32,6 +32,11 @@ def setup(uc: UseCase) -> str:
     return _setup(settings().mlflow_uri, uc.name)
 
 
+def run_address(uc: UseCase, run_id: str, server: str) -> str:
+    """Return the address of a run's page on the MLflow server whose address is ``server``."""
+    return f"{server}/#/experiments/{setup(uc)}/runs/{run_id}"
+
+
 def client(uc: UseCase) -> MlflowClient:
     """Return a client of the tracking server and registry, set up for ``uc``."""
     # The registry looks a logged model up through the process's own settings, whatever client asks.

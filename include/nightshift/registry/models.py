@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,7 +104,16 @@ def _load(uc: UseCase, model_uri: str, run_id: str, content_hash: str) -> Model:
     """Return the model of a run, its files held against what the tracking database knows of them."""
     run = tracking.client(uc).get_run(run_id)
     identity = Identity(content_hash, run.data.tags.get(REFERENCE_HASH, ""))
-    return load(_local_folder(uc, model_uri) / "data" / MODEL_FOLDER, identity)
+    if not settings().mlflow_url:
+        # A local artifact store answers with its own folder.
+        return load(_fetched(uc, model_uri) / "data" / MODEL_FOLDER, identity)
+    kept = _kept(uc, model_uri, content_hash)
+    try:
+        return load(kept / "data" / MODEL_FOLDER, identity)
+    except DataError:
+        # Whichever side is damaged, the next try fetches it anew.
+        shutil.rmtree(kept, ignore_errors=True)
+        raise
 
 
 # MLflow copies a logged folder under data/, keeping the folder's own name.
@@ -110,11 +123,35 @@ MODEL_FOLDER = "nightshift_model"
 REFERENCE_HASH = "reference_hash"
 
 
-def _local_folder(uc: UseCase, model_uri: str) -> Path:
+# Models that were fetched from a server, and are kept to be read again.
+_KEPT = 8
+
+
+def _kept(uc: UseCase, model_uri: str, content_hash: str) -> Path:
+    """Return a model's folder on this machine, fetched once; those not read for longest make room."""
+    folder = settings().home / "cache" / "models"
+    kept = folder / content_hash
+    if not kept.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        new = tempfile.mkdtemp(dir=folder, prefix="new-")
+        try:
+            fetched = _fetched(uc, model_uri, new)
+            with suppress(OSError):  # another process was first
+                fetched.rename(kept)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+    with suppress(OSError):
+        os.utime(kept)
+        there = sorted(folder.iterdir(), key=lambda one: one.stat().st_mtime, reverse=True)
+        for old in [one for one in there if not one.name.startswith("new-")][_KEPT:]:
+            shutil.rmtree(old, ignore_errors=True)
+    return kept
+
+
+def _fetched(uc: UseCase, model_uri: str, into: str | None = None) -> Path:
     mlflow: Any = tracking.fluent(uc)
     try:
-        # A local artifact store answers with its own folder; a remote one is downloaded.
-        return Path(mlflow.artifacts.download_artifacts(artifact_uri=model_uri))
+        return Path(mlflow.artifacts.download_artifacts(artifact_uri=model_uri, dst_path=into))
     except (OSError, mlflow.exceptions.MlflowException) as error:
         raise TransientError(f"the files of {model_uri} cannot be fetched: {error}") from error
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
+from nightshift.errors import DataError
 from nightshift.lake import append_log
 from nightshift.registry.records import Approval, Deployment, Transition
 from nightshift.usecase import UseCase
@@ -76,6 +77,23 @@ def write(uc: UseCase, entry: Entry) -> None:
 def standings(entries: Sequence[Entry]) -> dict[str, Standing]:
     """Return where each version stands after ``entries`` (oldest first), by version, the oldest first."""
     return _follow(entries)[0]
+
+
+def find(uc: UseCase, version: str) -> Standing:
+    """Return where one version stands.
+
+    Raises:
+        DataError: The log does not know it.
+    """
+    known = standings(read(uc))
+    if version not in known:
+        raise DataError(
+            f"{uc.name} has no version {version!r}; there are {', '.join(known) or 'none'}",
+            rule="every registered version is in the deployment log",
+            where=f"deployment log of {uc.name}",
+            cure="name one of those versions",
+        )
+    return known[version]
 
 
 def changes(entries: Sequence[Entry]) -> list[list[Change]]:

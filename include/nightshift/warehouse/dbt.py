@@ -7,13 +7,15 @@ use case. Everything dbt writes (parsed project, compiled SQL, logs, docs) lies 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
 import subprocess  # nosec B404  # starts dbt, without a shell
 import sys
+import threading
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -31,6 +33,8 @@ log = logging.getLogger(__name__)
 
 # dbt's words when a model selects other columns than its table has.
 _COLUMNS_CHANGED = "The source and target schemas on this incremental model are out of sync"
+
+_TABLES_READ = "import sys; from nightshift.warehouse import dbt; dbt.print_tables_read(sys.argv[1:])"
 
 _DBT = "from dbt.cli.main import cli; cli(prog_name='nightshift dbt')"
 
@@ -138,12 +142,66 @@ def run(uc: UseCase, arguments: Sequence[str]) -> Any:
 def tables_read(uc: UseCase, *relations: str) -> dict[str, frozenset[str]]:
     """Return by relation the raw tables that it rests on, through all models in between.
 
+    Asked again, it is answered at once until a file of the project has changed. dbt runs in a process of its
+    own for this: it sets variables of the environment, and whoever asks may be a server with many threads.
+
     Raises:
         DataError: There is no such model, or the project cannot be read.
     """
-    with _environment(uc):
-        manifest = _parse(uc)
-    return {relation: _sources(uc, manifest, relation) for relation in relations}
+    kept, digest = _target(uc).parent / "tables_read.json", _digest(uc)
+    with suppress(OSError, ValueError):
+        said = json.loads(kept.read_bytes())
+        if said["digest"] == digest and set(relations) <= set(said["tables"]):
+            return {relation: frozenset(said["tables"][relation]) for relation in relations}
+    found = _ask_child(uc, relations)
+    # Whoever cannot write here, or is killed meanwhile, asks dbt again.
+    with suppress(OSError):
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        new = kept.with_name(f"{kept.name}.{os.getpid()}.{threading.get_ident()}")
+        new.write_text(json.dumps({"digest": digest, "tables": found}), encoding="utf-8")
+        new.replace(kept)
+    return {relation: frozenset(found[relation]) for relation in relations}
+
+
+def print_tables_read(relations: Sequence[str]) -> None:
+    """Answer ``tables_read`` for the use case on standard input: JSON, the last line on standard output."""
+    uc = UseCase.model_validate_json(sys.stdin.read())
+    try:
+        with _environment(uc):
+            manifest = _parse(uc)
+        answer: dict[str, Any] = {name: sorted(_sources(uc, manifest, name)) for name in relations}
+    except DataError as error:
+        answer = {"error": [error.message, error.rule, error.where, error.cure]}
+    sys.stdout.write(f"\n{json.dumps(answer)}\n")
+
+
+def _ask_child(uc: UseCase, relations: Sequence[str]) -> dict[str, list[str]]:
+    done = subprocess.run(  # nosec B603  # no shell; names of models, after ours
+        [sys.executable, "-P", "-c", _TABLES_READ, *relations],
+        input=uc.model_dump_json(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise NightshiftError(f"dbt could not be asked about {uc.name}: {done.stderr.strip()[-2000:]}")
+    answer = json.loads(done.stdout.splitlines()[-1])
+    if "error" in answer:
+        message, rule, where, cure = answer["error"]
+        raise DataError(message, rule=rule, where=where, cure=cure)
+    return cast("dict[str, list[str]]", answer)
+
+
+def _digest(uc: UseCase) -> str:
+    """Return a digest of all files that the use case's part of the project is parsed from."""
+    project, digest = settings().dbt_project, hashlib.sha256()
+    for folder in (project / "macros", project / "tests", project / "models" / uc.name, project):
+        files = folder.glob("*") if folder == project else folder.rglob("*")
+        for file in sorted(file for file in files if file.is_file()):
+            content = file.read_bytes()
+            digest.update(f"{file.relative_to(project)} {len(content)} ".encode())
+            digest.update(content)
+    return digest.hexdigest()
 
 
 def _sources(uc: UseCase, manifest: Manifest, relation: str) -> frozenset[str]:
@@ -207,6 +265,7 @@ def _common(uc: UseCase) -> list[str]:
         "--log-level-file",
         "info",
         "--no-version-check",
+        "--no-use-colors",
     ]
 
 

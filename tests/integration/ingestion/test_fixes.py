@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from nightshift import stages
 from nightshift.cli.main import app
-from nightshift.cli.quarantine import show_kept
+from nightshift.console.quarantine import show_kept
 from nightshift.errors import DataError, TransientError
 from nightshift.ingestion import land_partitions, replay
 from nightshift.ingestion.fixes import fixes_of, record_fixes
@@ -427,6 +427,36 @@ def test_the_stage_of_airflow_applies_fixes_too(files: Files) -> None:
     fix(uc, row_ids(uc)[0], air_time_minutes=117)
     replayed = stages.replay_quarantine(uc, NIGHT)
     assert replayed[f"flights {DAY}"] == {"replayed": 1, "accepted": first.rows_in, "quarantined": 0}
+
+
+def test_fixes_that_a_form_brings_are_recorded_once_and_with_their_author(files: Files) -> None:
+    uc = files(flights=bad())
+    for table in ("schedules", "weather"):
+        land(uc, table)
+    land(uc)
+    # As a form sends them: values are text, an empty field is null.
+    fixes = {SUITE: {f"{DAY}": {row_ids(uc)[0]: {"air_time_minutes": "117"}}}}
+    assert stages.fix_rows(uc, fixes, "the log of the flight", "ada") == 1
+    assert stages.fix_rows(uc, fixes, "the log of the flight", "ada") == 0, "a task that is tried again"
+    (recorded,) = fixes_of(uc, SOURCE, "flights", DAY)
+    assert (recorded.by, recorded.reason) == ("ada", "the log of the flight")
+    assert stages.replay_quarantine(uc, NIGHT)[f"flights {DAY}"]["quarantined"] == 0
+
+
+@pytest.mark.parametrize(
+    ("fixes", "reason", "message"),
+    [
+        ({SUITE: {"2013-13-01": {}}}, "why", "the fixes cannot be read"),
+        ({SUITE: {f"{DAY}": {"no-such": {"air_time_minutes": 1}}}}, "why", "there is no row 'no-such'"),
+        ({SUITE: {f"{DAY}": {"no-such": {"air_time_minutes": 1}}}}, "", "a fix without a reason"),
+        ({"raw_nothing": {f"{DAY}": {}}}, "why", "raw_nothing"),
+    ],
+)
+def test_fixes_that_make_no_sense_are_refused(files: Files, fixes: Any, reason: str, message: str) -> None:
+    uc = files(flights=bad())
+    land(uc)
+    with pytest.raises(DataError, match=message):
+        stages.fix_rows(uc, fixes, reason, "ada")
 
 
 def test_killed_at_any_write_of_fix_and_replay_and_run_again_it_ends_as_if_undisturbed(

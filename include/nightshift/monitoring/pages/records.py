@@ -6,9 +6,10 @@ Nothing is required: a layer nobody has published to has no rows, a log that doe
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from nightshift.lake import append_log, tables
@@ -19,6 +20,9 @@ from nightshift.registry.records import Deployment
 from nightshift.usecase import UseCase
 
 Row = Mapping[str, Any]
+
+_DAY = re.compile(r"(?<![\w-])[0-9]{4}-[0-9]{2}-[0-9]{2}(?![\w-])")
+_NEVER = datetime.max.replace(tzinfo=UTC)
 
 DRIFT = "monitoring"
 PREDICTIONS = "monitoring_predictions"
@@ -83,18 +87,39 @@ class Records:
         start, end = self.uc.as_of(day), self.uc.as_of(day + timedelta(days=1))
         return [alert for alert in self.alerts if _names(alert, day) or _raised(alert, start, end)]
 
+    def alerts_since(self, day: date, landed_at: datetime) -> list[Row]:
+        """Return the alerts that ask for somebody now: about ``day``, a later one, or none in particular.
+
+        Args:
+            day: The newest night.
+            landed_at: When its data landed: what was raised before about no day is of an earlier night.
+        """
+        return [
+            alert
+            for alert in self.alerts
+            if ((newest := _newest_named(alert)) and newest >= day.isoformat())
+            or (not newest and _raised(alert, landed_at, _NEVER))
+        ]
+
     def request_of(self, day: date) -> Row | None:
         """Return the request of the night of ``day``, the newest where people asked again."""
         of_night = (entry for entry in reversed(self.requests) if entry.get("night") == day.isoformat())
         return next(of_night, None)
 
 
-def read(uc: UseCase, start: date, end: date) -> Records:
-    """Read what is recorded about ``start`` to ``end``; costs what these days hold, whatever the history."""
+def read(uc: UseCase, start: date, end: date, layers: Sequence[str] = LAYERS) -> Records:
+    """Read what is recorded about ``start`` to ``end``; costs what these days hold, whatever the history.
+
+    Args:
+        uc: The use case.
+        start: First day.
+        end: Last day, included.
+        layers: Of ``LAYERS``, those that are needed; the others appear empty.
+    """
     there = set(tables.layers(uc))
     return Records(
         uc=uc,
-        layers={layer: _by_day(uc, layer, start, end) for layer in LAYERS if layer in there},
+        layers={layer: _by_day(uc, layer, start, end) for layer in layers if layer in there},
         predicted={
             day: version.rows
             for day, version in tables.partition_versions(uc, "predictions").items()
@@ -146,8 +171,16 @@ def requests_of(uc: UseCase) -> list[Row]:
 
 
 def _names(alert: Row, day: date) -> bool:
-    said = f"{alert.get('subject', '')} {alert.get('message', '')}"
-    return day.isoformat() in said
+    return day.isoformat() in _words(alert)
+
+
+def _newest_named(alert: Row) -> str:
+    """Return the newest day that an alert names, ``YYYY-MM-DD``; "" for none. Ids of runs hold other days."""
+    return max(_DAY.findall(_words(alert)), default="")
+
+
+def _words(alert: Row) -> str:
+    return f"{alert.get('subject', '')} {alert.get('message', '')}"
 
 
 def _raised(alert: Row, start: datetime, end: datetime) -> bool:

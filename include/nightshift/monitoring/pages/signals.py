@@ -52,6 +52,11 @@ def level_of(found: Sequence[Signal], block: str | None = None) -> Level:
     return max(levels, key=_ORDER.index, default="quiet")
 
 
+def level_of_alert(alert: Row) -> Level:
+    """Return how much an alert asks for: nothing while it is silenced."""
+    return "quiet" if alert.get("silenced") else _OF_SEVERITY.get(severity_of(alert), "watch")
+
+
 def severity_of(alert: Row) -> str:
     """Return the severity of an alert."""
     return str(alert["severity"])
@@ -89,7 +94,8 @@ def _drift(records: Records, day: date) -> Iterator[Signal]:
         about = named(columns) or named(
             [str(item.get("column", "")) for item in findings if item.get("column")]
         )
-        yield Signal("watch", f"look at {about or 'the findings'}", "input")
+        if about or not findings:  # else the findings themselves follow
+            yield Signal("watch", f"look at {about or 'the input'}", "input")
     elif not drift and day in records.predicted:
         yield Signal("watch", "the input was not checked for drift", "input")
     if findings:
@@ -114,10 +120,7 @@ def _quality(records: Records, day: date) -> Iterator[Signal]:
 
 def _alerts(records: Records, day: date) -> Iterator[Signal]:
     for alert in records.alerts_of(day):
-        level = _OF_SEVERITY.get(severity_of(alert), "watch")
-        if alert.get("silenced"):
-            level = "quiet"
-        yield Signal(level, str(alert.get("message", alert.get("kind", ""))), "alerts")
+        yield Signal(level_of_alert(alert), str(alert.get("message", alert.get("kind", ""))), "alerts")
 
 
 def _request(records: Records, day: date) -> Iterator[Signal]:

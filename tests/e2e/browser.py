@@ -1,0 +1,82 @@
+"""Debian's chromium, and users of Airflow's in it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from nightshift.services import airflow
+
+_FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+_SIGNED_IN = """
+from airflow.api_fastapi.app import create_auth_manager
+from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
+print(create_auth_manager().generate_jwt(SimpleAuthManagerUser(username="reader", role="VIEWER")))
+"""
+
+
+@contextmanager
+def browser() -> Iterator[Browser]:
+    """Start a browser, and end it."""
+    # Airflow may be busy with a night.
+    expect.set_options(timeout=30_000)
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=list(_FLAGS))
+        yield started
+        started.close()
+
+
+def logged_in(chromium: Browser) -> Page:
+    """Return a page on which the admin has logged in as people do."""
+    tab = chromium.new_page()
+    tab.set_default_timeout(60_000)
+    tab.goto(airflow.address())
+    tab.locator("[name=username]").fill(airflow.ADMIN)
+    tab.locator("[name=password]").fill(airflow.admin_password())
+    tab.get_by_role("button", name="Sign in").click()
+    tab.wait_for_url(f"{airflow.address()}/")
+    return tab
+
+
+def picture(tab: Page, name: str) -> None:
+    """Keep what a page looks like, as ``<name>.png`` in the folder TOUR_PICTURES, if that is set."""
+    if folder := os.environ.get("TOUR_PICTURES"):
+        tab.wait_for_load_state("networkidle")
+        tab.screenshot(path=Path(folder) / f"{name}.png")
+
+
+def viewer_token() -> str:
+    """Return a token as Airflow would give it to a user who may look and change nothing."""
+    return subprocess.run(
+        [sys.executable, "-c", _SIGNED_IN],
+        env={**os.environ, **airflow.environment()},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()[-1]
+
+
+def as_viewer(chromium: Browser) -> Page:
+    """Return a page of a user who may look and change nothing."""
+    context = chromium.new_context()
+    context.add_cookies([{"name": "_token", "value": viewer_token(), "url": airflow.address()}])
+    tab = context.new_page()
+    tab.set_default_timeout(60_000)
+    return tab
