@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from nightshift.errors import DataError, TransientError
 from nightshift.partition import days, spans
-from nightshift.usage import count_rows
+from nightshift.usage import count_rows, tell
 from nightshift.usecase import UseCase
 
 if TYPE_CHECKING:
@@ -90,15 +90,10 @@ def land(
             "rows_quarantined": sum(m.rows_quarantined for m in manifests),
         }
         count_rows(landed[name]["rows_in"])
-        log.info(
-            "landed %s.%s, %s: %d rows in %d partitions = %d accepted + %d quarantined",
-            source,
-            name,
-            _span(start, end),
-            landed[name]["rows_in"],
-            landed[name]["partitions"],
-            landed[name]["rows_accepted"],
-            landed[name]["rows_quarantined"],
+        _say(
+            f"landed {source}.{name}, {_span(start, end)}: {landed[name]['rows_in']} rows in "
+            f"{landed[name]['partitions']} partitions = {landed[name]['rows_accepted']} accepted + "
+            f"{landed[name]['rows_quarantined']} quarantined"
         )
     if refused:
         raise _refused(uc, source, refused)
@@ -132,7 +127,7 @@ def load(uc: UseCase, start: date, end: date) -> dict[str, int]:
         loaded = load_raw(uc, start, end)
     count_rows(sum(loaded.values()))
     changed = ", ".join(f"{table} {rows} rows" for table, rows in loaded.items() if rows)
-    log.info("loaded, %s: %s", _span(start, end), changed or "nothing that was not there")
+    _say(f"loaded, {_span(start, end)}: {changed or 'nothing that was not there'}")
     return loaded
 
 
@@ -159,7 +154,7 @@ def build_features(uc: UseCase, start: date, end: date, *, only_stale: bool = Fa
         ]
     else:
         staged = [item for items in build(uc, start, end).values() for item in items]
-    _log("built", staged)
+    _tell_layers("built", staged)
     return [item.model_dump(mode="json") for item in staged]
 
 
@@ -178,7 +173,7 @@ def publish_features(uc: UseCase, staged: Sequence[dict[str, Any]]) -> list[dict
     ordered = sorted(staged, key=lambda item: str(item["layer"]) == "features")
     before = _before(uc, staged)
     published = [version for chunk in _by_layer(ordered) for version in publish(uc, chunk)]
-    _log("published", published, before)
+    _tell_layers("published", published, before)
     return [version.model_dump(mode="json") for version in published]
 
 
@@ -195,8 +190,15 @@ def score(
     nights = _nights(uc, "predictions", start, end, only_stale=only_stale)
     deployed = history(uc)
     staged = [score_partition(uc, day, run_id, deployed) for day in nights]
-    count_rows(sum(item.rows for item in staged))
+    _tell_layers("scored", staged)
     return [item.model_dump(mode="json") for item in staged]
+
+
+def first_scored(uc: UseCase) -> date | None:
+    """Return the first day that a champion was in force on; None while there is no champion."""
+    from nightshift.registry.deployments import history
+
+    return min((deployment.effective_from for deployment in history(uc)), default=None)
 
 
 def validate_predictions(uc: UseCase, staged: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -205,7 +207,7 @@ def validate_predictions(uc: UseCase, staged: Sequence[dict[str, Any]]) -> list[
 
     accepted = _validate(uc, staged)
     for item in (item for chunk in _by_layer(accepted) for item in chunk):
-        log.info("scored again %s: %d scores are the same", item.partition, verify(uc, item))
+        _say(f"scored again {item.partition}: {verify(uc, item)} scores are the same")
     return accepted
 
 
@@ -222,7 +224,7 @@ def publish_predictions(uc: UseCase, staged: Sequence[dict[str, Any]]) -> list[d
         version = publish(uc, Staged.model_validate(item))
         serve(uc, version.partition, url("serving"))
         published.append(version)
-    _log("published", published, before)
+    _tell_layers("published", published, before)
     return [version.model_dump(mode="json") for version in published]
 
 
@@ -283,6 +285,7 @@ def check_drift(uc: UseCase, start: date, end: date, *, only_stale: bool = False
         _alert_of_drift(uc, result)
         if start <= result.partition <= end:
             verdicts[result.partition.isoformat()] = result.verdict
+            _say(f"drift on {result.partition}: {', '.join(filter(None, (result.verdict, result.reason)))}")
     return verdicts
 
 
@@ -409,7 +412,7 @@ def judge_windows(uc: UseCase, start: date, end: date, whole: tuple[date, date])
     first = days_of(uc, start)[0] if start == whole[0] else start
     last = end + windows.LONGEST if end == whole[1] else end
     changed = windows.update_ending(uc, first, last)
-    log.info("windows that end on %s: %d have changed", _span(first, last), len(changed))
+    _say(f"windows that end on {_span(first, last)}: {len(changed)} have changed")
     return [day.isoformat() for day in changed]
 
 
@@ -424,7 +427,7 @@ def _judge_days(uc: UseCase, nights: Sequence[date]) -> dict[str, Any]:
             count_rows(int(found["rows"]))
             metrics = {name: found[name] for name in ("roc_auc", "pr_auc", "brier", "ece") if name in found}
             figures = ", ".join(f"{name} {value:.3f}" for name, value in metrics.items())
-            log.info("judged predictions %s: %d rows, %s", day, found["rows"], figures)
+            _say(f"judged predictions {day}: {found['rows']} rows, {figures}")
     return judged
 
 
@@ -491,13 +494,8 @@ def account(uc: UseCase, night: date) -> dict[str, float]:
         if broken := resources.over_budget(uc, cost):
             raise_alert(uc.name, "cost", f"{cost.partition}", broken, once=f"cost/{uc.name}/{cost.partition}")
     for cost in found[-1:]:
-        log.info(
-            "%s cost %.4g %s so far, %.4g for 1,000 predictions",
-            cost.partition,
-            cost.night,
-            cost.prices.unit,
-            math.nan if cost.per_thousand is None else cost.per_thousand,
-        )
+        each = "" if cost.per_thousand is None else f", {cost.per_thousand:.4g} for 1,000 predictions"
+        _say(f"{cost.partition} cost {cost.night:.4g} {cost.prices.unit} so far{each}")
     return {cost.partition.isoformat(): cost.night for cost in found}
 
 
@@ -511,7 +509,7 @@ def decide_retrain(uc: UseCase, night: date) -> list[str]:
         request(uc, decision)
     reasons = list(decision.reasons) if decision.requested else []
     why = "; ".join((*decision.reasons, decision.held)) if decision.held else "; ".join(reasons)
-    log.info("new model on %s: %s", night, f"{'wanted' if reasons else 'held back'}: {why}" if why else "no")
+    _say(f"new model on {night}: " + (f"{'wanted' if reasons else 'held back'}: {why}" if why else "no"))
     if decision.exhausted:
         # As long as the same requests have spent it, it is the same news.
         raise_alert(uc.name, "retrain", "budget", f"no new model on {night}: {why}", once=decision.held)
@@ -524,7 +522,7 @@ def queue_labels(uc: UseCase, start: date, end: date) -> dict[str, Any]:
 
     queued = {night.isoformat(): queue(uc, night) for night in days(start, end)}
     for night, found in queued.items():
-        log.info("labelling %s: %s, %d of %d", night, found["status"], found["queued"], found["candidates"])
+        _say(f"labelling {night}: {found['status']}, {found['queued']} of {found['candidates']}")
     return queued
 
 
@@ -533,7 +531,8 @@ def write_pages(uc: UseCase, start: date, end: date) -> list[str]:
     from nightshift.monitoring.pages.write import write_pages as write
 
     written = [str(file) for file in write(uc, start, end)]
-    log.info("pages of %s: %s", _span(start, end), ", ".join(written))
+    log.info("pages: %s", ", ".join(written))
+    _say(f"wrote {len(written)} pages of {_span(start, end)}")
     return written
 
 
@@ -589,14 +588,9 @@ def conclude_backtest(
     for name in found.trainers:
         spread = found.spreads[name].get(primary)
         if spread is not None:
-            log.info(
-                "%s: %s %.4f over %d cut-offs, %.4f to %.4f",
-                name,
-                primary,
-                spread.mean,
-                spread.folds,
-                spread.low,
-                spread.high,
+            _say(
+                f"{name}: {primary} {spread.mean:.4f} over {spread.folds} cut-offs, "
+                f"{spread.low:.4f} to {spread.high:.4f}"
             )
     log.info("report: %s", write_backtest(uc, found))
     return found.model_dump(mode="json")
@@ -609,7 +603,7 @@ def begin_training(
     from nightshift.monitoring.requests import begin
 
     life = begin(uc, night, run_id=run_id, by_hand=by_hand, by=by)
-    log.info("trains for: %s", "; ".join(life.request.reasons) if life else "nothing, the request is closed")
+    _say(f"trains for: {'; '.join(life.request.reasons) if life else 'nothing, the request is closed'}")
     return life is not None
 
 
@@ -660,12 +654,8 @@ def take_snapshot(uc: UseCase, night: date) -> dict[str, Any]:
     remember(uc, frozen.content_hash, train)
     count_rows(frozen.train.rows + frozen.validation.rows + frozen.holdout.rows)
     parts = (("train", frozen.train), ("validation", frozen.validation), ("holdout", frozen.holdout))
-    log.info(
-        "snapshot %s of night %s: %s",
-        frozen.content_hash[:12],
-        night,
-        ", ".join(f"{name} {part.rows} rows ({part.start} to {part.end})" for name, part in parts),
-    )
+    described = (f"{name} {part.rows} rows ({part.start} to {part.end})" for name, part in parts)
+    _say(f"snapshot {frozen.content_hash[:12]} of night {night}: {', '.join(described)}")
     return frozen.model_dump(mode="json")
 
 
@@ -674,7 +664,9 @@ def train_candidate(uc: UseCase, snapshot: dict[str, Any], trainer: str) -> dict
     from nightshift.training.snapshot import Snapshot
     from nightshift.training.train import train
 
-    return train(uc, Snapshot.model_validate(snapshot), trainer).model_dump(mode="json")
+    candidate = train(uc, Snapshot.model_validate(snapshot), trainer)
+    _say(f"trained {trainer}, MLflow run {candidate.run_id}")
+    return candidate.model_dump(mode="json")
 
 
 def open_search(
@@ -728,13 +720,8 @@ def evaluate(
     if evaluation.champion_judged:
         judged.append(("champion", evaluation.champion_judged))
     primary = uc.gate.primary
-    log.info(
-        "night %s, holdout %s to %s: %s",
-        frozen.night,
-        evaluation.start,
-        evaluation.end,
-        "; ".join(f"{name} {primary} {model.metrics.get(primary, math.nan):.4f}" for name, model in judged),
-    )
+    figures = (f"{name} {primary} {model.metrics.get(primary, math.nan):.4f}" for name, model in judged)
+    _say(f"night {frozen.night}, holdout {_span(evaluation.start, evaluation.end)}: {'; '.join(figures)}")
     return evaluation.model_dump(mode="json")
 
 
@@ -747,12 +734,8 @@ def gate(uc: UseCase, evaluation: dict[str, Any]) -> dict[str, Any]:
     judged = Evaluation.model_validate(evaluation)
     decision = decide(uc, judged)
     log.info("report: %s", write_report(uc, judged, decision))
-    log.info(
-        "gate: %s %s: %s",
-        decision.candidate.trainer,
-        "passes" if decision.promote else "does not pass",
-        "; ".join(decision.reasons),
-    )
+    passes = "passes" if decision.promote else "does not pass"
+    _say(f"gate: {decision.candidate.trainer} {passes}: {'; '.join(decision.reasons)}")
     return decision.model_dump(mode="json")
 
 
@@ -770,11 +753,11 @@ def propose(uc: UseCase, decision: dict[str, Any]) -> dict[str, Any]:
 
     judged = Decision.model_validate(decision)
     standing = register(uc, judged)
-    log.info("version %s: %s", standing.version, standing.state)
+    _say(f"version {standing.version}: {standing.state}")
     _keep_baseline(uc, standing.version, judged.candidate)
     if judged.promote and standing.approval is not None and standing.rejected:
         reason = f"version {standing.version} was rejected by {standing.approval.by}"
-        log.info(reason)
+        _say(reason)
         judged = judged.model_copy(update={"promote": False, "reasons": [*judged.reasons, reason]})
     if not judged.promote:
         ended: Literal["rejected", "refused"] = "rejected" if standing.rejected else "refused"
@@ -825,7 +808,7 @@ def decide(uc: UseCase, decision: dict[str, Any], approval: dict[str, Any]) -> d
     standing = record(uc, _standing(uc, decision).version, Approval.model_validate(approval))
     recorded = standing.approval
     if recorded is not None:
-        log.info("version %s: %s by %s", standing.version, recorded.decision, recorded.by)
+        _say(f"version {standing.version}: {recorded.decision} by {recorded.by}")
         if standing.rejected:
             why = f"by {recorded.by}: {recorded.comment}" if recorded.comment else f"by {recorded.by}"
             night = standing.entries[0].trained_night
@@ -849,7 +832,7 @@ def promote(
     deployment = deploy(
         uc, Decision.model_validate(decision), effective_from=night + timedelta(days=1), policy=policy
     )
-    log.info("champion from %s on: version %s", deployment.effective_from, deployment.version)
+    _say(f"champion from {deployment.effective_from} on: version {deployment.version}")
     close(uc, deployment.trained_night, "promoted", deployment.reasons, version=deployment.version)
     for first, last in spans(contradicted(uc, deployment.effective_from)):
         log.warning("to be rebuilt, for another version scored it: %s", _span(first, last))
@@ -866,9 +849,9 @@ def roll_back(
     from nightshift.registry.deployments import contradicted, rollback
 
     deployment = rollback(uc, version, effective_from=effective_from, reason=reason, by=by)
-    log.info("champion from %s on: version %s again", deployment.effective_from, deployment.version)
+    _say(f"champion from {deployment.effective_from} on: version {deployment.version} again")
     for first, last in spans(contradicted(uc)):
-        log.info("to be rebuilt, for another version scored it: %s", _span(first, last))
+        _say(f"to be rebuilt, for another version scored it: {_span(first, last)}")
     return deployment.model_dump(mode="json")
 
 
@@ -895,7 +878,7 @@ def find_gaps(uc: UseCase, grace_minutes: int) -> dict[str, list[str]]:
     found |= {"stuck": stuck, "late": gaps.late}
     named = {name: [night.isoformat() for night in nights] for name, nights in found.items()}
     stopped = "; ".join(f"{name} {', '.join(nights)}" for name, nights in named.items() if nights)
-    log.info("nights that stopped: %s", stopped or "none")
+    _say(f"nights that stopped: {stopped or 'none'}")
     for night in named["late"]:
         raise_alert(uc.name, "night_late", night, f"{night} is past its SLA and has no predictions")
     for night in named["stuck"]:
@@ -907,6 +890,45 @@ def find_gaps(uc: UseCase, grace_minutes: int) -> dict[str, list[str]]:
         message = f"request {asked.id} is still in state {life.state}; it was made on {at}"
         raise_alert(uc.name, "retrain", f"request {asked.id}", message, once=f"stuck request {asked.id}")
     return named
+
+
+def fix_rows(
+    uc: UseCase, fixes: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]], reason: str, by: str
+) -> int:
+    """Record what people decided that rows in quarantine should say; a replay lands them: number of rows.
+
+    Args:
+        uc: The use case.
+        fixes: By suite, partition (``YYYY-MM-DD``) and row id, the new values by column.
+        reason: Why, for whoever asks later.
+        by: Who decided.
+
+    Raises:
+        DataError: It is not built so, or a fix is refused (``ingestion.fixes.record_fixes``). Those of other
+            partitions may have been recorded: recorded again, they change nothing.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    from nightshift.ingestion.fixes import record_fixes
+
+    try:
+        checked = TypeAdapter(dict[str, dict[date, dict[str, dict[str, Any]]]]).validate_python(fixes)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise DataError(
+            f"the fixes cannot be read: {'.'.join(map(str, first['loc']))}: {first['msg']}",
+            rule="fixes are values by suite, partition, row id and column",
+            where=f"{uc.name}, parameter fixes",
+            cure='write {"raw_<table>": {"2013-02-12": {"<row id>": {"<column>": 10.4}}}}',
+        ) from error
+    recorded = [
+        fix
+        for suite, partitions in checked.items()
+        for partition, changes in partitions.items()
+        for fix in record_fixes(uc, suite, partition, changes, reason=reason, by=by)
+    ]
+    _say(f"fixes recorded: {len(recorded)} rows" if recorded else "no row is to be fixed")
+    return len(recorded)
 
 
 def replay_quarantine(uc: UseCase, night: date) -> dict[str, Any]:
@@ -921,12 +943,9 @@ def replay_quarantine(uc: UseCase, night: date) -> dict[str, Any]:
             landed = landed or (table.refresh == "daily" and any(counts.values()))
             replayed[f"{name} {partition}"] = counts
             if counts["replayed"]:
-                log.info(
-                    "replayed %s %s: %d rows were in quarantine, %d are now",
-                    name,
-                    partition,
-                    counts["replayed"],
-                    counts["quarantined"],
+                _say(
+                    f"replayed {name} {partition}: {counts['replayed']} rows were in quarantine, "
+                    f"{counts['quarantined']} are now"
                 )
     if not landed:
         raise DataError(
@@ -935,7 +954,7 @@ def replay_quarantine(uc: UseCase, night: date) -> dict[str, Any]:
             where=f"{uc.name}, night {night}",
             cure="`nightshift partitions --layer raw` lists what was; ingest the night first",
         )
-    log.info("replayed night %s: %d rows", night, sum(counts["replayed"] for counts in replayed.values()))
+    _say(f"replayed night {night}: {sum(counts['replayed'] for counts in replayed.values())} rows")
     return replayed
 
 
@@ -950,7 +969,7 @@ def sweep_lake(uc: UseCase, today: date) -> dict[str, int]:
         "baselines": baseline.sweep(uc, older_than_days=uc.retention.staging_days),
         "pages": write.sweep(uc, oldest_kept(uc, today)),
     }
-    log.info("swept as of %s: %s", today, ", ".join(f"{kind} {number}" for kind, number in deleted.items()))
+    _say(f"swept as of {today}: {', '.join(f'{kind} {number}' for kind, number in deleted.items())}")
     return deleted
 
 
@@ -1000,8 +1019,8 @@ def _validate(uc: UseCase, staged: Sequence[dict[str, Any]]) -> list[dict[str, A
     ]
     rows = {(item["layer"], item["partition"]): item["rows"] for item in staged}
     bad = sum(rows[item.layer, item.partition.isoformat()] - item.rows for item in validated)
-    _log("accepted", validated)
-    log.info("quarantined %d rows", bad)
+    _tell_layers("accepted", validated)
+    _say(f"quarantined {bad} rows")
     return [accepted.model_dump(mode="json") for accepted in validated]
 
 
@@ -1016,10 +1035,10 @@ def _by_layer(staged: Sequence[dict[str, Any]]) -> Iterator[list[Staged]]:
             yield of_layer[first : first + _MONTH]
 
 
-def _log(
+def _tell_layers(
     what: str, items: Sequence[Staged | PartitionVersion], before: Sequence[PartitionVersion] = ()
 ) -> None:
-    """Log a line a layer: its days and rows and, of what was published, whether it differs from before.
+    """Say a line a layer: its days and rows and, of what was published, whether it differs from before.
 
     The rows count as those that the task handled.
     """
@@ -1034,7 +1053,7 @@ def _log(
             new = sum(item not in before for item in of_layer)
             several = f"{new} with a new version" if len(of_layer) > 1 else "new version"
             line += f", {several}" if new else ", unchanged"
-        log.info(line)
+        _say(line)
 
 
 def _before(uc: UseCase, staged: Sequence[dict[str, Any]]) -> list[PartitionVersion]:
@@ -1048,6 +1067,12 @@ def _before(uc: UseCase, staged: Sequence[dict[str, Any]]) -> list[PartitionVers
         for version in partition_versions(uc, layer).values()
         if (layer, version.partition.isoformat()) in wanted
     ]
+
+
+def _say(line: str) -> None:
+    """Log what came of a stage, and keep it for the notes that Airflow shows."""
+    log.info(line)
+    tell(line)
 
 
 def _span(start: date, end: date) -> str:

@@ -12,7 +12,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from typing import Any
-from urllib.parse import quote
+
+from nightshift.orchestration.links import run_address
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ def run_failed(context: dict[str, Any]) -> None:
         # Hourly runs have no key, and one that fails every hour is one alert.
         f"{name} {partition}".rstrip(),
         f"{run.dag_id} failed{key} (run {run.run_id})",
-        link=_address(run.dag_id, run.run_id),
+        link=run_address(run.dag_id, run.run_id),
     )
     send_at_once(usecase)
 
@@ -51,7 +52,7 @@ def report_failed(context: dict[str, Any]) -> None:
         "run_failed",
         f"report {day}".rstrip(),
         f"the page of the night was not written (run {run.run_id}): {context.get('exception')}",
-        link=_address(run.dag_id, run.run_id),
+        link=run_address(run.dag_id, run.run_id),
     )
     send_at_once(usecase)
 
@@ -72,7 +73,7 @@ def _deadline_missed(usecase: str, run: dict[str, Any]) -> None:
         "deadline_missed",
         f"{dag_id.partition('.')[2]} {partition or run_id}",
         f"{dag_id} is unfinished at its SLA{key} (run {run_id})",
-        link=_address(dag_id, run_id),
+        link=run_address(dag_id, run_id),
     )
     send_at_once(usecase)
 
@@ -80,14 +81,6 @@ def _deadline_missed(usecase: str, run: dict[str, Any]) -> None:
 def _partition(key: str | None, conf: dict[str, Any] | None) -> str:
     """Return the night of a run, which one that was triggered by hand has among its parameters."""
     return key or (conf or {}).get("partition") or ""
-
-
-def _address(dag_id: str, run_id: str) -> str:
-    """Return the address of a run in Airflow's UI."""
-    from airflow.sdk.configuration import conf
-
-    base = conf.get("api", "base_url", fallback="") or ""
-    return f"{base.rstrip('/')}/dags/{dag_id}/runs/{quote(run_id, safe='')}"
 
 
 def send_at_once(usecase: str) -> None:

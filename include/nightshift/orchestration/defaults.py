@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
-from airflow.sdk import ExceptionRetryPolicy, RetryAction, RetryRule, get_parsing_context
+from airflow.sdk import ExceptionRetryPolicy, Param, RetryAction, RetryRule, get_parsing_context
 from airflow.sdk.definitions.callback import AsyncCallback
 from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 from airflow.sdk.exceptions import AirflowTaskTimeout
 
 from nightshift.errors import DataError, TransientError
 from nightshift.orchestration.alerts import deadline_missed, run_failed
+from nightshift.orchestration.links import address
+from nightshift.orchestration.notes import TAG
 from nightshift.orchestration.params import refuse_unknown_params
 from nightshift.settings import settings
 from nightshift.usecase import UseCase, load_usecase, usecase_names
@@ -113,8 +116,8 @@ def dag_options(usecase: UseCase, name: str, doc: str | None, **more: Any) -> di
     return {
         "dag_id": f"{usecase.name}.{name}",
         "description": _first_sentence(doc or ""),
-        "doc_md": doc,
-        "tags": ["nightshift", usecase.name, name],
+        "doc_md": f"{doc}{IN_AIRFLOW}{_in_airflow(usecase, more.get('params') or {})}",
+        "tags": [TAG, usecase.name, name],
         "start_date": datetime(usecase.history_start.year, 1, 1, tzinfo=usecase.zone),
         "catchup": False,
         "max_active_runs": 16,
@@ -133,6 +136,33 @@ def dag_options(usecase: UseCase, name: str, doc: str | None, **more: Any) -> di
         },
         **more,
     }
+
+
+IN_AIRFLOW = "\n#### In Airflow\n\n"
+"""What parts a DAG's own words, which `dags/README.md` has, from what Airflow's UI shows below them."""
+
+
+def _in_airflow(usecase: UseCase, params: Mapping[str, Param]) -> str:
+    example = json.dumps(_example(usecase, params))
+    runbook = address("nightshift/docs/runbooks/run_failed.md")
+    pages = address(f"plugin/nightshift?usecase={usecase.name}")
+    trigger = f"**To trigger it:** `{example}`. " if params else ""
+    return (
+        f"{trigger}**When it fails:** [what to do]({runbook}). **What came of it:** [Nightshift]({pages}).\n"
+    )
+
+
+def _example(usecase: UseCase, params: Mapping[str, Param]) -> dict[str, Any]:
+    """Return a configuration that a run may be given: days, and what has no default."""
+    first = usecase.history_start
+    days = {"start": first, "end": first + timedelta(days=30)}
+    found: dict[str, Any] = {}
+    for name, param in params.items():
+        if param.schema.get("format") == "date" and name != "effective_from":
+            found[name] = f"{days.get(name, first + timedelta(days=31))}"
+        elif not param.has_value and "null" not in param.schema.get("type", ()):
+            found[name] = "say why"
+    return found
 
 
 def _first_sentence(doc: str) -> str:

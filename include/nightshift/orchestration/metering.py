@@ -1,5 +1,7 @@
 """``@task`` that also measures: what each try of a task used is logged, and recorded for its night.
 
+What came of it, in words, goes to XCom, from where ``notes`` takes it to the notes of the task and its run.
+
 Metering never fails a task: what cannot be measured or recorded is logged. A task whose process is killed
 leaves no record, and neither does one whose run is about no day (``watch``, ``maintain``).
 """
@@ -17,6 +19,8 @@ from airflow.sdk import task as airflow_task
 from airflow.sdk.exceptions import AirflowSkipException
 
 from nightshift.errors import DataError
+from nightshift.orchestration.links import linked
+from nightshift.orchestration.notes import keep_outcome
 from nightshift.orchestration.params import window
 from nightshift.usage import Usage, measure
 
@@ -37,9 +41,14 @@ class _MeteredTask:
         return _MeteredTask(getattr(self._decorator, name))
 
     def __call__(self, function: Callable[..., Any] | None = None, **options: Any) -> Any:
-        if function is not None:
-            return self._decorator(metered(function))
-        return lambda given: self._decorator(**options)(metered(given))
+        if function is None:
+            return lambda given: self._finish(self._decorator(**options)(metered(given)))
+        return self._finish(self._decorator(metered(function)))
+
+    @staticmethod
+    def _finish(decorated: Any) -> Any:
+        decorated.operator_class = linked(decorated.operator_class, decorated.function.__name__)
+        return decorated
 
 
 # To type checkers it is Airflow's own.
@@ -60,10 +69,12 @@ def metered(function: Callable[..., Any]) -> Callable[..., Any]:
                 result = function(*arguments, **named)
             state = "success"
             return result
-        except AirflowSkipException:
+        except AirflowSkipException as skipped:
             state = "skipped"
+            meter.told.append(str(skipped))
             raise
         finally:
+            keep_outcome(meter.told)
             _record(meter.usage, state)
 
     # Airflow looks at what a task returns, by names that mean something where it is defined, not here.

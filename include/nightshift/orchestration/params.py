@@ -107,10 +107,30 @@ def stages_param() -> dict[str, Param]:
             ["features", "predictions", "monitoring"],
             type="array",
             items={"type": "string", "enum": list(STAGES)},
+            minItems=1,
             examples=list(STAGES),
             title="Stages",
             description="What to run again, in this order: raw, features, predictions, monitoring.",
         )
+    }
+
+
+def fixes_params() -> dict[str, Param]:
+    """Return the parameters by which a person mends rows in quarantine before they are judged again."""
+    return {
+        "fixes": Param(
+            None,
+            type=["null", "object"],
+            title="Fixes",
+            description="What rows should say: new values by suite, partition, row id and column. The page "
+            "Data fills this in. Empty: the rows are judged as they are.",
+        ),
+        "reason": Param(
+            None,
+            type=["null", "string"],
+            title="Why the rows are to be fixed",
+            description="Kept with each fix. Needed where there are any.",
+        ),
     }
 
 
@@ -204,7 +224,28 @@ def night() -> date:
     Raises:
         DataError: The run has neither, or what it has is not a day.
     """
-    context = get_current_context()
+    return _night_of(get_current_context())
+
+
+def window() -> tuple[date, date]:
+    """Return the first and the last day the running task's run is about; one day in a nightly run.
+
+    Raises:
+        DataError: The end is before the start, or a day is malformed.
+    """
+    return window_of(get_current_context())
+
+
+def window_of(context: Mapping[str, Any]) -> tuple[date, date]:
+    """Return what ``window`` does, of the task that ``context`` is about."""
+    params = context["params"]
+    if "start" not in params:
+        day = _night_of(context)
+        return day, day
+    return parse_range(params["start"], params["end"])
+
+
+def _night_of(context: Mapping[str, Any]) -> date:
     run = context["dag_run"]
     key = context["params"].get("partition") or run.partition_key
     if not key:
@@ -215,19 +256,6 @@ def night() -> date:
             cure="trigger again with a partition such as 2013-07-01",
         )
     return parse_partition(key)
-
-
-def window() -> tuple[date, date]:
-    """Return the first and the last day the running task's run is about; one day in a nightly run.
-
-    Raises:
-        DataError: The end is before the start, or a day is malformed.
-    """
-    params: Mapping[str, Any] = get_current_context()["params"]
-    if "start" not in params:
-        day = night()
-        return day, day
-    return parse_range(params["start"], params["end"])
 
 
 def only_stale() -> bool:

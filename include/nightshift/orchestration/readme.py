@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from nightshift.orchestration.defaults import IN_AIRFLOW
 from nightshift.settings import settings
 
 _HEADER = """# The DAGs
@@ -31,7 +32,7 @@ def render(folder: Path) -> str:
     from airflow.dag_processing.dagbag import DagBag
 
     dags: dict[str, Any] = {}
-    for dag in DagBag(folder).dags.values():
+    for _, dag in sorted(DagBag(folder).dags.items()):
         dags.setdefault(Path(dag.fileloc).name, dag)
     rows, sections = [], []
     for file, dag in sorted(dags.items()):
@@ -54,7 +55,8 @@ def _starts(dag: Any) -> str:
 
 def _body(doc_md: str) -> str:
     """Drop the title line: the page's own heading names the DAG."""
-    return "\n".join(line for line in doc_md.strip().splitlines() if not line.startswith("###")).strip()
+    own = doc_md.partition(IN_AIRFLOW)[0]
+    return "\n".join(line for line in own.strip().splitlines() if not line.startswith("###")).strip()
 
 
 def _graph(dag: Any) -> str:

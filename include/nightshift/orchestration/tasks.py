@@ -120,11 +120,15 @@ def publish_features(usecase: str, staged: list[dict[str, Any]]) -> int:
 
 @task
 def score(usecase: str) -> list[dict[str, Any]]:
-    """Score the run's days with the champion in force on each."""
+    """Score the run's days with the champion in force on each; skipped where none was yet, unless by hand."""
     from nightshift import stages
 
-    run_id = get_current_context()["run_id"]
-    return stages.score(load_usecase(usecase), *window(), run_id, only_stale=only_stale())
+    uc, run = load_usecase(usecase), get_current_context()["dag_run"]
+    # What was built again of the history that models are trained on goes down the chain, too.
+    first = stages.first_scored(uc)
+    if run.run_type == "asset_triggered" and first and window()[1] < first:
+        raise AirflowSkipException(f"the first champion scores from {first} on")
+    return stages.score(uc, *window(), run.run_id, only_stale=only_stale())
 
 
 @task(map_index_template=_CHUNK)
@@ -476,6 +480,17 @@ def serve_again(usecase: str) -> dict[str, str]:
     from nightshift import stages
 
     return stages.serve_again(load_usecase(usecase))
+
+
+@task
+def fix_rows(usecase: str) -> int:
+    """Record what the form says that rows in quarantine should say; usually nothing."""
+    from nightshift import stages
+
+    context = get_current_context()
+    params = context["params"]
+    by = context["dag_run"].triggering_user_name or "operator"
+    return stages.fix_rows(load_usecase(usecase), params["fixes"] or {}, params["reason"] or "", by)
 
 
 @task
