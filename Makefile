@@ -41,7 +41,7 @@ endif
 # uv from the PATH, else the one that pip puts into the environment.
 UV = $$(command -v uv || echo $(BIN)/uv)
 
-.PHONY: help demo replay up down stack-local stack-up stack-down stack-test status doctor test lint audit bench lock dags-readme clean .venv
+.PHONY: help demo replay up down stack-local stack-up stack-down stack-test status dev new-usecase check-dags doctor test lint audit bench lock pages docs reference dags-readme clean .venv
 
 help: ## Show this list
 	@grep -E '^[.a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /|/' | \
@@ -94,6 +94,15 @@ stack-test: $(STAMP) ## Run the production stack's tests: the same nights, and e
 	@docker/install_package.sh redis-server "the queue of the stack"
 	$(BIN)/pytest tests/production tests/integration/faults tests/integration/ingestion/test_poison_partition.py
 
+dev: $(STAMP) ## Start everything, and reload and check each file that is saved
+	@$(BIN)/nightshift dev
+
+new-usecase: $(STAMP) ## Write a new use case from a few answers; it runs at once, on made-up rows
+	@$(BIN)/nightshift new-usecase
+
+check-dags: $(STAMP) ## Tell in seconds what an edit would break: use cases, expectations, dbt models, DAG files
+	@$(BIN)/nightshift check
+
 doctor: $(STAMP) ## Check what Nightshift needs; each failure names its cure
 	@$(BIN)/nightshift doctor
 
@@ -117,6 +126,17 @@ test: lint ## Lint, then every test but the faults of `make stack-test`
 
 bench: $(STAMP) ## Measure, and write benchmarks.json and docs/benchmarks.md
 	$(BIN)/python -m tests.benchmarks
+
+pages: $(STAMP) ## Build the pages of Airflow's UI (plugins/pages) anew; needs Node 20.19 or later
+	@$(BIN)/python -m nightshift.orchestration.console_api >/dev/null
+	cd plugins/pages && npm ci --no-audit --no-fund && npm run types && npm run build
+
+docs: $(STAMP) ## Build the docs as a site in .nightshift/site, without the network
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "open .nightshift/site/index.html"
+
+reference: $(STAMP) ## Write docs/reference from the code
+	@$(BIN)/python -m nightshift.cli.reference
 
 dags-readme: $(STAMP) ## Write dags/README.md from the DAGs
 	@$(BIN)/python -m nightshift.orchestration.readme >/dev/null

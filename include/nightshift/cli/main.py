@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess  # nosec B404  # starts Python, without a shell
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -219,6 +220,89 @@ def doctor() -> None:
             failed += not finding.passed
     if failed:
         raise typer.Exit(1)
+
+
+@app.command()
+def dev() -> None:
+    """Start everything, then check each file that is saved, and have Airflow read it at once; Ctrl-C ends."""
+    from nightshift.cli.output import console, print_addresses
+    from nightshift.services import developing, stack
+
+    with _explained():
+        stack.up(lambda what: console.print(f"starting {what}", markup=False))
+        print_addresses()
+        console.print("waiting for files to be saved; Ctrl-C ends this, `nightshift down` the services")
+        developing.watch_files(lambda line: console.print(line, markup=False))
+
+
+@app.command(name="new-usecase")
+def new_usecase(
+    name: Annotated[str, typer.Option(prompt="Name (snake_case)", help="Of its folders, schema and DAGs.")],
+    title: Annotated[str, typer.Option(prompt="Title", help="What people call it.")],
+    entity: Annotated[
+        str, typer.Option(prompt="Column that identifies what is predicted about", help="Such as order_id.")
+    ],
+    event_time: Annotated[
+        str, typer.Option(prompt="Column that says when it takes place", help="Such as ordered_at.")
+    ],
+    label: Annotated[str, typer.Option(prompt="Column of the outcome, 0 or 1", help="Such as returned.")],
+    numeric: Annotated[
+        str, typer.Option(prompt="Columns of numbers, with commas", help="Known before the event.")
+    ],
+    categorical: Annotated[
+        str, typer.Option(prompt="Columns of categories, with commas", help="Known before the event.")
+    ],
+    label_days: Annotated[
+        int, typer.Option(prompt="Days after which an outcome is known", help="1 to 7.")
+    ] = 1,
+    timezone: Annotated[str, typer.Option(prompt="Time zone", help="Such as Europe/Berlin.")] = "UTC",
+    history_start: Annotated[
+        str, typer.Option(prompt="First day with data", help="YYYY-MM-DD.")
+    ] = "2024-01-01",
+    owner: Annotated[str, typer.Option(prompt="Owner", help="Who answers for it.")] = "data-platform",
+) -> None:
+    """Write a new use case from a few answers: sources, models, expectations, configuration and tests."""
+    from nightshift import scaffold
+    from nightshift.cli.output import console
+    from nightshift.settings import settings
+
+    with _explained():
+        answers = scaffold.parse(
+            {
+                "name": name,
+                "title": title,
+                "owner": owner,
+                "timezone": timezone,
+                "history_start": parse_partition(history_start),
+                "entity": entity,
+                "event_time": event_time,
+                "label": label,
+                "label_days": label_days,
+                "numeric": [column.strip() for column in numeric.split(",") if column.strip()],
+                "categorical": [column.strip() for column in categorical.split(",") if column.strip()],
+            }
+        )
+        project = settings().project
+        for file in scaffold.write(project, answers):
+            console.print(f"  {file.relative_to(project)}", markup=False, highlight=False)
+        console.print(
+            f"""
+It runs as it is, on made-up rows. See: make check-dags; pytest tests/integration/usecases
+Its DAGs are {answers.name}.ingest, {answers.name}.features and so on; start with {answers.name}.bootstrap.
+Then make it yours: in include/usecases/{answers.name}, source.py asks your system and sources.yml says what
+comes of it.""",
+            markup=False,
+            highlight=False,
+        )
+
+
+@app.command()
+def check() -> None:
+    """Tell in seconds what an edit would break: use cases, expectations, dbt models, DAG files."""
+    # Airflow is asked in a process of its own: nothing of the command line imports it.
+    done = subprocess.run([sys.executable, "-P", "-m", "nightshift.orchestration.check"], check=False)  # nosec B603
+    if done.returncode:
+        raise typer.Exit(done.returncode)
 
 
 @app.command()
@@ -483,11 +567,12 @@ def quarantine_list(
 ) -> None:
     """List how many rows of each suite and partition are in quarantine, and which rules they broke."""
     from nightshift.cli import quarantine as command
+    from nightshift.console.quarantine import list_kept
 
     with _explained():
         first, last = parse_range(start, end)
         for uc in _each(usecase):
-            found = list(command.list_kept(uc, suite, first, last))
+            found = list(list_kept(uc, suite, first, last))
             if as_json:
                 _print_json(found, usecase=uc.name)
             else:
@@ -505,10 +590,11 @@ def quarantine_show(
 ) -> None:
     """Show the quarantined rows of one partition: their ids, the rules they broke, and why."""
     from nightshift.cli import quarantine as command
+    from nightshift.console.quarantine import show_kept
 
     with _explained():
         uc, day = _one(usecase), parse_partition(partition)
-        rows = command.show_kept(uc, suite, day)
+        rows = show_kept(uc, suite, day)
         if as_json:
             _print_json(rows)
         else:
@@ -623,6 +709,7 @@ def registry_show(
 ) -> None:
     """Show one version: what made it, its state, and every decision about it; or its model card."""
     from nightshift.cli import registry as command
+    from nightshift.registry import states
 
     with _explained():
         uc = _one(usecase)
@@ -635,7 +722,7 @@ def registry_show(
             else:
                 command.print_card(text)
             return
-        standing = command.find_version(uc, version)
+        standing = states.find(uc, version)
         if as_json:
             typer.echo(json.dumps(command.standing_json(uc, standing), indent=2))
         else:

@@ -49,6 +49,7 @@ class DagRun:
     queued_at: datetime | None
     started_at: datetime | None
     ended_at: datetime | None
+    note: str
 
     @property
     def finished(self) -> bool:
@@ -104,6 +105,19 @@ class AirflowApi:
     def import_errors(self) -> dict[str, str]:
         """Return the error of each DAG file that cannot be imported."""
         return {row["filename"]: row["stack_trace"] for row in self._pages("/importErrors", "import_errors")}
+
+    def owners(self, dag_id: str) -> list[str]:
+        """Return who answers for a DAG, as Airflow has read it."""
+        return list(self._call("GET", f"/dags/{dag_id}")["owners"])
+
+    def reparse(self) -> None:
+        """Have every DAG file read again now, rather than when its turn comes."""
+        for token in {row["file_token"] for row in self._pages("/dags", "dags")}:
+            try:
+                self._call("PUT", f"/parseDagFile/{token}")
+            except ApiError as error:
+                if error.status != httpx.codes.CONFLICT:  # it is asked for already
+                    raise
 
     def set_paused(self, dag_id: str, paused: bool) -> None:
         """Pause or unpause a DAG. A paused consumer loses the asset events sent meanwhile."""
@@ -312,6 +326,7 @@ def _run(row: Mapping[str, Any]) -> DagRun:
         queued_at=_moment(row["queued_at"]),
         started_at=_moment(row["start_date"]),
         ended_at=_moment(row["end_date"]),
+        note=row["note"] or "",
     )
 
 

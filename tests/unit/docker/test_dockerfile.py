@@ -100,7 +100,7 @@ def test_every_copied_path_exists_and_is_not_ignored() -> None:
 
 
 def test_everything_that_runs_is_in_the_image() -> None:
-    for folder in ("dags", "plugins", "include", "dbt_project", "expectations"):
+    for folder in ("dags", "plugins", "include", "dbt_project", "expectations", "docs"):
         files = [f for f in (PROJECT / folder).rglob("*") if f.is_file() and "__pycache__" not in f.parts]
         assert not files or folder in copies(), f"{folder} has files, and the image does not"
 
