@@ -25,7 +25,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def checked(project: Path) -> tuple[int, str]:
-    """Return the exit code of the check, and the lines of what failed."""
+    """Return the exit code of the check, and all that it says but what is well."""
     home = project.parent / "home"
     environment = {
         **os.environ,
@@ -38,7 +38,7 @@ def checked(project: Path) -> tuple[int, str]:
     done = subprocess.run(
         [sys.executable, "-c", CODE], env=environment, capture_output=True, text=True, check=False
     )
-    failed = [line for line in done.stdout.splitlines() if line.startswith(("FAIL", "     cure"))]
+    failed = [line for line in done.stdout.splitlines() if not line.startswith("ok ")]
     assert done.returncode in (0, 1), done.stderr
     return done.returncode, "\n".join(failed)
 
@@ -108,6 +108,9 @@ def test_what_an_edit_breaks_is_told_with_its_place(
         assert code == 1
         assert told in failed
         assert "cure" in failed
+        assert len(failed.splitlines()) == 2 * failed.count("FAIL"), "a line and its cure for each"
+        if edit is _break_use_case:
+            assert "dags/check_usecases.py:9: nightshift.errors.DataError: use case" in failed
         if edit is _break_dag:
             line = len((project / "dags" / "score.py").read_text().splitlines())
             assert f"dags/score.py:{line}: NameError" in failed

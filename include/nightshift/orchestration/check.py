@@ -7,6 +7,7 @@ or a task that fails at night.
 from __future__ import annotations
 
 import os
+import re
 import sys
 import tempfile
 import traceback
@@ -21,6 +22,8 @@ from nightshift.services.checks import Finding
 from nightshift.settings import settings
 from nightshift.usecase import UseCase, load_usecase, usecase_names
 from nightshift.warehouse import dbt
+
+_EXCEPTION = re.compile(r"(\w+\.)*[A-Z]\w+(: |$)")
 
 
 def everything() -> Iterator[Finding]:
@@ -91,7 +94,8 @@ def _models(uc: UseCase) -> Finding:
 def _dags() -> Iterator[Finding]:
     # Airflow makes files where its home is, and reads its settings once.
     os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="nightshift-check-"))
-    os.environ.setdefault("AIRFLOW__LOGGING__LOGGING_LEVEL", "ERROR")
+    # What fails to import is told here, in a line of its own.
+    os.environ["AIRFLOW__LOGGING__LOGGING_LEVEL"] = "CRITICAL"
     from airflow.dag_processing.dagbag import DagBag
 
     folder = settings().project / "dags"
@@ -109,10 +113,12 @@ def _dags() -> Iterator[Finding]:
 
 def _last_words(error: str, file: Path) -> tuple[str, str]:
     """Return where in the file an import failed, and what Python said."""
-    lines = [line.strip() for line in error.strip().splitlines()]
+    # A group of errors draws its tree in front of each line.
+    lines = [line.strip(" |+-") for line in error.splitlines()]
     own = [line for line in lines if line.startswith(f'File "{file}", line ')]
     number = own[-1].partition("line ")[2].partition(",")[0] if own else "1"
-    return f"dags/{file.name}:{number}", lines[-1] if lines else "it cannot be imported"
+    said = [line for line in lines if _EXCEPTION.match(line)]
+    return f"dags/{file.name}:{number}", said[-1] if said else "it cannot be imported"
 
 
 def _failed(check: str, error: BaseException) -> Finding:
