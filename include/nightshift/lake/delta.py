@@ -119,7 +119,7 @@ def open_or_create(uc: UseCase, layer: str, columns: pa.Schema) -> DeltaTable:
             store.uri(table_folder(uc, layer)),
             schema=pa.schema(declared),
             partition_by=["partition", HASH_COLUMN],
-            configuration=log_retention(uc),
+            configuration=table_properties(uc),
             storage_options=store.storage_options(),
         )
     except DeltaError:
@@ -129,9 +129,18 @@ def open_or_create(uc: UseCase, layer: str, columns: pa.Schema) -> DeltaTable:
         return delta
 
 
-def log_retention(uc: UseCase) -> dict[str, str]:
-    """Return the table property that keeps versions readable for as long as the use case wants."""
-    return {"delta.logRetentionDuration": f"interval {uc.retention.version_days} days"}
+def table_properties(uc: UseCase) -> dict[str, str]:
+    """Return the properties of a table: versions stay readable for as long as the use case wants.
+
+    Everybody who opens a table reads the commits since its last checkpoint, and what each says of its files:
+    so the checkpoint is never far behind, and the range of each column of each file is left to the file's own
+    footer. Nothing looks for rows by more than their partition before it opens the file.
+    """
+    return {
+        "delta.logRetentionDuration": f"interval {uc.retention.version_days} days",
+        "delta.checkpointInterval": "10",
+        "delta.dataSkippingNumIndexedCols": "0",
+    }
 
 
 def committed(attempt: Callable[[], _T], what: str) -> _T:

@@ -23,6 +23,9 @@ from nightshift.lake.store import NoSuchObjectError, get_many, open_store
 from nightshift.partition import parse_partition
 from nightshift.usecase import UseCase
 
+# Months of a range that are listed one by one: a listing more for each, against one of all that there is.
+_MOST_MONTHS = 12
+
 
 class RawManifest(BaseModel):
     """What was landed, from where, as of when, and what became of the rows.
@@ -154,11 +157,7 @@ def current_many(
     uc: UseCase, source: str, table: str, start: date | None = None, end: date | None = None
 ) -> dict[date, RawManifest]:
     """Return the current version of every landed partition from ``start`` to ``end``, oldest first."""
-    keys = {
-        day: names
-        for day, names in _manifest_keys(uc, source, table).items()
-        if (start is None or day >= start) and (end is None or day <= end)
-    }
+    keys = _manifest_keys(uc, source, table, start, end)
     manifests = _read_manifests(name for names in keys.values() for name in names)
     by_day: dict[date, list[RawManifest]] = {}
     for manifest in manifests:
@@ -178,7 +177,9 @@ def read_manifests(
     uc: UseCase, source: str, table: str, versions: Mapping[date, int]
 ) -> dict[date, RawManifest]:
     """Return the manifests of these versions by partition, without those that retention has removed."""
-    there = _manifest_keys(uc, source, table)
+    if not versions:
+        return {}
+    there = _manifest_keys(uc, source, table, min(versions), max(versions))
     wanted = [f"{_folder(uc, source, table, day)}/v{version}.json" for day, version in versions.items()]
     known = {key for keys in there.values() for key in keys}
     return {one.partition: one for one in _read_manifests(key for key in wanted if key in known)}
@@ -186,7 +187,7 @@ def read_manifests(
 
 def newest_snapshot(uc: UseCase, source: str, table: str, on_or_before: date) -> RawManifest | None:
     """Return the current version of the latest partition up to a day: what a slow table said that day."""
-    days = [day for day in _manifest_keys(uc, source, table) if day <= on_or_before]
+    days = _manifest_keys(uc, source, table, end=on_or_before)
     return current(uc, source, table, max(days)) if days else None
 
 
@@ -329,12 +330,30 @@ def _day_of(key: str) -> date:
     return parse_partition(key.rpartition("/partition=")[2].partition("/")[0])
 
 
-def _manifest_keys(uc: UseCase, source: str, table: str) -> dict[date, list[str]]:
-    """Return the keys of the manifests of a table by day, from one listing."""
+def _manifest_keys(
+    uc: UseCase, source: str, table: str, start: date | None = None, end: date | None = None
+) -> dict[date, list[str]]:
+    """Return the keys of the manifests of a table by day, from ``start`` to ``end``.
+
+    A range within a few months takes a listing of each, whatever else the table has; any other, one of all.
+    """
+    store, folder = open_store(), f"raw/{uc.name}/{source}/{table}/partition="
+    months = _months(start, end) if start and end else []
+    beginnings = [f"{folder}{month}" for month in months] if 0 < len(months) <= _MOST_MONTHS else [folder]
     keys: dict[date, list[str]] = {}
-    for key in filter(_is_manifest, open_store().list(f"raw/{uc.name}/{source}/{table}/partition=")):
-        keys.setdefault(_day_of(key), []).append(key)
+    for key in filter(_is_manifest, (key for beginning in beginnings for key in store.list(beginning))):
+        day = _day_of(key)
+        if (start is None or day >= start) and (end is None or day <= end):
+            keys.setdefault(day, []).append(key)
     return keys
+
+
+def _months(start: date, end: date) -> list[str]:
+    """Return the months of a range as partitions name them (``2013-01-``)."""
+    return [
+        f"{number // 12:04d}-{number % 12 + 1:02d}-"
+        for number in range(start.year * 12 + start.month - 1, end.year * 12 + end.month)
+    ]
 
 
 def _read_manifests(keys: Iterable[str]) -> list[RawManifest]:

@@ -216,10 +216,12 @@ class FileStore:
         return self.root / require_key(key)
 
     def _walk(self, prefix: str) -> Iterator[str]:
-        folder = self._path(require_key(prefix).rpartition("/")[0])
-        for parent, folders, names in os.walk(folder):
-            if self._SCRATCH in folders:
-                folders.remove(self._SCRATCH)
+        inside, _, beginning = require_key(prefix).rpartition("/")
+        top = self._path(inside)
+        for parent, folders, names in os.walk(top):
+            # What cannot match is not looked into: a table has a folder for each day.
+            wanted = beginning if parent == str(top) else ""
+            folders[:] = [name for name in folders if name.startswith(wanted) and name != self._SCRATCH]
             base = Path(parent).relative_to(self.root)
             yield from (key for name in names if (key := (base / name).as_posix()).startswith(prefix))
 

@@ -33,10 +33,10 @@ from nightshift.lake.delta import (
     committed,
     data_files,
     explained,
-    log_retention,
     open_or_create,
     open_table,
     table_folder,
+    table_properties,
 )
 from nightshift.lake.hashing import content_hash
 from nightshift.lake.store import open_store
@@ -537,8 +537,8 @@ def vacuum(uc: UseCase, layer: str, retention_days: int) -> int:
     if delta is None:
         return 0
     with explained(uc, layer):
-        if not log_retention(uc).items() <= delta.metadata().configuration.items():
-            delta.alter.set_table_properties(log_retention(uc))
+        if not table_properties(uc).items() <= delta.metadata().configuration.items():
+            delta.alter.set_table_properties(table_properties(uc))
         removed = delta.vacuum(
             retention_hours=retention_days * 24, dry_run=False, enforce_retention_duration=False, full=True
         )

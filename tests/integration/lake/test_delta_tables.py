@@ -268,3 +268,31 @@ def test_versions_of_thousands_of_partitions_are_read_from_the_log_alone(store: 
     store.put(f"{log}/00000000000000000002.json", "\n".join(actions).encode())
     found = tables.partition_versions(uc, "features")
     assert list(found) == [DAY, *days]
+
+
+def test_who_opens_a_table_reads_few_commits_and_no_ranges_of_columns(store: Store, uc: UseCase) -> None:
+    for offset in range(25):
+        publish(uc, DAY + timedelta(days=offset), rows(offset + 1, 3))
+    log = store.list("tables/toy/features/_delta_log/")
+    commits = [int(Path(key).stem) for key in log if key.endswith(".json")]
+    checkpoints = [int(Path(key).name.partition(".")[0]) for key in log if key.endswith(".parquet")]
+    assert max(commits) - max(checkpoints) <= 10
+    newest = store.get(f"tables/toy/features/_delta_log/{max(commits):020}.json").decode().splitlines()
+    (added,) = (json.loads(line)["add"] for line in newest if '"add"' in line)
+    told = json.loads(added["stats"])
+    assert (told["numRecords"], told["minValues"], told["maxValues"]) == (3, {}, {})
+
+
+def test_a_table_from_before_takes_the_properties_at_the_next_maintenance(store: Store, uc: UseCase) -> None:
+    uri = store.uri("tables/toy/features")
+    DeltaTable.create(
+        uri,
+        schema=pa.schema([("id", pa.string()), ("partition", pa.date32()), ("content_hash", pa.string())]),
+        partition_by=["partition", "content_hash"],
+        storage_options=store.storage_options(),
+    )
+    published = publish(uc, DAY, rows(1))
+    tables.vacuum(uc, "features", retention_days=7)
+    properties = DeltaTable(uri, storage_options=store.storage_options()).metadata().configuration
+    assert properties["delta.checkpointInterval"] == "10"
+    assert tables.partition_version(uc, "features", DAY) == published.model_copy(update={"table_version": 2})

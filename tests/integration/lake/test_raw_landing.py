@@ -164,6 +164,21 @@ def test_current_of_a_range_and_snapshots_of_slow_tables(store: Store, uc: UseCa
     assert raw.newest_snapshot(uc, "src", "events", DAY - timedelta(days=1)) is None
 
 
+def test_a_range_has_what_was_landed_in_it_whatever_its_length(store: Store, uc: UseCase) -> None:
+    days = [date(2012, 11, 30), date(2012, 12, 1), date(2013, 1, 31), date(2013, 2, 1), date(2014, 6, 15)]
+    landed = {day: land(day, number, datetime(2014, 7, 1, tzinfo=UTC)) for number, day in enumerate(days)}
+    ends = [date(2012, 1, 1), *days, date(2014, 12, 31)]
+    for start in ends:
+        for end in ends:
+            wanted = {day: one for day, one in landed.items() if start <= day <= end}
+            assert raw.current_many(uc, "src", "events", start, end) == wanted, (start, end)
+    assert raw.current_many(uc, "src", "events") == landed
+    versions = dict.fromkeys([*days[1:3], date(2012, 12, 24)], 1)
+    found = raw.read_manifests(uc, "src", "events", versions)
+    assert found == {day: landed[day] for day in days[1:3]}
+    assert raw.read_manifests(uc, "src", "events", {}) == {}
+
+
 def test_retention_removes_days_and_orphans_and_nothing_else(store: Store, uc: UseCase) -> None:
     land(DAY, 1)
     kept = land(DAY + timedelta(days=1), 1)
