@@ -23,9 +23,6 @@ from nightshift.lake.store import NoSuchObjectError, get_many, open_store
 from nightshift.partition import parse_partition
 from nightshift.usecase import UseCase
 
-# Months of a range that are listed one by one: a listing more for each, against one of all that there is.
-_MOST_MONTHS = 12
-
 
 class RawManifest(BaseModel):
     """What was landed, from where, as of when, and what became of the rows.
@@ -333,27 +330,14 @@ def _day_of(key: str) -> date:
 def _manifest_keys(
     uc: UseCase, source: str, table: str, start: date | None = None, end: date | None = None
 ) -> dict[date, list[str]]:
-    """Return the keys of the manifests of a table by day, from ``start`` to ``end``.
-
-    A range within a few months takes a listing of each, whatever else the table has; any other, one of all.
-    """
-    store, folder = open_store(), f"raw/{uc.name}/{source}/{table}/partition="
-    months = _months(start, end) if start and end else []
-    beginnings = [f"{folder}{month}" for month in months] if 0 < len(months) <= _MOST_MONTHS else [folder]
+    """Return the keys of the manifests of a table by day, from ``start`` to ``end``, from one listing."""
     keys: dict[date, list[str]] = {}
-    for key in filter(_is_manifest, (key for beginning in beginnings for key in store.list(beginning))):
-        day = _day_of(key)
-        if (start is None or day >= start) and (end is None or day <= end):
-            keys.setdefault(day, []).append(key)
+    listed = open_store().list_between(
+        f"raw/{uc.name}/{source}/{table}/", f"partition={start or date.min}", f"partition={end or date.max}"
+    )
+    for key in filter(_is_manifest, listed):
+        keys.setdefault(_day_of(key), []).append(key)
     return keys
-
-
-def _months(start: date, end: date) -> list[str]:
-    """Return the months of a range as partitions name them (``2013-01-``)."""
-    return [
-        f"{number // 12:04d}-{number % 12 + 1:02d}-"
-        for number in range(start.year * 12 + start.month - 1, end.year * 12 + end.month)
-    ]
 
 
 def _read_manifests(keys: Iterable[str]) -> list[RawManifest]:

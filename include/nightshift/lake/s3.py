@@ -124,6 +124,21 @@ class S3Store:
                 for item in page.get("CommonPrefixes", ())
             )
 
+    def list_between(self, prefix: str, first: str, last: str) -> list[str]:
+        """Return the keys in folders right under ``prefix`` named from ``first`` to ``last``, sorted."""
+        whole, found = self._key(prefix), []
+        pages = self._client.get_paginator("list_objects_v2").paginate(
+            Bucket=self.bucket, Prefix=whole, StartAfter=f"{whole}{first}"
+        )
+        with self._explained(prefix):
+            for item in (item for page in pages for item in page.get("Contents", ())):
+                name, inside, _ = item["Key"].removeprefix(whole).partition("/")
+                if name > last:
+                    break
+                if inside:
+                    found.append(item["Key"].removeprefix(self.prefix))
+        return found
+
     def list(self, prefix: str) -> list[str]:
         """Return the keys that begin with ``prefix``, sorted."""
         return sorted(self.modified(prefix))

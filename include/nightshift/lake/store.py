@@ -56,6 +56,12 @@ class Store(Protocol):
         Costs what is there, whatever lies below. On files, a folder that was emptied may be named, too.
         """
 
+    def list_between(self, prefix: str, first: str, last: str) -> list[str]:
+        """Return the keys in folders right under ``prefix`` named from ``first`` to ``last``, sorted.
+
+        ``prefix`` ends with ``/``. Costs what is in those folders, however many others there are.
+        """
+
     def list(self, prefix: str) -> list[str]:
         """Return the keys that begin with ``prefix``, sorted."""
 
@@ -183,6 +189,11 @@ class FileStore:
             return sorted(entry.name for entry in entries if entry.is_dir() and entry.name != self._SCRATCH)
         return []
 
+    def list_between(self, prefix: str, first: str, last: str) -> list[str]:
+        """Return the keys in folders right under ``prefix`` named from ``first`` to ``last``, sorted."""
+        names = (name for name in self.folders(prefix) if first <= name <= last)
+        return sorted(key for name in names for key in self._walk(f"{prefix}{name}/"))
+
     def list(self, prefix: str) -> list[str]:
         """Return the keys that begin with ``prefix``, sorted."""
         return sorted(self._walk(prefix))
@@ -216,12 +227,10 @@ class FileStore:
         return self.root / require_key(key)
 
     def _walk(self, prefix: str) -> Iterator[str]:
-        inside, _, beginning = require_key(prefix).rpartition("/")
-        top = self._path(inside)
-        for parent, folders, names in os.walk(top):
-            # What cannot match is not looked into: a table has a folder for each day.
-            wanted = beginning if parent == str(top) else ""
-            folders[:] = [name for name in folders if name.startswith(wanted) and name != self._SCRATCH]
+        folder = self._path(require_key(prefix).rpartition("/")[0])
+        for parent, folders, names in os.walk(folder):
+            if self._SCRATCH in folders:
+                folders.remove(self._SCRATCH)
             base = Path(parent).relative_to(self.root)
             yield from (key for name in names if (key := (base / name).as_posix()).startswith(prefix))
 

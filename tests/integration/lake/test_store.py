@@ -57,6 +57,16 @@ def test_folders_are_those_right_there(store: Store) -> None:
     assert store.folders("nothing/here/") == []
 
 
+def test_a_range_of_folders_is_listed_without_the_others(store: Store) -> None:
+    keys = [f"days/{day}/{name}" for day in ("2013-01-31", "2013-02-01", "2013-02-10") for name in "ab"]
+    for key in (*keys, "days/2013-02-02", "days-of-others/2013-02-01/a"):
+        store.put(key, b"x")
+    assert store.list_between("days/", "2013-01-31", "2013-02-01") == keys[:4]
+    assert store.list_between("days/", "2013-02-01", "2013-02-09") == keys[2:4]
+    assert store.list_between("days/", "2013-02-11", "2014-01-01") == []
+    assert store.list_between("nights/", "2013-02-11", "2014-01-01") == []
+
+
 def test_listing_does_not_stop_at_a_thousand(store: Store) -> None:
     keys = [f"many/{number:05d}" for number in range(1005)]
     with ThreadPoolExecutor(8) as writers:
