@@ -22,4 +22,5 @@ for uc in use_cases():
         months = tasks.plan_months(uc.name)
         landed = tasks.land_month.partial(usecase=uc.name).expand_kwargs(months)
         features = make_features_of_range(uc)
-        landed >> tasks.load(uc.name) >> features >> make_model(uc, outlets=[assets.asset(uc, "model")])
+        model = make_model(uc, outlets=[assets.asset(uc, "model")])
+        landed >> tasks.load(uc.name) >> features >> [model, tasks.describe_models(uc.name)]

@@ -2,7 +2,8 @@
 ### Maintain
 
 Every week: delete what the use case's retention says (old raw objects, staged leftovers, old table
-versions) and clean Airflow's own database. It starts with the live schedule; by hand at any time.
+versions), clean Airflow's own database, and write dbt's documentation of the models anew. It starts with
+the live schedule; by hand at any time.
 """
 
 from airflow.sdk import DAG
@@ -16,4 +17,5 @@ for uc in use_cases():
     )
     with DAG(**options):
         tasks.sweep_lake(uc.name)
+        tasks.describe_models(uc.name)
         tasks.clean_airflow_database.override(**placed("upkeep"))(keep_days=90)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
@@ -34,6 +35,8 @@ log = logging.getLogger(__name__)
 
 # A month is validated and published at once: few calls, and memory that does not grow with the range.
 _MONTH = 31
+
+_SECONDS_BETWEEN_LINES = 10.0
 
 
 # Ingestion ------------------------------------------------------------------------------------------
@@ -189,7 +192,7 @@ def score(
 
     nights = _nights(uc, "predictions", start, end, only_stale=only_stale)
     deployed = history(uc)
-    staged = [score_partition(uc, day, run_id, deployed) for day in nights]
+    staged = [score_partition(uc, day, run_id, deployed) for day in _each(nights, "scored")]
     _tell_layers("scored", staged)
     return [item.model_dump(mode="json") for item in staged]
 
@@ -322,7 +325,7 @@ def _check_drift(uc: UseCase, start: date, end: date, *, only_stale: bool) -> It
 
     nights = _nights(uc, "drift", start, end, only_stale=only_stale)
     deployed = history(uc)
-    for day in nights:
+    for day in _each(nights, "compared"):
         for result in check_through(uc, day, deployed):
             yield result
             try:
@@ -420,7 +423,7 @@ def _judge_days(uc: UseCase, nights: Sequence[date]) -> dict[str, Any]:
     from nightshift.monitoring.truth import judge
 
     judged: dict[str, Any] = {}
-    for night in nights:
+    for night in _each(nights, "judged"):
         judged |= judge(uc, night)
     for day, found in judged.items():
         if found["status"] == "judged":
@@ -436,7 +439,7 @@ def _describe(uc: UseCase, start: date, end: date) -> None:
     from nightshift.monitoring.estimates import estimate
     from nightshift.monitoring.predictions import profile
 
-    for night in days(start, end):
+    for night in _each(list(days(start, end)), "described"):
         try:
             if profile(uc, night) is None or estimate(uc, night) is None:
                 log.warning("%s %s has no predictions to describe", uc.name, night)
@@ -973,6 +976,21 @@ def sweep_lake(uc: UseCase, today: date) -> dict[str, int]:
     return deleted
 
 
+def describe_models(uc: UseCase) -> str:
+    """Write dbt's own documentation of the use case's models, with lineage and columns: the page's path."""
+    from nightshift.page import write_files
+    from nightshift.settings import settings
+    from nightshift.warehouse.dbt import DOCS, docs
+    from nightshift.warehouse.engine import engine
+
+    with engine().exclusive(uc.name):
+        written = docs(uc)
+    page = settings().home / "reports" / uc.name / DOCS
+    write_files({page: written.read_text(encoding="utf-8")})
+    _say(f"dbt's documentation of {uc.name}: {page}")
+    return str(page)
+
+
 def clean_airflow_database(keep_days: int) -> None:
     """Delete what Airflow's own database holds of runs older than ``keep_days``."""
     from nightshift.services.airflow import clean_database
@@ -1067,6 +1085,18 @@ def _before(uc: UseCase, staged: Sequence[dict[str, Any]]) -> list[PartitionVers
         for version in partition_versions(uc, layer).values()
         if (layer, version.partition.isoformat()) in wanted
     ]
+
+
+def _each(nights: Sequence[date], done: str) -> Iterator[date]:
+    """Yield each night, and log every few seconds how far a range is: ``done`` is what the caller does."""
+    began = logged = time.monotonic()
+    for number, night in enumerate(nights):
+        now = time.monotonic()
+        if number and now - logged >= _SECONDS_BETWEEN_LINES:
+            logged = now
+            left = (now - began) / number * (len(nights) - number)
+            log.info("%s %d of %d nights, about %.0f s to go", done, number, len(nights), left)
+        yield night
 
 
 def _say(line: str) -> None:

@@ -730,6 +730,11 @@ class UseCase(_Strict):
     title: str
     description: str
     owner: str
+    owner_link: str | None = Field(
+        None,
+        pattern=r"^(https?://|mailto:)\S+$",
+        description="Where its owners are reached: Airflow's UI shows it.",
+    )
     timezone: str
     history_start: date = Field(description="First partition that exists upstream.")
     entity: ColumnName

@@ -124,6 +124,16 @@ def test_the_pages_know_which_dags_a_user_may_trigger(server: TestClient, role: 
     assert may or not known["may"]
 
 
+def test_the_pages_lead_to_dbts_documentation_once_it_is_written(server: TestClient, home: Path) -> None:
+    viewer = login(role="VIEWER")
+    assert ours(server.get("/nightshift/api/usecases", headers=viewer).json())["dbt_docs"] == ""
+    page = home / "reports" / "flight_delays" / "dbt" / "index.html"
+    page.parent.mkdir(parents=True)
+    page.write_text("models")
+    name = ours(server.get("/nightshift/api/usecases", headers=viewer).json())["dbt_docs"]
+    assert server.get(f"/nightshift/reports/flight_delays/{name}", headers=viewer).text == "models"
+
+
 def test_a_calendar_longer_than_a_page_can_show_is_refused_with_a_cure(server: TestClient) -> None:
     answer = server.get(f"{API}/partitions?start=2013-01-01&end=2023-01-01", headers=login(role="VIEWER"))
     assert answer.status_code == 409
@@ -203,7 +213,12 @@ DAG_OF = {
     "prediction?entity=a": "score",
     "explanation?entity=a": "score",
 }
-REPORT_OF = {"nightly/a.html": "monitor", "raw_flights/a.html": "ingest", "evaluation/a.html": "train"}
+REPORT_OF = {
+    "nightly/a.html": "monitor",
+    "raw_flights/a.html": "ingest",
+    "evaluation/a.html": "train",
+    "dbt/index.html": "features",
+}
 
 
 def allow(monkeypatch: pytest.MonkeyPatch, *refused: str) -> None:
@@ -226,7 +241,7 @@ def test_every_route_about_a_use_case_asks_for_the_right_to_read_its_dag(
     paths = [path.removeprefix("/nightshift").partition("?")[0] for path in asked]
     for pattern in patterns:
         assert any(pattern.fullmatch(path) for path in paths), f"{pattern.pattern}: say which DAG it is about"
-    others = {"ingest", "train", "monitor", "score"}
+    others = {"ingest", "features", "train", "monitor", "score"}
     for path, dag in asked.items():
         allow(monkeypatch, dag)
         assert server.get(path, headers=login(role="VIEWER")).status_code == 403, path

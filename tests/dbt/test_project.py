@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import pytest
@@ -61,7 +62,9 @@ def test_features_rest_on_tested_ground(built: Path, flight_delays: UseCase) -> 
     assert [node.rpartition(".")[2] for node in context["depends_on"]["nodes"]] == ["stg_schedules"]
 
 
-def test_a_night_leaves_other_partitions_alone(built: Path, flight_delays: UseCase) -> None:
+def test_a_night_leaves_other_partitions_alone(
+    built: Path, flight_delays: UseCase, caplog: pytest.LogCaptureFixture
+) -> None:
     def rows() -> list[tuple[object, ...]]:
         with engine().connect(read_only=True) as connection:
             return connection.execute(
@@ -70,8 +73,12 @@ def test_a_night_leaves_other_partitions_alone(built: Path, flight_delays: UseCa
 
     before = rows()
     assert (before[0][0], before[-1][0]) == (FIRST, LAST)
-    dbt.build(flight_delays, LAST, LAST)
+    with caplog.at_level(logging.INFO, "nightshift.warehouse.dbt"):
+        took = dbt.build(flight_delays, LAST, LAST)
     assert rows() == before
+    told = [message.split(" in ")[0] for message in caplog.messages]
+    assert f"success {flight_delays.features.relation}" in told
+    assert len(told) == len(took), "each model and test is told of as it ends"
 
 
 def test_a_changed_column_rebuilds_instead_of_mixing_old_and_new(

@@ -55,11 +55,12 @@ def logged_in(chromium: Browser) -> Page:
     return tab
 
 
-def picture(tab: Page, name: str) -> None:
-    """Keep what a page looks like, as ``<name>.png`` in the folder TOUR_PICTURES, if that is set."""
-    if folder := os.environ.get("TOUR_PICTURES"):
-        tab.wait_for_load_state("networkidle")
-        tab.screenshot(path=Path(folder) / f"{name}.png")
+def picture(tab: Page, name: str, *, whole: bool = False) -> None:
+    """Keep what a page looks like as ``<name>.png`` in the folder TOUR_PICTURES, or in ``build/pictures``."""
+    folder = Path(os.environ.get("TOUR_PICTURES") or Path(__file__).parents[2] / "build" / "pictures")
+    folder.mkdir(parents=True, exist_ok=True)
+    tab.wait_for_load_state("networkidle")
+    tab.screenshot(path=folder / f"{name}.png", full_page=whole)
 
 
 def viewer_token() -> str:

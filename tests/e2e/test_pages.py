@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from datetime import date, timedelta
-from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -21,7 +21,7 @@ from nightshift.registry import deployments
 from nightshift.services import airflow
 from nightshift.services.airflow_api import DagRun
 from nightshift.usecase import UseCase
-from tests.e2e.browser import as_viewer, browser, logged_in, viewer_token
+from tests.e2e.browser import as_viewer, browser, logged_in, picture, viewer_token
 from tests.e2e.conftest import HISTORY
 from tests.stacks import Stack
 
@@ -104,7 +104,7 @@ def newest_partitions(uc: UseCase) -> list[date]:
     return sorted(tables.partition_versions(uc, "predictions"))
 
 
-def test_the_side_bar_leads_to_the_last_night(two_nights: Stack, page: Page, tmp_path: Path) -> None:
+def test_the_side_bar_leads_to_the_last_night(two_nights: Stack, page: Page) -> None:
     uc = two_nights.uc
     page.goto(airflow.address())
     page.get_by_role("link", name="Nightshift").click()
@@ -126,7 +126,6 @@ def test_the_side_bar_leads_to_the_last_night(two_nights: Stack, page: Page, tmp
     newest = max(observed)
     assert fact(page, "Observed quality").startswith(f"{observed[newest][uc.gate.primary]:.3f}")
     assert f"{newest}" in fact(page, "Observed quality")
-    page.screenshot(path=tmp_path / "tonight.png", full_page=True)
 
 
 def test_the_report_of_the_night_opens(two_nights: Stack, page: Page) -> None:
@@ -151,7 +150,30 @@ def test_a_day_is_found_in_the_calendar_and_told_all_about(two_nights: Stack, pa
     assert version is not None
     expect(page.get_by_text(version.content_hash[:12]).first).to_be_visible()
     model = tables.constants(uc, "predictions", night, night, ["model_version"])[night]["model_version"]
-    expect(page.get_by_text(f"version {model}").first).to_be_visible()
+    lineage = page.get_by_role("group", name=f"What was made of what, of {night}")
+    for made in (f"Model, version {model}", "Predictions", *(name for _, name, _ in uc.tables())):
+        expect(lineage.get_by_text(made, exact=True)).to_be_visible()
+    drawn = lineage.get_by_role("img")
+    expect(drawn).to_have_attribute(
+        "aria-label", re.compile("Predictions from Features; Predictions from Model")
+    )
+
+
+def test_dbt_docs_open_from_the_calendar_and_from_the_task_that_builds(two_nights: Stack, page: Page) -> None:
+    uc, night = two_nights.uc, newest_partitions(two_nights.uc)[-1]
+    shown(page, "/data")
+    with page.expect_popup() as opened:
+        page.get_by_role("link", name="dbt docs").click()
+    docs = opened.value
+    docs.get_by_text("flight_delays", exact=True).first.click()
+    expect(docs.get_by_text(uc.features.relation).first).to_be_attached()
+    picture(docs, "dbt-docs")
+    docs.close()
+    run = two_nights.api.runs(two_nights.dag("features"), partition_key=f"{night}")[-1]
+    page.goto(
+        f"{airflow.address()}/dags/{run.dag_id}/runs/{run.run_id}/tasks/features.build_features/details"
+    )
+    expect(page.get_by_role("link", name="dbt docs")).to_have_attribute("href", re.compile("dbt/index.html$"))
 
 
 def test_the_calendar_is_walked_with_the_keyboard(two_nights: Stack, page: Page) -> None:
@@ -294,6 +316,14 @@ def test_why_a_prediction_got_its_score_is_told_down_to_the_raw_objects(
         expect(page.get_by_role("row").filter(has=cell)).to_contain_text(
             f"{abs(contribution.contribution):.3f}"
         )
+    expect(page.get_by_text("What would change the decision")).to_be_visible()
+    change = explained.counterfactual
+    told = f"to a score of {change.score:.4f}" if change else "No change of up to three"
+    expect(page.get_by_text(told)).to_be_visible()
+    for changed in change.changes if change else ():
+        cell = page.get_by_role("cell", name=re.compile(rf"^{changed.feature}( \(follows\))?$"))
+        expect(page.get_by_role("row").filter(has=cell).filter(has_text=changed.after).first).to_be_visible()
+    picture(page, "explanation", whole=True)
     # Down to a raw partition, and on to its manifest.
     page.get_by_role("link", name=f"{night - timedelta(days=1)}").first.click()
     expect(page.get_by_role("heading", name="Raw versions")).to_be_visible()
@@ -318,6 +348,7 @@ def test_nobody_is_kept_out_by_how_a_page_is_made(
     shown(page, f"{path}?day={night}" if path == "/data" else path)
     page.locator("main section").first.wait_for()
     page.wait_for_load_state("networkidle")
+    picture(page, f"{path.strip('/') or 'tonight'}-{theme}", whole=True)
     assert serious(page) == []
 
 
@@ -328,7 +359,7 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(two_nights: Stack, page: Pa
         for path in ("", f"/data?day={day}", "/models", "/monitoring", "/prediction"):
             shown(page, path)
             page.locator("main section").first.wait_for()
-            page.wait_for_load_state("networkidle")
+            picture(page, f"{path.partition('?')[0].strip('/') or 'tonight'}-phone", whole=True)
             wide = page.evaluate(
                 "() => { const m = document.querySelector('main'); return m.scrollWidth - m.clientWidth }"
             )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 from datetime import date, timedelta
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
@@ -37,3 +39,30 @@ def test_publishing_says_rows_and_whether_anything_changed(
         "published features 2013-07-01 to 2013-07-02: 4 rows in 2 partitions, 1 with a new version",
         "published features 2013-07-01: 2 rows, new version",
     ]
+
+
+@pytest.fixture
+def quick(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each look at the clock finds it four seconds on, and a day finds no drift."""
+    seconds = count(0.0, 4.0)
+    monkeypatch.setattr(stages, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    monkeypatch.setattr("nightshift.monitoring.drift.check_through", lambda uc, day, deployed: [])
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_long_range_says_how_far_it_is(flight_delays: UseCase, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "nightshift.stages")
+    stages.check_drift_quietly(flight_delays, DAY, DAY + timedelta(days=7))
+    assert caplog.messages == [
+        "compared 2 of 8 nights, about 36 s to go",
+        "compared 5 of 8 nights, about 14 s to go",
+    ]
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_single_night_says_nothing_of_that(
+    flight_delays: UseCase, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "nightshift.stages")
+    stages.check_drift_quietly(flight_delays, DAY, DAY)
+    assert caplog.messages == []

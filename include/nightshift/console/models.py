@@ -58,7 +58,7 @@ class Version(View):
     evaluated: bool
 
 
-class Reign(View):
+class InProduction(View):
     """A stretch of days that one version was in force on; ``end`` None: until further notice."""
 
     version: str
@@ -74,7 +74,7 @@ class Models(View):
 
     primary: str
     versions: tuple[Version, ...]
-    champions: tuple[Reign, ...]
+    champions: tuple[InProduction, ...]
 
 
 class Estimate(View):
@@ -287,11 +287,11 @@ def _version(uc: UseCase, standing: Standing) -> Version:
     )
 
 
-def _champions(uc: UseCase) -> list[Reign]:
+def _champions(uc: UseCase) -> list[InProduction]:
     """Return who is in force on which days, by what the log says now."""
     entries = deployments.history(uc)
     begins = sorted({entry.effective_from for entry in entries})
-    found: list[Reign] = []
+    found: list[InProduction] = []
     for number, start in enumerate(begins):
         entry = deployments.champion_at(uc, start, entries)
         assert entry is not None  # nosec B101  # one takes effect on that very day
@@ -304,7 +304,7 @@ def _champions(uc: UseCase) -> list[Reign]:
         )
         until = next(later, None)
         found.append(
-            Reign(
+            InProduction(
                 version=entry.version,
                 trainer=entry.trainer,
                 start=start,

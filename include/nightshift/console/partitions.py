@@ -115,7 +115,7 @@ class Validation(View):
     report: str
 
 
-class Aside(View):
+class QuarantinedSuite(View):
     """Rows of a suite in quarantine, by the first rule that they broke.
 
     ``night``: the one whose replay judges them again; None for rows that are made from others.
@@ -163,7 +163,7 @@ class DayDetail(View):
     raw: tuple[RawVersion, ...]
     published: tuple[Published, ...]
     validations: tuple[Validation, ...]
-    quarantine: tuple[Aside, ...]
+    quarantine: tuple[QuarantinedSuite, ...]
     features_read: tuple[Read, ...]
     predictions_made: dict[str, str]
 
@@ -221,7 +221,7 @@ def detail(uc: UseCase, day: date) -> DayDetail:
         ),
         validations=tuple(_validations(uc, day)),
         quarantine=tuple(
-            Aside(
+            QuarantinedSuite(
                 suite=kept.suite, rows=kept.rows, rules=kept.rules, night=_night_of_suite(uc, kept.suite, day)
             )
             for kept in list_kept(uc, None, day, day)

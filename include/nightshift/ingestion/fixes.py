@@ -54,7 +54,7 @@ class Fix(BaseModel):
 
 
 @dataclass(frozen=True)
-class PutAside:
+class InQuarantine:
     """What is in quarantine of one version of a partition.
 
     ``entries`` are the rows as they are kept, with rule and reason; ``rows`` the same as the source gave
@@ -169,7 +169,7 @@ def decided(fixes: Sequence[Fix]) -> dict[str, Row]:
     return {fix.row_id: fix.after for fix in fixes}
 
 
-def in_quarantine(uc: UseCase, source: str, table: str, partition: date) -> PutAside | None:
+def in_quarantine(uc: UseCase, source: str, table: str, partition: date) -> InQuarantine | None:
     """Return the version of a partition whose bad rows are in quarantine; None when none was ever landed.
 
     It is the current version, or the one before a replay that was killed: such a replay has landed rows as a
@@ -189,7 +189,7 @@ def in_quarantine(uc: UseCase, source: str, table: str, partition: date) -> PutA
         if manifest.as_of == current.as_of and manifest.quarantine_hash == digest:
             aside, landed = plain_rows(entries), to_plain(raw.read(manifest))
             given = _as_given([*aside, *landed], fixes_of(uc, source, table, partition), manifest.fixed)
-            return PutAside(manifest, entries, given[: len(aside)], given[len(aside) :])
+            return InQuarantine(manifest, entries, given[: len(aside)], given[len(aside) :])
     raise TransientError(
         f"{uc.name}, {source}.{table}, partition {partition}: the {entries.num_rows} rows in quarantine are "
         f"not the {current.rows_quarantined} that version {current.version} put aside. A landing was killed "

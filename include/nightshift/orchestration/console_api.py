@@ -42,6 +42,7 @@ from nightshift.orchestration import exposition
 from nightshift.registry import card
 from nightshift.settings import settings
 from nightshift.usecase import UseCase, load_usecase, usecase_names
+from nightshift.warehouse.dbt import DOCS
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ _AT_ONCE = 6
 _PATIENCE_SECONDS = 20.0
 
 _REPORTS_OF = {"nightly": "monitor", "weekly": "monitor", "drift": "monitor", "predictions": "score"}
+_REPORTS_OF |= {"dbt": "features"}
 _REPORTS_OF |= dict.fromkeys(("evaluation", "cards", "snapshot", "snapshot_profile", "backtest"), "train")
 
 # Reports hold values of the data, and Evidently's hold scripts: neither may act as the user who reads them.
@@ -68,13 +70,15 @@ class UseCaseInfo(View):
     """A use case that the user may see.
 
     ``may``: the DAGs of ``ACTIONS`` that the user may trigger; ``may_decide``: whether the user may answer
-    the question whether a challenger is promoted.
+    the question whether a challenger is promoted; ``dbt_docs``: the name of dbt's documentation among its
+    reports, empty where it is not written yet.
     """
 
     name: str
     title: str
     may: tuple[str, ...]
     may_decide: bool
+    dbt_docs: str = ""
     error: str = ""
 
 
@@ -258,12 +262,15 @@ def _last_night(name: str) -> Tonight:
 def _info(name: str, user: Any) -> UseCaseInfo:
     may = tuple(dag for dag in ACTIONS if _authorized(user, f"{name}.{dag}", "POST", DagAccessEntity.RUN))
     may_decide = _authorized(user, f"{name}.train", "PUT", DagAccessEntity.HITL_DETAIL)
-    title, wrong = name, ""
+    title = described = wrong = ""
     try:
-        title = load_usecase(name).title
+        uc = load_usecase(name)
+        title, described = uc.title, DOCS if documents.report(uc, DOCS) else ""
     except DataError as error:
         wrong = str(error)
-    return UseCaseInfo(name=name, title=title, may=may, may_decide=may_decide, error=wrong)
+    return UseCaseInfo(
+        name=name, title=title or name, may=may, may_decide=may_decide, dbt_docs=described, error=wrong
+    )
 
 
 def _readable(user: Any) -> list[str]:

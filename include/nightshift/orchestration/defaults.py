@@ -115,6 +115,7 @@ def dag_options(usecase: UseCase, name: str, doc: str | None, **more: Any) -> di
     """
     return {
         "dag_id": f"{usecase.name}.{name}",
+        "dag_display_name": f"{usecase.title}: {name.replace('_', ' ')}",
         "description": _first_sentence(doc or ""),
         "doc_md": f"{doc}{IN_AIRFLOW}{_in_airflow(usecase, more.get('params') or {})}",
         "tags": [TAG, usecase.name, name],
@@ -123,6 +124,7 @@ def dag_options(usecase: UseCase, name: str, doc: str | None, **more: Any) -> di
         "max_active_runs": 16,
         "is_paused_upon_creation": False,
         "on_failure_callback": run_failed,
+        "owner_links": {usecase.owner: usecase.owner_link} if usecase.owner_link else {},
         "default_args": {
             "owner": usecase.owner,
             "pre_execute": refuse_unknown_params,

@@ -53,6 +53,12 @@ def _report(name: str) -> Callable[[_Ended], str]:
     return find
 
 
+def _models(ended: _Ended) -> str:
+    from nightshift.warehouse.dbt import DOCS
+
+    return _report(DOCS)(ended)
+
+
 def _mlflow_run(ended: _Ended) -> str:
     from nightshift.registry import mlflow as tracking
     from nightshift.services import mlflow
@@ -86,7 +92,11 @@ def _link(name: str, find: Callable[[_Ended], str]) -> TaskLink:
 
 
 _DAY = _link("Day in Nightshift", _day)
+_MODELS = _link("dbt docs", _models)
 _OWN = {
+    "build_features": _MODELS,
+    "build_chunks": _MODELS,
+    "describe_models": _MODELS,
     "validate_features": _link("Validation report", _report("features/{day}.html")),
     "validate_predictions": _link("Validation report", _report("predictions/{day}.html")),
     "check_drift": _link("Drift report", _report("drift/{day}/drift.html")),

@@ -501,6 +501,14 @@ def replay_quarantine(usecase: str) -> dict[str, Any]:
     return stages.replay_quarantine(load_usecase(usecase), night())
 
 
+@task(pool=WAREHOUSE)
+def describe_models(usecase: str) -> str:
+    """Write dbt's documentation of the models, which the pages and the tasks of features lead to."""
+    from nightshift import stages
+
+    return stages.describe_models(load_usecase(usecase))
+
+
 @task
 def sweep_lake(usecase: str) -> dict[str, int]:
     """Delete what retention says: old raw objects, staged leftovers, old table versions."""

@@ -14,7 +14,7 @@ import os
 import subprocess  # nosec B404  # starts dbt, without a shell
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
 from datetime import date
 from pathlib import Path
@@ -28,6 +28,7 @@ from nightshift.warehouse.engine import engine
 
 if TYPE_CHECKING:
     from dbt.contracts.graph.manifest import Manifest
+    from dbt_common.events.base_types import EventMsg
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,9 @@ log = logging.getLogger(__name__)
 _COLUMNS_CHANGED = "The source and target schemas on this incremental model are out of sync"
 
 _TABLES_READ = "import sys; from nightshift.warehouse import dbt; dbt.print_tables_read(sys.argv[1:])"
+
+DOCS = "dbt/index.html"
+"""Name of dbt's documentation among a use case's reports."""
 
 _DBT = "from dbt.cli.main import cli; cli(prog_name='nightshift dbt')"
 
@@ -71,14 +75,12 @@ def build(uc: UseCase, start: date, end: date, *, full: bool = False) -> dict[st
         _variables(uc, start, end),
         *(["--full-refresh"] if full else []),
     ]
-    outcome = run(uc, arguments)
+    outcome = run(uc, arguments, [_log_node])
     results = list(outcome.result or ())
     if not full and any(_COLUMNS_CHANGED in str(r.message) for r in results):
         log.warning("the columns of a model changed: its tables are built again for %s to %s", start, end)
         return build(uc, start, end, full=True)
     _raise_for_failures(uc, outcome, results, f"{uc.name}, nights {start} to {end}")
-    for result in results:
-        log.info("%s %s in %.2f s", result.status, result.node.name, result.execution_time)
     return {result.node.name: float(result.execution_time) for result in results}
 
 
@@ -124,8 +126,10 @@ def command(uc: UseCase, start: date, end: date, arguments: Sequence[str]) -> in
         ).returncode
 
 
-def run(uc: UseCase, arguments: Sequence[str]) -> Any:
+def run(uc: UseCase, arguments: Sequence[str], callbacks: Sequence[Callable[[EventMsg], None]] = ()) -> Any:
     """Run one dbt command on the use case's part of the project; return its ``dbtRunnerResult``.
+
+    Each of ``callbacks`` is told of each event of dbt's while it runs.
 
     The parsed project is cached between runs. dbt throws that cache away when variables differ, and those
     differ every night: so the project is parsed without any, and the command gets the parsed one.
@@ -134,9 +138,17 @@ def run(uc: UseCase, arguments: Sequence[str]) -> Any:
 
     with _environment(uc):
         try:
-            return dbtRunner(manifest=_parse(uc)).invoke([*arguments, *_common(uc)])
+            dbt = dbtRunner(manifest=_parse(uc), callbacks=list(callbacks))
+            return dbt.invoke([*arguments, *_common(uc)])
         finally:
             engine().after_dbt()
+
+
+def _log_node(event: EventMsg) -> None:
+    """Log each model and test as it ends: a build of years takes minutes, and somebody may watch."""
+    if event.info.name == "NodeFinished":
+        result, node = event.data.run_result, event.data.node_info
+        log.info("%s %s in %.2f s", result.status, node.node_name, result.execution_time)
 
 
 def tables_read(uc: UseCase, *relations: str) -> dict[str, frozenset[str]]:

@@ -151,7 +151,7 @@ export const trigger = (dagId: string, conf: Record<string, unknown>) =>
 
 export type Models = Schemas["Models"];
 export type Version = Schemas["Version"];
-export type Reign = Schemas["Reign"];
+export type InProduction = Schemas["InProduction"];
 export type Estimate = Schemas["Estimate"];
 
 export const useModels = (usecase: string) =>

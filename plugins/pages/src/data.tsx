@@ -7,6 +7,7 @@ import { Action } from "./action";
 import { CalendarGrid, StatesLegend, type Shown } from "./calendar";
 import { address, useCalendar, useDay, useQuarantined, useStale, type Day, type DayDetail, type StaleDay, type UseCaseInfo } from "./client";
 import { isDay } from "./days";
+import { Graph, type Edge, type Node } from "./graph";
 import { Failure, Loading, Nothing, Out, Panel, Rows, Time } from "./parts";
 import { useRange, Walk } from "./range";
 
@@ -24,7 +25,12 @@ export const DataPage = ({ usecase }: { usecase: UseCaseInfo }) => {
   return (
     <Stack gap={4}>
       <Panel
-        aside={<Walk end={end} first={data.first} last={data.last} onGo={(day) => go({ end: day })} start={start} />}
+        aside={
+          <HStack flexWrap="wrap" gap={4}>
+            {usecase.dbt_docs ? <Out href={address(`nightshift/reports/${usecase.name}/${usecase.dbt_docs}`)}>dbt docs</Out> : null}
+            <Walk end={end} first={data.first} last={data.last} onGo={(day) => go({ end: day })} start={start} />
+          </HStack>
+        }
         title={`${start} to ${end}`}
       >
         {data.first ? (
@@ -131,12 +137,12 @@ const Part = ({ title, children }: { title: string; children: ReactNode }) => (
 );
 
 type Edits = Record<string, Record<string, string>>;
-type Aside = DayDetail["quarantine"][number];
+type QuarantinedSuite = DayDetail["quarantine"][number];
 
 const text = (value: unknown) => (value === null || value === undefined ? "" : String(value));
 
 // Rows in quarantine, with the rule that each broke and why; who may replay them may mend them first.
-const Quarantine = ({ usecase, day, aside }: { usecase: UseCaseInfo; day: string; aside: Aside }) => {
+const Quarantine = ({ usecase, day, aside }: { usecase: UseCaseInfo; day: string; aside: QuarantinedSuite }) => {
   const { suite, rows, rules, night } = aside;
   const [offset, setOffset] = useState(0);
   const [edits, setEdits] = useState<Edits>({});
@@ -340,57 +346,37 @@ const Validations = ({ usecase, data }: { usecase: UseCaseInfo; data: DayDetail 
 
 // From the raw partitions that were read, by what was built, to the model that scored.
 const Lineage = ({ data }: { data: DayDetail }) => {
-  const made = data.predictions_made;
+  const { model_version: model, model_hash, feature_version } = data.predictions_made;
+  const newest = (layer: string) => data.published.filter((one) => one.layer === layer).at(-1);
+  const features = feature_version ?? newest("features")?.content_hash;
+  const rows = (layer: string) => `${newest(layer)?.rows.toLocaleString() ?? "no"} rows`;
+  if (!features) return null;
+  const nodes: Node[] = [
+    ...data.features_read.map((read) => ({
+      id: read.table,
+      column: 0,
+      title: read.table,
+      text: read.partitions === 1 ? read.first : `${read.first} to ${read.last}`,
+      more: Object.entries(read.versions)
+        .map(([day, version]) => `${day} version ${version}`)
+        .join("\n"),
+    })),
+    { id: "features", column: 1, title: "Features", text: features.slice(0, 12), more: features },
+    ...(model
+      ? [
+          { id: "model", column: 1, title: `Model, version ${model}`, text: (model_hash ?? "").slice(0, 12), more: model_hash ?? "" },
+          { id: "predictions", column: 2, title: "Predictions", text: rows("predictions"), more: newest("predictions")?.content_hash ?? "" },
+        ]
+      : []),
+  ];
+  const edges: Edge[] = [
+    ...data.features_read.map((read): Edge => [read.table, "features"]),
+    ...(model ? ([["features", "predictions"], ["model", "predictions"]] as Edge[]) : []),
+  ];
   return (
     <Part title="Lineage">
-      <HStack align="stretch" flexWrap="wrap" gap={3}>
-        <Stop title="Raw that was read">
-          {data.features_read.length ? (
-            data.features_read.map((read) => (
-              <Text fontSize="sm" key={read.table} title={Object.entries(read.versions).map(([day, version]) => `${day} version ${version}`).join("\n")}>
-                {read.table}: {read.partitions === 1 ? read.first : `${read.first} to ${read.last}, ${read.partitions} days`}
-              </Text>
-            ))
-          ) : (
-            <Nothing>not known</Nothing>
-          )}
-        </Stop>
-        <Arrow />
-        <Stop title="Features">{made["feature_version"] ? short(made["feature_version"]) : <Nothing>none scored</Nothing>}</Stop>
-        <Arrow />
-        <Stop title="Model">
-          {made["model_version"] ? (
-            <Text fontSize="sm">
-              version {made["model_version"]} {short(made["model_hash"] ?? "")}
-            </Text>
-          ) : (
-            <Nothing>none</Nothing>
-          )}
-        </Stop>
-        <Arrow />
-        <Stop title="Predictions">
-          {made["model_version"] ? (
-            <Text fontSize="sm">{data.published.filter((one) => one.layer === "predictions").at(-1)?.rows.toLocaleString()} rows</Text>
-          ) : (
-            <Nothing>none</Nothing>
-          )}
-        </Stop>
-      </HStack>
+      {data.features_read.length ? null : <Nothing>What the features were built from is not recorded.</Nothing>}
+      <Graph edges={edges} label={`What was made of what, of ${data.day}`} nodes={nodes} />
     </Part>
   );
 };
-
-const Stop = ({ title, children }: { title: string; children: ReactNode }) => (
-  <Box borderColor="border" borderRadius="md" borderWidth={1} p={3}>
-    <Text color="fg.muted" fontSize="sm">
-      {title}
-    </Text>
-    {children}
-  </Box>
-);
-
-const Arrow = () => (
-  <Text alignSelf="center" aria-hidden color="fg.muted">
-    →
-  </Text>
-);

@@ -16,7 +16,7 @@ import {
   type Estimate,
   type Models,
   type Question,
-  type Reign,
+  type InProduction,
   type UseCaseInfo,
   type Version,
 } from "./client";
@@ -40,7 +40,7 @@ export const ModelsPage = ({ usecase }: { usecase: UseCaseInfo }) => {
         <Decision key={question.task_instance.dag_run_id} question={question} usecase={usecase} />
       ))}
       <Panel title="Champions">
-        <Timeline reigns={data.champions} />
+        <Timeline champions={data.champions} />
       </Panel>
       <Versions models={data} usecase={usecase} />
       <Versus models={data} usecase={usecase} />
@@ -83,24 +83,24 @@ const Decision = ({ usecase, question }: { usecase: UseCaseInfo; question: Quest
   );
 };
 
-const Timeline = ({ reigns }: { reigns: Reign[] }) =>
-  reigns.length ? (
+const Timeline = ({ champions }: { champions: InProduction[] }) =>
+  champions.length ? (
     <HStack align="stretch" as="ol" flexWrap="wrap" gap={2} listStyleType="none" m={0} p={0}>
-      {reigns.map((reign) => (
+      {champions.map((champion) => (
         <Box
           as="li"
-          bg={reign.end ? "bg.muted" : "green.subtle"}
+          bg={champion.end ? "bg.muted" : "green.subtle"}
           borderRadius="md"
-          color={reign.end ? "fg" : "green.fg"}
-          key={`${reign.version} ${reign.start}`}
+          color={champion.end ? "fg" : "green.fg"}
+          key={`${champion.version} ${champion.start}`}
           p={3}
         >
-          <Text fontWeight="semibold">version {reign.version}</Text>
+          <Text fontWeight="semibold">version {champion.version}</Text>
           <Text fontSize="sm">
-            {reign.start} {reign.end ? `to ${reign.end}` : "until further notice"}
+            {champion.start} {champion.end ? `to ${champion.end}` : "until further notice"}
           </Text>
           <Text fontSize="sm">
-            {reign.trainer}, {ACTIONS[reign.action] ?? reign.action} by {reign.by}
+            {champion.trainer}, {ACTIONS[champion.action] ?? champion.action} by {champion.by}
           </Text>
         </Box>
       ))}

@@ -206,6 +206,25 @@ const Wide = ({ children }: { children: ReactNode }) => (
   </Table.Cell>
 );
 
+// The first of several reasons, and the others for who asks.
+const Several = ({ lines: [first, ...others] }: { lines: string[] }) => (
+  <>
+    {first}
+    {others.length ? (
+      <details>
+        <summary>
+          and {others.length} more {others.length === 1 ? "reason" : "reasons"}
+        </summary>
+        <Box as="ul" ps={4}>
+          {others.map((line) => (
+            <li key={line}>{line}</li>
+          ))}
+        </Box>
+      </details>
+    ) : null}
+  </>
+);
+
 const Requests = ({ data }: { data: Monitoring }) =>
   data.requests.length ? (
     <Rows columns={["Night", "By", "Why", "State", "What came of it"]}>
@@ -213,11 +232,13 @@ const Requests = ({ data }: { data: Monitoring }) =>
         <Table.Row key={`${one.night} ${one.by} ${one.state}`}>
           <Table.Cell>{one.night}</Table.Cell>
           <Table.Cell>{one.by}</Table.Cell>
-          <Wide>{one.reasons.join("; ")}</Wide>
+          <Wide>
+            <Several lines={one.reasons} />
+          </Wide>
           <Table.Cell>{one.state}</Table.Cell>
           <Wide>
             {one.version ? `version ${one.version}. ` : ""}
-            {one.outcome.join("; ")}
+            <Several lines={one.outcome} />
           </Wide>
         </Table.Row>
       ))}

@@ -163,8 +163,44 @@ const Whole = ({ explained }: { explained: Explained }) => (
       It acts from a score of {explained.threshold.toFixed(4)} on. Nothing known, its log-odds are {explained.base.toFixed(3)}; with all features{" "}
       {explained.log_odds.toFixed(3)}, before calibration.
     </Text>
+    <SmallestChange explained={explained} />
     <Contributions rows={explained.contributions} title="What each feature adds" />
   </Stack>
+);
+
+// Which features would have to say something else for the other decision, of those that the use case allows.
+const SmallestChange = ({ explained: { counterfactual: found, allowed } }: { explained: Explained }) => (
+  <Box>
+    <Text as="h3" fontWeight="semibold" mb={2}>
+      What would change the decision
+    </Text>
+    {found ? (
+      <>
+        <Text>
+          {found.exhaustive ? "The smallest allowed change" : "A small allowed change"}, to a score of {found.score.toFixed(4)}. It is what the model would say, not what would
+          happen.
+        </Text>
+        <Rows columns={["Feature", "Is", "Would be"]}>
+          {found.changes.map((change) => (
+            <Table.Row key={change.feature}>
+              <Table.Cell>
+                {change.feature}
+                {change.follows ? " (follows)" : ""}
+              </Table.Cell>
+              <Table.Cell>{change.before ?? "missing"}</Table.Cell>
+              <Table.Cell>{change.after}</Table.Cell>
+            </Table.Row>
+          ))}
+        </Rows>
+      </>
+    ) : (
+      <Nothing>
+        {allowed.length
+          ? `No change of up to three of ${allowed.join(", ")} that usecase.yml allows, of those that were tried.`
+          : "explanation.allowed in usecase.yml names no feature that may be changed."}
+      </Nothing>
+    )}
+  </Box>
 );
 
 // Back to the raw objects: what scored, what it read, and what that was built from.

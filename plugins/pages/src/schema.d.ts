@@ -407,24 +407,6 @@ export interface components {
             subject: string;
         };
         /**
-         * Aside
-         * @description Rows of a suite in quarantine, by the first rule that they broke.
-         *
-         *     ``night``: the one whose replay judges them again; None for rows that are made from others.
-         */
-        Aside: {
-            /** Night */
-            night: string | null;
-            /** Rows */
-            rows: number;
-            /** Rules */
-            rules: {
-                [key: string]: number;
-            };
-            /** Suite */
-            suite: string;
-        };
-        /**
          * Bar
          * @description A stretch of values, or a category: its share in the reference and on the day.
          */
@@ -609,7 +591,7 @@ export interface components {
             /** Published */
             published: components["schemas"]["Published"][];
             /** Quarantine */
-            quarantine: components["schemas"]["Aside"][];
+            quarantine: components["schemas"]["QuarantinedSuite"][];
             /** Raw */
             raw: components["schemas"]["RawVersion"][];
             /** Validations */
@@ -771,6 +753,27 @@ export interface components {
             detail?: components["schemas"]["ValidationError"][];
         };
         /**
+         * InProduction
+         * @description A stretch of days that one version was in force on; ``end`` None: until further notice.
+         */
+        InProduction: {
+            /** Action */
+            action: string;
+            /** By */
+            by: string;
+            /** End */
+            end: string | null;
+            /**
+             * Start
+             * Format: date
+             */
+            start: string;
+            /** Trainer */
+            trainer: string;
+            /** Version */
+            version: string;
+        };
+        /**
          * Judged
          * @description The primary metric of one day: estimated before the truth, and observed after, with its interval.
          */
@@ -845,7 +848,7 @@ export interface components {
          */
         Models: {
             /** Champions */
-            champions: components["schemas"]["Reign"][];
+            champions: components["schemas"]["InProduction"][];
             /** Primary */
             primary: string;
             /** Versions */
@@ -1020,6 +1023,24 @@ export interface components {
             total: number;
         };
         /**
+         * QuarantinedSuite
+         * @description Rows of a suite in quarantine, by the first rule that they broke.
+         *
+         *     ``night``: the one whose replay judges them again; None for rows that are made from others.
+         */
+        QuarantinedSuite: {
+            /** Night */
+            night: string | null;
+            /** Rows */
+            rows: number;
+            /** Rules */
+            rules: {
+                [key: string]: number;
+            };
+            /** Suite */
+            suite: string;
+        };
+        /**
          * RawVersion
          * @description One version of a raw partition, with what was asked of the source and what became of the rows.
          */
@@ -1097,27 +1118,6 @@ export interface components {
             feature: string;
             /** Value */
             value: string | null;
-        };
-        /**
-         * Reign
-         * @description A stretch of days that one version was in force on; ``end`` None: until further notice.
-         */
-        Reign: {
-            /** Action */
-            action: string;
-            /** By */
-            by: string;
-            /** End */
-            end: string | null;
-            /**
-             * Start
-             * Format: date
-             */
-            start: string;
-            /** Trainer */
-            trainer: string;
-            /** Version */
-            version: string;
         };
         /**
          * Request
@@ -1327,9 +1327,15 @@ export interface components {
          * @description A use case that the user may see.
          *
          *     ``may``: the DAGs of ``ACTIONS`` that the user may trigger; ``may_decide``: whether the user may answer
-         *     the question whether a challenger is promoted.
+         *     the question whether a challenger is promoted; ``dbt_docs``: the name of dbt's documentation among its
+         *     reports, empty where it is not written yet.
          */
         UseCaseInfo: {
+            /**
+             * Dbt Docs
+             * @default
+             */
+            dbt_docs: string;
             /**
              * Error
              * @default

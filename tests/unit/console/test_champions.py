@@ -18,13 +18,15 @@ from nightshift.settings import settings
 from nightshift.usecase import UseCase
 
 
-def reigns(uc: UseCase) -> list[tuple[str, date, date | None]]:
-    return [(reign.version, reign.start, reign.end) for reign in models(uc).champions]
+def champions(uc: UseCase) -> list[tuple[str, date, date | None]]:
+    return [(one.version, one.start, one.end) for one in models(uc).champions]
 
 
-def test_a_champion_reigns_until_the_day_before_the_next(home: Path, flight_delays: UseCase) -> None:
+def test_a_champion_is_in_production_until_the_day_before_the_next(
+    home: Path, flight_delays: UseCase
+) -> None:
     deploy(flight_delays, {}, SECOND, BACK)
-    assert reigns(flight_delays) == [
+    assert champions(flight_delays) == [
         ("1", date(2013, 7, 1), date(2013, 7, 7)),
         ("2", date(2013, 7, 8), date(2013, 7, 9)),
         ("1", date(2013, 7, 10), None),
@@ -35,7 +37,7 @@ def test_a_rollback_that_reaches_back_takes_those_days_from_the_version(
     home: Path, flight_delays: UseCase
 ) -> None:
     deploy(flight_delays, {}, SECOND, BACK | {"effective_from": "2013-07-08"})
-    assert reigns(flight_delays) == [("1", date(2013, 7, 1), None)]
+    assert champions(flight_delays) == [("1", date(2013, 7, 1), None)]
 
 
 def test_versions_say_what_may_be_done_with_them(home: Path, flight_delays: UseCase) -> None:
