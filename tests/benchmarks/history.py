@@ -1,8 +1,8 @@
 """``python -m tests.benchmarks.history``: pages and a night, beside a short history and a long one.
 
 Two weeks of nights follow a bootstrap of six. Then the lake gets what ten years of earlier days would have
-left: raw manifests, entries in the logs of its tables, pages of nights. Of none of those days a file with rows
-exists, so that whoever reads more than it shows does not take long, but fails.
+left: raw manifests, entries in the logs of its tables, pages of nights. None of those days has a file with
+rows, so that whoever reads more than it shows does not take long, but fails.
 """
 
 from __future__ import annotations

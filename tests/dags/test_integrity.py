@@ -252,7 +252,7 @@ def test_the_last_task_carries_the_outlet(dagbag: Any) -> None:
 def test_only_warehouse_tasks_take_the_warehouse_pool(dagbag: Any) -> None:
     for dag in dagbag.dags.values():
         for task in dag.tasks:
-            opens_warehouse = local(task.task_id) in {"load", "build_features"}
+            opens_warehouse = local(task.task_id) in {"load", "build_features", "describe_models"}
             assert (task.pool == "warehouse") == opens_warehouse, task
 
 
