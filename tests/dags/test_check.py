@@ -26,12 +26,13 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def checked(project: Path) -> tuple[int, str]:
     """Return the exit code of the check, and all that it says but what is well."""
-    home = project.parent / "home"
+    home, scratch = project.parent / "home", project.parent / "scratch"
+    scratch.mkdir(exist_ok=True)
     environment = {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name != "AIRFLOW_HOME"},
         "NIGHTSHIFT_PROJECT": str(project),
         "NIGHTSHIFT_HOME": str(home),
-        "AIRFLOW_HOME": str(home / "airflow"),
+        "TMPDIR": str(scratch),
         "PYTHONPATH": str(project / "include"),
         "COLUMNS": "400",
     }
@@ -40,6 +41,7 @@ def checked(project: Path) -> tuple[int, str]:
     )
     failed = [line for line in done.stdout.splitlines() if not line.startswith("ok ")]
     assert done.returncode in (0, 1), done.stderr
+    assert not list(scratch.iterdir()), "nothing is left behind"
     return done.returncode, "\n".join(failed)
 
 

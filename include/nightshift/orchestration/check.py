@@ -6,8 +6,10 @@ or a task that fails at night.
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
+import shutil
 import sys
 import tempfile
 import traceback
@@ -93,7 +95,9 @@ def _models(uc: UseCase) -> Finding:
 
 def _dags() -> Iterator[Finding]:
     # Airflow makes files where its home is, and reads its settings once.
-    os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="nightshift-check-"))
+    if "AIRFLOW_HOME" not in os.environ:
+        os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="nightshift-check-")
+        atexit.register(shutil.rmtree, os.environ["AIRFLOW_HOME"], ignore_errors=True)
     # What fails to import is told here, in a line of its own.
     os.environ["AIRFLOW__LOGGING__LOGGING_LEVEL"] = "CRITICAL"
     from airflow.dag_processing.dagbag import DagBag
