@@ -23,7 +23,7 @@ from tests import synthetic
 from tests.e2e.browser import browser, logged_in
 from tests.stacks import COPIED, NOT_COPIED, Stack
 
-NIGHTS = [date(2020, 2, 3) + timedelta(days=9 * number) for number in range(3)]
+NIGHTS = [date(2020, 2, 3) + timedelta(days=9 * number) for number in range(4)]
 
 
 def _use_case() -> UseCase:
@@ -191,3 +191,21 @@ def test_two_versions_are_compared_and_the_earlier_put_in_force_again(training: 
     assert (back.action, back.reasons) == ("rollback", ["it was better before"])
     page.reload()
     expect(page.get_by_role("listitem").filter(has_text="until further notice")).to_contain_text("version 1")
+
+
+def test_what_a_person_rejects_on_the_models_page_stays_out(training: Stack, page: Page) -> None:
+    before = _newest(training)
+    run = _wait_for_a_person(training, NIGHTS[3])
+    page.goto(f"{airflow.address()}/plugin/nightshift/models")
+    question = page.locator("section").filter(has_text="make version 4 champion?")
+    question.get_by_label("Comment").fill("no better than the one before")
+    question.get_by_role("button", name="Reject").click()
+    question.wait_for(state="hidden")
+    ended = training.api.wait_for_run(run)
+    assert ended.state == "success", training.story(ended)
+    assert _task_states(training, run)["model.promote"] == "skipped"
+    rejected = states.standings(states.read(training.uc))["4"]
+    assert rejected.approval is not None
+    assert (rejected.approval.decision, rejected.approval.by) == ("rejected", airflow.ADMIN)
+    assert rejected.approval.comment == "no better than the one before"
+    assert _newest(training) == before

@@ -6,7 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Literal
 
 import pytest
@@ -17,13 +17,14 @@ from nightshift.console.quarantine import Kept, list_kept
 from nightshift.inference import explain
 from nightshift.lake import raw, tables
 from nightshift.monitoring import drift, truth
+from nightshift.monitoring.staleness import find_stale
 from nightshift.registry import deployments
 from nightshift.services import airflow
 from nightshift.services.airflow_api import DagRun
 from nightshift.usecase import UseCase
 from tests.e2e.browser import as_viewer, browser, logged_in, picture, viewer_token
 from tests.e2e.conftest import HISTORY
-from tests.stacks import Stack
+from tests.stacks import Stack, contents, damage_flights
 
 
 @pytest.fixture(scope="module")
@@ -203,6 +204,23 @@ def test_a_rebuild_is_started_after_a_question_and_runs_in_airflow(two_nights: S
     assert ended.state == "success", two_nights.story(ended)
 
 
+def test_a_night_is_ingested_again_and_all_that_follows_runs_again(two_nights: Stack, page: Page) -> None:
+    uc, night = two_nights.uc, newest_partitions(two_nights.uc)[-1]
+    before = contents(uc)
+    since = datetime.now(UTC)
+    shown(page, f"/data?day={night}")
+    page.get_by_role("button", name=f"Ingest night {night} again").click()
+    run = two_nights.api.wait_for_run(started(two_nights, page, "ingest"))
+    assert run.state == "success", two_nights.story(run)
+    assert run.conf == {"partition": f"{night}"}
+    two_nights.finish(night, since)
+    assert contents(uc) == before, "the sources said the same"
+    (source,) = uc.sources
+    landed = raw.versions(uc, source, "flights", night - timedelta(days=1))
+    page.reload()
+    expect(page.get_by_role("cell", name=landed[-1].content_hash[:12]).first).to_be_visible()
+
+
 def test_who_may_only_look_can_start_nothing(two_nights: Stack, chromium: Browser) -> None:
     night = newest_partitions(two_nights.uc)[-1]
     tab = as_viewer(chromium)
@@ -366,3 +384,20 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(two_nights: Stack, page: Pa
             assert wide <= 0, path
     finally:
         page.set_viewport_size({"width": 1280, "height": 800})
+
+
+def test_what_is_stale_is_seen_in_the_calendar_and_rebuilt(two_nights: Stack, page: Page) -> None:
+    uc, night = two_nights.uc, newest_partitions(two_nights.uc)[-1]
+    # A row of the day before that day is in quarantine now, and the night looks back on it.
+    damage_flights(uc, night - timedelta(days=2), 1)
+    shown(page, f"/data?day={night}")
+    cell = page.get_by_role("group", name="Features by day").locator(f"[data-day='{night}']")
+    expect(cell).to_have_attribute("data-state", "stale")
+    page.get_by_role("button", name="Rebuild what is stale").click()
+    run = two_nights.api.wait_for_run(started(two_nights, page, "rebuild"))
+    assert run.state == "success", two_nights.story(run)
+    assert run.conf["only_stale"] is True
+    assert [item for item in find_stale(uc, night, night) if item.partition == night] == []
+    page.reload()
+    expect(page.get_by_text("looking for what is stale")).to_be_hidden()
+    expect(cell).to_have_attribute("data-state", "present")

@@ -127,15 +127,16 @@ class S3Store:
     def list_between(self, prefix: str, first: str, last: str) -> list[str]:
         """Return the keys in folders right under ``prefix`` named from ``first`` to ``last``, sorted."""
         whole, found = self._key(prefix), []
+        # After a little earlier name: some servers begin after the whole of the folder that is named.
         pages = self._client.get_paginator("list_objects_v2").paginate(
-            Bucket=self.bucket, Prefix=whole, StartAfter=f"{whole}{first}"
+            Bucket=self.bucket, Prefix=whole, StartAfter=f"{whole}{first[:-1]}"
         )
         with self._explained(prefix):
             for item in (item for page in pages for item in page.get("Contents", ())):
                 name, inside, _ = item["Key"].removeprefix(whole).partition("/")
                 if name > last:
                     break
-                if inside:
+                if inside and name >= first:
                     found.append(item["Key"].removeprefix(self.prefix))
         return found
 
