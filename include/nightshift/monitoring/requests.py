@@ -140,23 +140,26 @@ def ask(
     Monitoring asks once a night, whatever became of it. A person may ask again once the night's request is
     closed.
     """
-    existing = _standing(uc, night, by)
-    if existing is not None:
-        return existing
-    number = 1 + sum(entry.night == night for entry in read(uc))
-    entry = RetrainRequest(
-        id=night.isoformat() if number == 1 else f"{night}.{number}",
-        usecase=uc.name,
-        night=night,
-        evidence=tuple(evidence),
-        champion_version=champion_version,
-        by=by,
-        requested_at=datetime.now(UTC),
-    )
-    append_log.append(f"retrain_requests/{uc.name}", entry.model_dump(mode="json"))
-    log.info("%s asks for a new model on %s: %s", uc.name, night, "; ".join(entry.reasons))
-    # Two may both have found nothing: reading back, both return the first.
-    return next(found for found in read(uc) if found.id == entry.id)
+    name = f"retrain_requests/{uc.name}"
+    while True:
+        # Known first: what somebody else asks for from here on refuses the number below.
+        known = append_log.read_log(name)
+        existing = _standing(uc, night, by)
+        if existing is not None:
+            return existing
+        number = 1 + sum(record["night"] == night.isoformat() for record in known)
+        entry = RetrainRequest(
+            id=night.isoformat() if number == 1 else f"{night}.{number}",
+            usecase=uc.name,
+            night=night,
+            evidence=tuple(evidence),
+            champion_version=champion_version,
+            by=by,
+            requested_at=datetime.now(UTC),
+        )
+        if append_log.append_next(name, len(known), entry.model_dump(mode="json")):
+            log.info("%s asks for a new model on %s: %s", uc.name, night, "; ".join(entry.reasons))
+            return entry
 
 
 def read(uc: UseCase) -> list[RetrainRequest]:

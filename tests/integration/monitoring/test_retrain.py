@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from types import SimpleNamespace
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -236,6 +237,23 @@ def test_one_night_asks_once_even_twice_at_once(usecase: UseCase) -> None:
         made = list(pool.map(lambda _: request(usecase, decision), range(2)))
     assert made[0] == made[1] == request(usecase, decision)
     assert requests.read(usecase) == made[:1]
+
+
+def test_a_night_that_somebody_asks_for_meanwhile_asks_once(
+    usecase: UseCase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decision = decide(_policy(usecase, "schedule"), _night(23))
+    append_next = append_log.append_next
+    others: list[requests.RetrainRequest] = []
+
+    def late(*arguments: Any) -> bool:
+        monkeypatch.setattr(append_log, "append_next", append_next)
+        others.append(request(usecase, decision))
+        return append_next(*arguments)
+
+    monkeypatch.setattr(append_log, "append_next", late)
+    assert request(usecase, decision) == others[0]
+    assert requests.read(usecase) == others
 
 
 def test_a_decision_that_asks_for_nothing_is_no_request(usecase: UseCase) -> None:
