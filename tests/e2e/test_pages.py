@@ -337,7 +337,7 @@ def test_why_a_prediction_got_its_score_is_told_down_to_the_raw_objects(
         )
     expect(page.get_by_text("What would change the decision")).to_be_visible()
     change = explained.counterfactual
-    told = f"to a score of {change.score:.4f}" if change else "No change of up to three"
+    told = f"to a score of {change.score:.4f}" if change else "No allowed change of"
     expect(page.get_by_text(told)).to_be_visible()
     for changed in change.changes if change else ():
         cell = page.get_by_role("cell", name=re.compile(rf"^{changed.feature}( \(follows\))?$"))

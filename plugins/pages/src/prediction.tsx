@@ -196,7 +196,7 @@ const SmallestChange = ({ explained: { counterfactual: found, allowed } }: { exp
     ) : (
       <Nothing>
         {allowed.length
-          ? `No change of up to three of ${allowed.join(", ")} that usecase.yml allows, of those that were tried.`
+          ? `No allowed change of ${allowed.join(" or ")} makes it decide otherwise, of those that were tried: up to three features at once.`
           : "explanation.allowed in usecase.yml names no feature that may be changed."}
       </Nothing>
     )}
