@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from datetime import date, timedelta
@@ -21,18 +20,16 @@ from deltalake import DeltaTable
 from rich.console import Console
 from rich.table import Table
 
-from nightshift import databases, nights, stages
+from nightshift import nights, stages
 from nightshift.console import models, monitoring, partitions, predictions, tonight
 from nightshift.lake import tables
 from nightshift.lake.raw import RawManifest
 from nightshift.monitoring.pages.write import nightly_path
 from nightshift.partition import days
-from nightshift.services import postgres, processes
 from nightshift.settings import settings
-from nightshift.usecase import UseCase, load_usecase
+from nightshift.usecase import UseCase
 
-from .harness import environment
-from .one_process import bootstrap
+from .one_process import bootstrapped
 
 THROUGH = date(2013, 2, 11)
 NIGHTS = 14
@@ -126,26 +123,12 @@ def _age_table(folder: Path, earlier: list[date]) -> None:
 def main() -> None:
     """Measure beside a short history and a long one, and print both."""
     logging.disable(logging.WARNING)
-    # PostgreSQL's user may not enter every folder: see tests/servers.py.
-    with tempfile.TemporaryDirectory(prefix="nightshift-history-") as folder:
-        own = {
-            **dict.fromkeys(("NIGHTSHIFT_LAKE", "NIGHTSHIFT_POSTGRES_URL", "NIGHTSHIFT_MLFLOW_URL"), ""),
-            "NIGHTSHIFT_POSTGRES_PORT": str(processes.free_port()),
-        }
-        with environment(Path(folder) / "state", **own):
-            whole = load_usecase("flight_delays")
-            uc = whole.model_copy(update={"retrain": whole.retrain.model_copy(update={"enabled": False})})
-            postgres.start()
-            try:
-                databases.ensure(["serving"])
-                bootstrap(uc, THROUGH)
-                short_night = run_nights(uc, 1, NIGHTS)
-                short = measure(uc)
-                age(uc)
-                long = measure(uc)
-                long_night = run_nights(uc, NIGHTS + 1, 2 * NIGHTS)
-            finally:
-                processes.stop([postgres.NAME])
+    with bootstrapped(THROUGH) as uc:
+        short_night = run_nights(uc, 1, NIGHTS)
+        short = measure(uc)
+        age(uc)
+        long = measure(uc)
+        long_night = run_nights(uc, NIGHTS + 1, 2 * NIGHTS)
     shown = Table("", "8 weeks", "10 years and 8 weeks")
     for name in short:
         shown.add_row(name, f"{1000 * short[name]:.0f} ms", f"{1000 * long[name]:.0f} ms")

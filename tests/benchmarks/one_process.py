@@ -5,14 +5,20 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date
+from pathlib import Path
 
 from nightshift import databases, stages
 from nightshift.lake import raw, tables
 from nightshift.lake.hashing import combine_hashes
 from nightshift.services import postgres, processes
 from nightshift.usecase import UseCase, load_usecase
+
+from .harness import environment
 
 
 def bootstrap(uc: UseCase, through: date) -> None:
@@ -25,6 +31,27 @@ def bootstrap(uc: UseCase, through: date) -> None:
     candidate = stages.train_candidate(uc, stages.take_snapshot(uc, through), "xgboost")
     decision = {"promote": True, "candidate": candidate, "metrics": {}, "reasons": ["made for a benchmark"]}
     stages.promote(uc, through, decision)
+
+
+@contextmanager
+def bootstrapped(through: date) -> Iterator[UseCase]:
+    """Yield the use case, bootstrapped in a state and a PostgreSQL of its own, without training policy."""
+    # PostgreSQL's user may not enter every folder: see tests/servers.py.
+    with tempfile.TemporaryDirectory(prefix="nightshift-bench-") as folder:
+        own = {
+            **dict.fromkeys(("NIGHTSHIFT_LAKE", "NIGHTSHIFT_POSTGRES_URL", "NIGHTSHIFT_MLFLOW_URL"), ""),
+            "NIGHTSHIFT_POSTGRES_PORT": str(processes.free_port()),
+        }
+        with environment(Path(folder) / "state", **own):
+            whole = load_usecase("flight_delays")
+            uc = whole.model_copy(update={"retrain": whole.retrain.model_copy(update={"enabled": False})})
+            postgres.start()
+            try:
+                databases.ensure(["serving"])
+                bootstrap(uc, through)
+                yield uc
+            finally:
+                processes.stop([postgres.NAME])
 
 
 def run(uc: UseCase, night: date) -> None:

@@ -13,23 +13,19 @@ import argparse
 import gc
 import os
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from datetime import date, timedelta
 from math import sqrt
-from pathlib import Path
 from statistics import linear_regression, median
 
 import psutil
 from rich.console import Console
 
-from nightshift import databases, nights
-from nightshift.services import postgres, processes
-from nightshift.usecase import UseCase, load_usecase
+from nightshift import nights
+from nightshift.usecase import UseCase
 
-from .harness import environment
-from .one_process import bootstrap
+from .one_process import bootstrapped
 
 THROUGH = date(2013, 2, 11)
 
@@ -142,22 +138,8 @@ def main() -> None:
     if arguments.nights < 2 * _WARM:
         parser.error(f"fewer than {2 * _WARM} nights say nothing about growth")
     console = Console(width=110, highlight=False)
-    # PostgreSQL's user may not enter every folder: see tests/servers.py.
-    with tempfile.TemporaryDirectory(prefix="nightshift-soak-") as folder:
-        own = {
-            **dict.fromkeys(("NIGHTSHIFT_LAKE", "NIGHTSHIFT_POSTGRES_URL", "NIGHTSHIFT_MLFLOW_URL"), ""),
-            "NIGHTSHIFT_POSTGRES_PORT": str(processes.free_port()),
-        }
-        with environment(Path(folder) / "state", **own):
-            whole = load_usecase("flight_delays")
-            uc = whole.model_copy(update={"retrain": whole.retrain.model_copy(update={"enabled": False})})
-            postgres.start()
-            try:
-                databases.ensure(["serving"])
-                bootstrap(uc, THROUGH)
-                growths = judge(run(uc, arguments.nights, console))
-            finally:
-                processes.stop([postgres.NAME])
+    with bootstrapped(THROUGH) as uc:
+        growths = judge(run(uc, arguments.nights, console))
     for growth in growths:
         console.print(str(growth), markup=False)
     sys.exit(0 if all(growth.holds for growth in growths) else 1)
