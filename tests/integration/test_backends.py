@@ -37,7 +37,13 @@ def _usecase() -> UseCase:
     """The real one, with windows that fit three weeks and a training that takes a moment."""
     whole = load_usecase("flight_delays")
     trainers = {"xgboost": Trainer(kind="xgboost", params={"rounds": 40, "max_depth": 3})}
-    training = {"validation_days": 5, "holdout_days": 4, "trainers": trainers}
+    training = {
+        "validation_days": 5,
+        "holdout_days": 4,
+        "trainers": trainers,
+        "baseline": None,
+        "search": None,
+    }
     return whole.model_copy(update={"training": whole.training.model_copy(update=training)})
 
 
