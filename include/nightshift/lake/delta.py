@@ -7,6 +7,7 @@ fail, so a writer looks again at what is published and tries again.
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import time
@@ -33,7 +34,16 @@ _STORAGE_FAILED = re.compile(r"Generic (S3|LocalFileSystem) error|os error \d+")
 _COLOUR = re.compile(r"\x1b\[\d+m")
 _BROKEN_OFF = "response body error"
 _ATTEMPTS = 10
+# So many tables stay open for reading.
+_TABLES = 64
 _T = TypeVar("_T")
+_D = TypeVar("_D", bound=DeltaTable)
+
+
+class Opened(DeltaTable):
+    """A table that was opened to be read. Nobody changes it, so what was read of it stays true of it."""
+
+    __hash__ = object.__hash__
 
 
 def table_folder(uc: UseCase, layer: str) -> str:
@@ -53,7 +63,10 @@ def table_folder(uc: UseCase, layer: str) -> str:
 
 
 def open_table(uc: UseCase, layer: str, at: int | datetime | None = None) -> DeltaTable | None:
-    """Return a layer's table; None when nobody had published to it.
+    """Return a layer's table to read from; None when nobody had published to it.
+
+    A process opens a table once for each version that it meets: whoever asks again gets the same object,
+    and must not change it.
 
     Args:
         uc: The use case.
@@ -63,12 +76,11 @@ def open_table(uc: UseCase, layer: str, at: int | datetime | None = None) -> Del
     Raises:
         DataError: There is no such version.
     """
-    try:
-        delta = _opened(uc, layer)
-    except TableNotFoundError:
-        return None
     if at is None:
-        return delta
+        return _newest(uc, layer)
+    delta = open_to_change(uc, layer)
+    if delta is None:
+        return None
     with explained(uc, layer):
         # By what the commits say: delta-rs goes by times of files, which a bucket rounds and a copy changes.
         written = {commit["version"]: commit["timestamp"] / 1000 for commit in delta.history()}
@@ -89,13 +101,53 @@ def open_table(uc: UseCase, layer: str, at: int | datetime | None = None) -> Del
     return delta
 
 
-def _opened(uc: UseCase, layer: str) -> DeltaTable:
+def open_to_change(uc: UseCase, layer: str) -> DeltaTable | None:
+    """Return a layer's table as an object of the caller's own; None when nobody has published to it."""
+    try:
+        return _open(uc, layer, DeltaTable)
+    except TableNotFoundError:
+        return None
+
+
+# The tables that this process has read, by address, each with how it was reached and its newest commit.
+_opened: dict[str, tuple[Opened, dict[str, str], str]] = {}
+# The threads that delta-rs reads with are not there in a forked child.
+os.register_at_fork(after_in_child=_opened.clear)
+
+
+def _newest(uc: UseCase, layer: str) -> Opened | None:
+    store = open_store()
+    address, options = store.uri(table_folder(uc, layer)), store.storage_options()
+    if kept := _opened.get(address):
+        delta, *known = kept
+        # The options hold credentials, which are renewed; the table may have been removed and made anew.
+        if known == [options, store.written(_commit(uc, layer, delta.version()))] and not store.exists(
+            _commit(uc, layer, delta.version() + 1)
+        ):
+            return delta
+    try:
+        delta = _open(uc, layer, Opened)
+    except TableNotFoundError:
+        return None
+    # Without its newest commit it would never be taken for the newest.
+    if commit := store.written(_commit(uc, layer, delta.version())):
+        _opened[address] = delta, options, commit
+        for eldest in list(_opened)[:-_TABLES]:
+            _opened.pop(eldest, None)
+    return delta
+
+
+def _commit(uc: UseCase, layer: str, version: int) -> str:
+    return f"{table_folder(uc, layer)}/_delta_log/{version:020}.json"
+
+
+def _open(uc: UseCase, layer: str, kind: type[_D]) -> _D:
     store = open_store()
     tries = 1
     while True:
         try:
             with explained(uc, layer):
-                return DeltaTable(store.uri(table_folder(uc, layer)), storage_options=store.storage_options())
+                return kind(store.uri(table_folder(uc, layer)), storage_options=store.storage_options())
         except TransientError as error:
             # delta-rs asks again until an answer begins; whether it also ends is left to us.
             if _BROKEN_OFF not in str(error) or tries == _ATTEMPTS:
@@ -109,7 +161,7 @@ def open_or_create(uc: UseCase, layer: str, columns: pa.Schema) -> DeltaTable:
     Of several processes that create at once one wins, by Delta's own first commit, and the others open what
     it made. Nobody holds a lock that a killed process could leave behind.
     """
-    delta = open_table(uc, layer)
+    delta = open_to_change(uc, layer)
     if delta is not None:
         return delta
     store = open_store()
@@ -123,7 +175,7 @@ def open_or_create(uc: UseCase, layer: str, columns: pa.Schema) -> DeltaTable:
             storage_options=store.storage_options(),
         )
     except DeltaError:
-        delta = open_table(uc, layer)
+        delta = open_to_change(uc, layer)
         if delta is None:
             raise
         return delta

@@ -104,12 +104,16 @@ class S3Store:
 
     def exists(self, key: str) -> bool:
         """Return whether an object has this key."""
+        return self.written(key) is not None
+
+    def written(self, key: str) -> str | None:
+        """Return what differs once an object was written with other content; None when there is none."""
         try:
             with self._explained(key):
-                self._client.head_object(Bucket=self.bucket, Key=self._key(key))
+                found = self._client.head_object(Bucket=self.bucket, Key=self._key(key))
         except NoSuchObjectError:
-            return False
-        return True
+            return None
+        return f"{found['ETag']} {found['LastModified']}"
 
     def folders(self, prefix: str) -> list[str]:
         """Return the names of the folders right under ``prefix`` (which ends with ``/``), sorted."""

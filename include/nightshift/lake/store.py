@@ -50,6 +50,9 @@ class Store(Protocol):
     def exists(self, key: str) -> bool:
         """Return whether an object has this key."""
 
+    def written(self, key: str) -> str | None:
+        """Return what differs once an object was written with other content; None when there is none."""
+
     def folders(self, prefix: str) -> list[str]:
         """Return the names of the folders right under ``prefix`` (which ends with ``/``), sorted.
 
@@ -182,6 +185,13 @@ class FileStore:
     def exists(self, key: str) -> bool:
         """Return whether an object has this key."""
         return self._path(key).is_file()
+
+    def written(self, key: str) -> str | None:
+        """Return what differs once an object was written with other content; None when there is none."""
+        with suppress(FileNotFoundError):
+            found = self._path(key).stat()
+            return f"{found.st_ino} {found.st_mtime_ns} {found.st_size}"
+        return None
 
     def folders(self, prefix: str) -> list[str]:
         """Return the names of the folders right under ``prefix`` (which ends with ``/``), sorted."""

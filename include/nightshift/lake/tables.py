@@ -17,6 +17,7 @@ from datetime import UTC, date, datetime
 from itertools import accumulate, pairwise
 from typing import Any
 from urllib.parse import unquote
+from weakref import WeakKeyDictionary
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -29,12 +30,14 @@ from nightshift.lake import lineage
 from nightshift.lake.canonical import sort_rows, with_partition
 from nightshift.lake.delta import (
     HASH_COLUMN,
+    Opened,
     as_declared,
     committed,
     data_files,
     explained,
     open_or_create,
     open_table,
+    open_to_change,
     table_folder,
     table_properties,
 )
@@ -46,6 +49,8 @@ log = logging.getLogger(__name__)
 
 # A partition as the predicate of a commit names it.
 _DAY = re.compile(r"'(\d{4}-\d\d-\d\d)'")
+# What the log of a table says, for as long as somebody has the table open.
+_read_logs: WeakKeyDictionary[Opened, dict[date, PartitionVersion]] = WeakKeyDictionary()
 
 
 class PartitionVersion(BaseModel):
@@ -252,7 +257,7 @@ def delete_partition(uc: UseCase, layer: str, partition: date) -> None:
     """Remove one partition in one commit; nothing happens when it is not there."""
 
     def attempt() -> None:
-        delta = open_table(uc, layer)
+        delta = open_to_change(uc, layer)
         if delta is not None and partition in _published(layer, delta):
             with explained(uc, layer):
                 delta.delete(f"partition = '{partition}'")
@@ -533,7 +538,7 @@ def constants(
 
 def vacuum(uc: UseCase, layer: str, retention_days: int) -> int:
     """Remove files no version younger than ``retention_days`` needs, killed writers' too; return how many."""
-    delta = open_table(uc, layer)
+    delta = open_to_change(uc, layer)
     if delta is None:
         return 0
     with explained(uc, layer):
@@ -546,6 +551,14 @@ def vacuum(uc: UseCase, layer: str, retention_days: int) -> int:
 
 
 def _published(layer: str, delta: DeltaTable) -> dict[date, PartitionVersion]:
+    if not isinstance(delta, Opened):
+        return _read_log(layer, delta)
+    if delta not in _read_logs:
+        _read_logs[delta] = _read_log(layer, delta)
+    return dict(_read_logs[delta])
+
+
+def _read_log(layer: str, delta: DeltaTable) -> dict[date, PartitionVersion]:
     days = data_files(delta).group_by(["partition", HASH_COLUMN]).aggregate([("rows", "sum")])
     return {
         row["partition"]: PartitionVersion(

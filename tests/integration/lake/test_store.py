@@ -74,6 +74,16 @@ def test_listing_does_not_stop_at_a_thousand(store: Store) -> None:
     assert store.list("many/") == keys
 
 
+def test_an_object_written_anew_is_told_from_what_it_was(store: Store) -> None:
+    assert store.written("a/b") is None
+    seen = []
+    for content in (b"one", b"two"):
+        store.put("a/b", content)
+        seen.append(store.written("a/b"))
+        assert store.written("a/b") == seen[-1]
+    assert len(set(seen)) == 2
+
+
 def test_objects_know_when_they_were_written(store: Store) -> None:
     store.put("a/b", b"")
     written = store.modified("a/")
