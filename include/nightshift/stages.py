@@ -924,6 +924,21 @@ def fix_rows(
             where=f"{uc.name}, parameter fixes",
             cure='write {"raw_<table>": {"2013-02-12": {"<row id>": {"<column>": 10.4}}}}',
         ) from error
+    named = {
+        column
+        for parts in checked.values()
+        for rows in parts.values()
+        for row in rows.values()
+        for column in row
+    }
+    if personal := sorted(uc.hidden_columns & named):
+        raise DataError(
+            f"fixes name the personal columns {', '.join(personal)}",
+            rule="what a run is given can be read by everybody who may read the DAG",
+            where=f"{uc.name}, parameter fixes",
+            cure="fix them with `nightshift quarantine fix`, replay without them, and delete this run, which "
+            "Airflow keeps with the values it was given",
+        )
     recorded = [
         fix
         for suite, partitions in checked.items()

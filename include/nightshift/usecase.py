@@ -908,6 +908,17 @@ class UseCase(_Strict):
             "imported_at": Column(type="timestamp", description="When it was imported.", nullable=False),
         }
 
+    @cached_property
+    def hidden_columns(self) -> frozenset[str]:
+        """Columns whose values no report shows: the catalogue calls them personal, or encrypts them."""
+        tables = [table for _, _, table in self.tables()] + [self.feedback_table]
+        return frozenset(
+            name
+            for table in tables
+            for name, column in table.columns.items()
+            if column.pii != "none" or column.encrypt
+        )
+
     def tables(self) -> list[tuple[str, str, Table]]:
         """Return every (source, table name, table) of the catalogue, in declared order."""
         return [

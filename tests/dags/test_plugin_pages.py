@@ -180,7 +180,11 @@ def test_the_docs_are_served_and_so_is_all_that_they_link_to(server: TestClient)
         assert answer.status_code == 200, path
         if answer.headers["content-type"].startswith("text/html"):
             assert "<h1" in answer.text, path
-            links = re.findall(r'(?:href|src)="([^"#]+)', answer.text)
+            # The page may ask for nothing, not even for a picture.
+            assert all(src.startswith("data:image/") for src in re.findall(r'src="([^"]+)', answer.text)), (
+                path
+            )
+            links = re.findall(r'href="([^"#]+)', answer.text)
             waiting += [urljoin(path, link) for link in links if "://" not in link]
     for name in ("runbooks/no_such.md", "../README.md", "%2e%2e/pyproject.toml", "../.git/config"):
         assert server.get(f"/nightshift/docs/{name}", headers=viewer).status_code == 404, name
@@ -203,6 +207,7 @@ DAG_OF = {
     "partitions?start=2013-01-01&end=2013-01-02": "ingest",
     "partitions/2013-01-01": "ingest",
     "partitions/2013-01-01/quarantine/raw_flights": "ingest",
+    "partitions/2013-01-01/quarantine/predictions": "score",
     "stale?start=2013-01-01&end=2013-01-02": "ingest",
     "models": "train",
     "models/1/versus/2": "train",
@@ -218,6 +223,10 @@ REPORT_OF = {
     "raw_flights/a.html": "ingest",
     "evaluation/a.html": "train",
     "dbt/index.html": "features",
+    "features/a.html": "features",
+    "labels/a.html": "features",
+    "predictions/a.html": "score",
+    "index.html": "monitor",
 }
 
 
@@ -245,12 +254,25 @@ def test_every_route_about_a_use_case_asks_for_the_right_to_read_its_dag(
     for path, dag in asked.items():
         allow(monkeypatch, dag)
         assert server.get(path, headers=login(role="VIEWER")).status_code == 403, path
-        allow(monkeypatch, *(others - {dag}))
+        allow(monkeypatch, *(others - {dag} - ({"ingest"} if "quarantine" in path else set())))
         assert server.get(path, headers=login(role="VIEWER")).status_code in (200, 404, 409), path
     allow(monkeypatch, "monitor")
     for path in ("tonight", "usecases"):
         told = server.get(f"/nightshift/api/{path}", headers=login(role="VIEWER")).json()
         assert "flight_delays" not in [one["name"] for one in told]
+
+
+def test_a_report_has_one_name_so_none_leads_past_the_right_to_read_it(
+    server: TestClient, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = home / "reports" / "flight_delays" / "evaluation"
+    folder.mkdir(parents=True)
+    (folder / "a.html").write_text("about models")
+    allow(monkeypatch, "train")
+    reports, viewer = "/nightshift/reports/flight_delays", login(role="VIEWER")
+    assert server.get(f"{reports}/evaluation/a.html", headers=viewer).status_code == 403
+    for name in ("%2e/evaluation/a.html", "nightly/%2e%2e/evaluation/a.html", "/evaluation/a.html"):
+        assert server.get(f"{reports}/{name}", headers=viewer).status_code == 404, name
 
 
 @pytest.mark.parametrize(("role", "shown"), [("VIEWER", "hidden: personal data"), ("OP", "N12345")])
@@ -295,6 +317,9 @@ def test_few_wait_for_a_lake_that_does_not_answer(
         second = own.get("/api/usecases", headers=login(role="VIEWER"))
         assert second.status_code == 503
         assert "ask again" in second.json()["detail"]
+        # Whoever waits sees that on the pages, and others read the docs meanwhile.
+        for path in (f"/{console_api.BUNDLE}", "/docs/index.md"):
+            assert own.get(path, headers=login(role="VIEWER")).status_code == 200
         hangs.set()
         assert first.result().status_code == 200
         assert own.get("/api/usecases", headers=login(role="VIEWER")).status_code == 200

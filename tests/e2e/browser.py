@@ -55,12 +55,29 @@ def logged_in(chromium: Browser) -> Page:
     return tab
 
 
+# Airflow's pages scroll inside of the window.
+_BELOW = """() => Math.max(0, ...[...document.querySelectorAll("*")]
+    .filter(element => ["auto", "scroll"].includes(getComputedStyle(element).overflowY))
+    .map(element => element.scrollHeight - element.clientHeight))"""
+
+
 def picture(tab: Page, name: str, *, whole: bool = False) -> None:
-    """Keep what a page looks like as ``<name>.png`` in the folder TOUR_PICTURES, or in ``build/pictures``."""
+    """Keep what a page looks like as ``<name>.png`` in the folder TOUR_PICTURES, or in ``build/pictures``.
+
+    Args:
+        tab: The page.
+        name: The picture's name.
+        whole: The window grows until nothing is left to scroll to.
+    """
     folder = Path(os.environ.get("TOUR_PICTURES") or Path(__file__).parents[2] / "build" / "pictures")
     folder.mkdir(parents=True, exist_ok=True)
     tab.wait_for_load_state("networkidle")
-    tab.screenshot(path=folder / f"{name}.png", full_page=whole)
+    size = tab.viewport_size
+    if whole and size:
+        tab.set_viewport_size({**size, "height": size["height"] + tab.evaluate(_BELOW)})
+    tab.screenshot(path=folder / f"{name}.png")
+    if whole and size:
+        tab.set_viewport_size(size)
 
 
 def viewer_token() -> str:

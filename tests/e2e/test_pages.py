@@ -1,4 +1,4 @@
-"""The Nightshift pages in a browser, beside a real Airflow with real two_nights."""
+"""The Nightshift pages in a browser, beside a real Airflow with real Airflow."""
 
 from __future__ import annotations
 
@@ -346,6 +346,28 @@ def test_why_a_prediction_got_its_score_is_told_down_to_the_raw_objects(
     # Down to a raw partition, and on to its manifest.
     page.get_by_role("link", name=f"{night - timedelta(days=1)}").first.click()
     expect(page.get_by_role("heading", name="Raw versions")).to_be_visible()
+
+
+def test_what_was_shown_stays_while_the_answer_is_away(two_nights: Stack, admin: Page) -> None:
+    # What is away is an error on the console, too, so this page is not listened to.
+    page = admin.context.new_page()
+    try:
+        page.clock.install()
+        shown(page)
+        heading = page.get_by_role("heading", name=two_nights.uc.title)
+        expect(heading).to_be_visible()
+        page.route("**/api/tonight", lambda route: route.fulfill(status=503, json={"message": "away"}))
+        page.clock.fast_forward(61_000)
+        for _ in range(3):
+            page.clock.run_for(10_000)
+        expect(page.get_by_role("alert")).to_contain_text("away")
+        expect(heading).to_be_visible()
+        page.unroute("**/api/tonight")
+        page.clock.run_for(61_000)
+        expect(page.get_by_role("alert")).to_have_count(0)
+        expect(heading).to_be_visible()
+    finally:
+        page.close()
 
 
 def test_an_entity_that_nobody_scored_is_answered_with_some_that_were(two_nights: Stack, admin: Page) -> None:

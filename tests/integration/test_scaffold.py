@@ -99,6 +99,10 @@ def test_nothing_is_overwritten(project: Path) -> None:
         ({"numeric": []}, "numeric"),
         ({"label_days": 0}, "label_days"),
         ({"entity": "partition"}, "columns need names of their own: partition"),
+        ({"numeric": ["order"]}, "'order' means something in SQL"),
+        ({"categorical": ["user"]}, "'user' means something in SQL"),
+        ({"label": "no"}, "'no' means something in SQL, Python or YAML"),
+        ({"name": "class"}, "'class' means something in SQL, Python or YAML"),
     ],
 )
 def test_answers_that_cannot_be_taken_are_refused_with_their_name(changed: dict[str, Any], told: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import mimetypes
 import os
+from base64 import b64encode
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -42,8 +44,19 @@ def document(name: str) -> str | Path | None:
     tokens = parser.parse(page.read_text(encoding="utf-8"))
     for token in tokens:
         _unlink(token, PurePosixPath(name))
+        _inline(token, PurePosixPath(name))
     title = next((token.content for token in tokens if token.type == "inline"), name)
     return whole(title, [parser.renderer.render(tokens, parser.options, {})])
+
+
+def _inline(token: Token, page: PurePosixPath) -> None:
+    """Put pictures into the page: without an origin of its own, it may ask for nothing."""
+    for child in token.children or ():
+        if child.type == "image":
+            file = _inside(_docs(), os.path.normpath(page.parent / str(child.attrs["src"])), _PICTURES)
+            if file is not None:
+                kind, content = mimetypes.types_map[file.suffix], b64encode(file.read_bytes()).decode()
+                child.attrs["src"] = f"data:{kind};base64,{content}"
 
 
 def _reports(uc: UseCase) -> Path:
@@ -56,7 +69,8 @@ def _docs() -> Path:
 
 def _inside(folder: Path, name: str, kinds: set[str]) -> Path | None:
     file = (folder / name).resolve()
-    inside = file.is_relative_to(folder) and file.suffix in kinds
+    # By one name alone: who may read it is told from the folder that the name begins with.
+    inside = file.is_relative_to(folder) and f"{file.relative_to(folder)}" == name and file.suffix in kinds
     return file if inside and file.is_file() else None
 
 
@@ -67,5 +81,5 @@ def _unlink(token: Token, page: PurePosixPath) -> None:
         path = address.partition("#")[0]
         if child.type != "link_open" or not path or "://" in address:
             continue
-        if _inside(_docs(), f"{page.parent / path}", _PICTURES | {".md"}) is None:
+        if _inside(_docs(), os.path.normpath(page.parent / path), _PICTURES | {".md"}) is None:
             del child.attrs["href"]

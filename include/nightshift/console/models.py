@@ -231,19 +231,22 @@ def _lines(left: Mapping[str, Any], right: Mapping[str, Any], differences: Mappi
 def _slices(
     uc: UseCase, left: Mapping[str, Any], right: Mapping[str, Any], differences: Mapping[str, Any]
 ) -> list[Slice]:
-    primary, found = uc.gate.primary, []
-    for name, values in (left.get("slices") or right.get("slices") or {}).items():
-        for value, metrics in values.items():
-            found.append(
-                Slice(
-                    slice=name,
-                    value=value,
-                    rows=int(metrics.get("rows", 0)),
-                    left=_of_slice(left, name, value, primary),
-                    right=_of_slice(right, name, value, primary),
-                    difference=_interval(differences.get("slices", {}).get(name, {}).get(value)),
-                )
+    primary = uc.gate.primary
+    found: list[Slice] = []
+    sliced = (right.get("slices", {}), left.get("slices", {}))
+    for name in dict.fromkeys(name for slices in sliced for name in slices):
+        rows = {value: one["rows"] for slices in sliced for value, one in slices.get(name, {}).items()}
+        found += [
+            Slice(
+                slice=name,
+                value=value,
+                rows=int(rows[value]),
+                left=_of_slice(left, name, value, primary),
+                right=_of_slice(right, name, value, primary),
+                difference=_interval(differences.get("slices", {}).get(name, {}).get(value)),
             )
+            for value in rows
+        ]
     return found
 
 
@@ -283,7 +286,7 @@ def _version(uc: UseCase, standing: Standing) -> Version:
         by=last.by,
         model_hash=last.model_hash,
         snapshot_hash=last.snapshot_hash,
-        evaluated=_evaluation_file(uc, last.trained_night).is_file(),
+        evaluated=_challenge(_evaluation(uc, standing) or {}, standing) is not None,
     )
 
 
@@ -339,5 +342,5 @@ def _parsed(file: Path, _modified: int) -> Mapping[str, Any]:
 def _challenge(evaluation: Mapping[str, Any], standing: Standing) -> Mapping[str, Any] | None:
     """Return what an evaluation says of a version; None when it was about other models."""
     wanted = standing.entries[-1].model_hash
-    challenges: list[Mapping[str, Any]] = evaluation["challenges"]
+    challenges: list[Mapping[str, Any]] = evaluation.get("challenges", [])
     return next((one for one in challenges if one["candidate"]["content_hash"] == wanted), None)

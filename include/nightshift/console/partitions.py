@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from datetime import date, timedelta
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ from nightshift.lake import lineage, raw, tables
 from nightshift.monitoring import staleness
 from nightshift.partition import days
 from nightshift.settings import settings
-from nightshift.usecase import UseCase
+from nightshift.usecase import Table, UseCase
 
 MOST_DAYS = 366
 """Days that are shown at once: more would cost more than a page may."""
@@ -175,7 +176,8 @@ def calendar(uc: UseCase, start: date, end: date) -> Calendar:
         DataError: The range is longer than ``MOST_DAYS``, or ends before it starts.
     """
     require_range(uc, "a calendar", start, end, MOST_DAYS)
-    landed = {day.day: day for day in _landed(uc, start, end)}
+    there = _days_of_raw(uc)
+    landed = {day.day: day for day in _landed(uc, start, end, _newest_night(uc, there))}
     layers: dict[Layer, tuple[Day, ...]] = {"raw": tuple(landed.values())}
     published: tuple[Layer, ...] = ("features", "predictions")
     for layer in published:
@@ -189,12 +191,11 @@ def calendar(uc: UseCase, start: date, end: date) -> Calendar:
             )
             for day in days(start, end)
         )
-    there = [of_table for of_table in _days_of_raw(uc) if of_table]
     return Calendar(
         start=start,
         end=end,
-        first=min((of_table[0] for of_table in there), default=None),
-        last=max((of_table[-1] for of_table in there), default=None),
+        first=min((of_table[0] for of_table in there.values() if of_table), default=None),
+        last=max((of_table[-1] for of_table in there.values() if of_table), default=None),
         layers=layers,
     )
 
@@ -255,24 +256,16 @@ def _day(day: date, *, rows: int | None, quarantined: int) -> Day:
     return Day(day=day, state=state, rows=rows or 0, quarantined=quarantined)
 
 
-def _landed(uc: UseCase, start: date, end: date) -> list[Day]:
-    """Return the days of raw: one is there when every daily table has it."""
-    daily = {
-        f"{source}.{name}": (source, table) for source, name, table in uc.tables() if table.refresh == "daily"
-    }
+def _landed(uc: UseCase, start: date, end: date, newest: date) -> list[Day]:
+    """Return the days of raw: one is there when every daily table has it.
+
+    What a night later than ``newest`` brings is not missing yet.
+    """
+    daily = _daily(uc)
     current = {
         title: raw.current_many(uc, source, title.removeprefix(f"{source}."), start, end)
         for title, (source, _) in daily.items()
     }
-    # What a night later than the newest brings is not missing yet.
-    newest = max(
-        (
-            max(of_table) + timedelta(days=daily[title][1].lag_days)
-            for title, of_table in current.items()
-            if of_table
-        ),
-        default=date.min,
-    )
     found = []
     for day in days(start, end):
         landed = {title: of_table[day] for title, of_table in current.items() if day in of_table}
@@ -286,10 +279,25 @@ def _landed(uc: UseCase, start: date, end: date) -> list[Day]:
     return found
 
 
-def _days_of_raw(uc: UseCase) -> list[list[date]]:
-    return [
-        raw.partitions(uc, source, name) for source, name, table in uc.tables() if table.refresh == "daily"
-    ]
+def _daily(uc: UseCase) -> dict[str, tuple[str, Table]]:
+    """Return source and table of each daily one, by ``<source>.<name>``."""
+    return {
+        f"{source}.{name}": (source, table) for source, name, table in uc.tables() if table.refresh == "daily"
+    }
+
+
+def _days_of_raw(uc: UseCase) -> dict[str, list[date]]:
+    """Return the days that each daily table has landed, oldest first."""
+    return {
+        title: raw.partitions(uc, source, title.removeprefix(f"{source}."))
+        for title, (source, _) in _daily(uc).items()
+    }
+
+
+def _newest_night(uc: UseCase, there: Mapping[str, list[date]]) -> date:
+    """Return the newest night of which something has landed."""
+    lags = {title: timedelta(days=table.lag_days) for title, (_, table) in _daily(uc).items()}
+    return max((there[title][-1] + lags[title] for title in there if there[title]), default=date.min)
 
 
 def _landed_by(uc: UseCase, day: date) -> list[LandedBy]:

@@ -14,11 +14,9 @@ from nightshift.ingestion.fixes import decided, fixes_of, in_quarantine
 from nightshift.ingestion.suites import raw_suites, table_of
 from nightshift.lake import tables
 from nightshift.quality.quarantine import kept, plain_rows, read_quarantine
-from nightshift.quality.rows import row_id
+from nightshift.quality.rows import row_id, without_hidden
 from nightshift.quality.suites import suite_names
 from nightshift.usecase import UseCase
-
-HIDDEN = "hidden: personal data"
 
 _LAYER = "quarantine_"
 
@@ -112,18 +110,10 @@ def rows_kept(uc: UseCase, suite: str, partition: date) -> list[KeptRow]:
     return found
 
 
-def masked(uc: UseCase, suite: str, row: KeptRow) -> KeptRow:
+def masked(uc: UseCase, row: KeptRow) -> KeptRow:
     """Return a row without the values that the catalogue calls personal, or keeps encrypted."""
-    if suite not in raw_suites(uc):
-        return row
-    source, table = table_of(uc, suite)
-    columns = uc.sources[source].tables[table].columns
-    hidden = {name for name, column in columns.items() if column.pii != "none" or column.encrypt}
-
-    def without(values: dict[str, Any] | None) -> dict[str, Any] | None:
-        return values and {name: HIDDEN if name in hidden else value for name, value in values.items()}
-
-    return replace(row, row=without(row.row) or {}, fixed=without(row.fixed))
+    fixed = row.fixed and without_hidden(row.fixed, uc.hidden_columns)
+    return replace(row, row=without_hidden(row.row, uc.hidden_columns), fixed=fixed)
 
 
 def _require_suite(uc: UseCase, suite: str) -> None:

@@ -7,7 +7,6 @@ fail, so a writer looks again at what is published and tries again.
 
 from __future__ import annotations
 
-import os
 import random
 import re
 import time
@@ -111,8 +110,6 @@ def open_to_change(uc: UseCase, layer: str) -> DeltaTable | None:
 
 # The tables that this process has read, by address, each with how it was reached and its newest commit.
 _opened: dict[str, tuple[Opened, dict[str, str], str]] = {}
-# The threads that delta-rs reads with are not there in a forked child.
-os.register_at_fork(after_in_child=_opened.clear)
 
 
 def _newest(uc: UseCase, layer: str) -> Opened | None:

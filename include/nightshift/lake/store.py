@@ -62,7 +62,8 @@ class Store(Protocol):
     def list_between(self, prefix: str, first: str, last: str) -> list[str]:
         """Return the keys in folders right under ``prefix`` named from ``first`` to ``last``, sorted.
 
-        ``prefix`` ends with ``/``. Costs what is in those folders, however many others there are.
+        ``prefix`` ends with ``/``; all names are of one length. Costs what is in those folders, however many
+        others there are.
         """
 
     def list(self, prefix: str) -> list[str]:

@@ -54,9 +54,13 @@ BUNDLE = "nightshift.js"
 _AT_ONCE = 6
 _PATIENCE_SECONDS = 20.0
 
-_REPORTS_OF = {"nightly": "monitor", "weekly": "monitor", "drift": "monitor", "predictions": "score"}
-_REPORTS_OF |= {"dbt": "features"}
-_REPORTS_OF |= dict.fromkeys(("evaluation", "cards", "snapshot", "snapshot_profile", "backtest"), "train")
+# The DAG that makes what lies in a folder of reports, which for a suite is also that of the rows it judges.
+_MADE_BY = {
+    **dict.fromkeys(("dbt", "features", "features_profile", "labels"), "features"),
+    **dict.fromkeys(("nightly", "weekly", "drift", "index.html"), "monitor"),
+    **dict.fromkeys(("evaluation", "cards", "snapshot", "snapshot_profile", "backtest"), "train"),
+    "predictions": "score",
+}
 
 # Reports hold values of the data, and Evidently's hold scripts: neither may act as the user who reads them.
 _HARMLESS = {
@@ -83,9 +87,14 @@ class UseCaseInfo(View):
 
 
 class Quarantined(View):
-    """Some of the rows in quarantine, and how many there are."""
+    """Some of the rows in quarantine, and how many there are.
+
+    ``personal``: columns that are mended on the command line alone, as everybody who may read a DAG sees what
+    its runs are given.
+    """
 
     total: int
+    personal: tuple[str, ...]
     rows: tuple[KeptRow, ...]
 
 
@@ -103,7 +112,7 @@ def application() -> FastAPI:
     app = FastAPI(
         title="Nightshift",
         description="What the Nightshift pages show. Times are UTC; days are those of the use case's zone.",
-        dependencies=[Depends(requires_access_view(AccessView.WEBSITE)), Depends(_turns())],
+        dependencies=[Depends(requires_access_view(AccessView.WEBSITE))],
         # FastAPI would add these without asking who calls.
         docs_url=None,
         redoc_url=None,
@@ -111,10 +120,14 @@ def application() -> FastAPI:
     )
     app.add_exception_handler(DataError, _bad_data)
     app.add_exception_handler(TransientError, _bad_luck)
-    app.include_router(_api(), prefix="/api")
+    app.include_router(_api(), prefix="/api", dependencies=[Depends(_turns())])
 
     # Not async, like all that read the lake: Airflow's other pages shall not wait for that.
-    @app.get("/metrics", dependencies=[Depends(requires_access_view(AccessView.CLUSTER_ACTIVITY))])
+    # Prometheus has turns of its own: people who wait shall not make it miss a page.
+    @app.get(
+        "/metrics",
+        dependencies=[Depends(requires_access_view(AccessView.CLUSTER_ACTIVITY)), Depends(_turns())],
+    )
     def metrics() -> PlainTextResponse:
         return PlainTextResponse(exposition.page(), media_type=exposition.CONTENT_TYPE)
 
@@ -132,7 +145,7 @@ def application() -> FastAPI:
     def report(usecase: str, name: str, user: GetUserDep) -> Response:
         """Return a page that a task has written about a night or a model."""
         # What a suite says of rows holds some of them: it is for those who may read where they come from.
-        uc = _readable_by(user, usecase, _REPORTS_OF.get(name.partition("/")[0], "ingest"))
+        uc = _readable_by(user, usecase, _made_by(name.partition("/")[0]))
         file = documents.report(uc, name)
         if file is None:
             raise HTTPException(status.HTTP_404_NOT_FOUND, f"there is no report {name!r}")
@@ -192,11 +205,12 @@ def _api() -> APIRouter:
     @api.get("/usecases/{usecase}/partitions/{day}/quarantine/{suite}")
     def quarantined(day: date, suite: str, uc: _IngestReader, user: GetUserDep, page: _Page) -> Quarantined:
         """Show the rows of a day that a suite has put aside; what is personal, to those who may mend them."""
+        _readable_by(user, uc.name, _made_by(suite))
         rows = quarantine.rows_kept(uc, suite, day)
         shown = rows[page.offset : page.offset + page.limit]
         if not _authorized(user, f"{uc.name}.replay_quarantine", "POST", DagAccessEntity.RUN):
-            shown = [quarantine.masked(uc, suite, row) for row in shown]
-        return Quarantined(total=len(rows), rows=tuple(shown))
+            shown = [quarantine.masked(uc, row) for row in shown]
+        return Quarantined(total=len(rows), personal=tuple(sorted(uc.hidden_columns)), rows=tuple(shown))
 
     @api.get("/usecases/{usecase}/models")
     def registered(uc: _TrainReader) -> Models:
@@ -296,6 +310,10 @@ def of_usecase(dag: str) -> Callable[..., UseCase]:
         return _readable_by(user, usecase, dag)
 
     return load
+
+
+def _made_by(suite: str) -> str:
+    return _MADE_BY.get(suite, "ingest")
 
 
 def _readable_by(user: Any, usecase: str, dag: str) -> UseCase:

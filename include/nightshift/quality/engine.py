@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -42,6 +42,9 @@ _ROW_BY_ROW = frozenset(
         "select_column_values_to_be_unique_within_record",
     )
 )
+# Where a result holds values of its columns.
+_EXAMPLES = ("unexpected_list", "partial_unexpected_list", "partial_unexpected_counts")
+_VALUES = frozenset((*_EXAMPLES, "observed_value", "details"))
 
 
 @dataclass(frozen=True)
@@ -129,8 +132,17 @@ def run(
     return [found[check.rule] for check in checks]
 
 
-def data_docs(suite: str, title: str, findings: Sequence[Finding]) -> str:
-    """Return Great Expectations' own HTML page of the findings."""
+def columns_of(arguments: Mapping[str, Any]) -> set[str]:
+    """Return the columns that the arguments of an expectation name."""
+    named: set[str] = set()
+    for argument, value in arguments.items():
+        if argument.startswith("column") and isinstance(value, str | list | tuple):
+            named |= {value} if isinstance(value, str) else set(value)
+    return named
+
+
+def data_docs(suite: str, title: str, findings: Sequence[Finding], hidden: frozenset[str]) -> str:
+    """Return Great Expectations' own HTML page of the findings, without values of the ``hidden`` columns."""
     great_expectations()
     from great_expectations.core.expectation_validation_result import ExpectationSuiteValidationResult
     from great_expectations.render.renderer.page_renderer import ValidationResultsPageRenderer
@@ -138,6 +150,9 @@ def data_docs(suite: str, title: str, findings: Sequence[Finding]) -> str:
     from great_expectations.validator.validation_statistics import calc_validation_statistics
 
     results = [finding.result for finding in findings]
+    for result in results:
+        if not hidden.isdisjoint(columns_of(result.expectation_config.kwargs)):
+            result.result = {name: value for name, value in result.result.items() if name not in _VALUES}
     statistics = calc_validation_statistics(results)
     whole = ExpectationSuiteValidationResult(
         results=results,
@@ -246,7 +261,7 @@ def _finding(check: Check, result: Any, index: pd.Index, where: str) -> Finding:
     broken = np.zeros(len(index), dtype=bool)
     if rows:
         broken[index.get_indexer(pd.Index(rows))] = True
-    for examples in ("unexpected_list", "partial_unexpected_list", "partial_unexpected_counts"):
+    for examples in _EXAMPLES:
         if examples in result.result:
             result.result[examples] = _printable(result.result[examples])
     observed = result.result.get("observed_value")

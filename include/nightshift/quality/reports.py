@@ -21,6 +21,7 @@ from nightshift.quality import engine
 from nightshift.quality.engine import Finding
 from nightshift.quality.suites import Severity
 from nightshift.settings import settings
+from nightshift.usecase import UseCase
 
 
 @dataclass(frozen=True)
@@ -64,24 +65,24 @@ class PartitionReport:
 
 
 def write_reports(
-    usecase: str, suite: str, reports: Sequence[PartitionReport], findings: Sequence[Finding]
+    uc: UseCase, suite: str, reports: Sequence[PartitionReport], findings: Sequence[Finding]
 ) -> dict[str, str]:
     """Write the pages (HTML, and JSON beside it) and return the URI of each partition's page."""
-    folder = settings().home / "reports" / usecase / suite
+    folder = settings().home / "reports" / uc.name / suite
     folder.mkdir(parents=True, exist_ok=True)
     docs = ""
     if any(report.verdict != "holds" for report in reports):
         labels = [report.label for report in reports]
         span = labels[0] if len(labels) == 1 else f"{labels[0]}_{labels[-1]}"
         docs = f"{span}.datadocs.html"
-        _write(folder / docs, _offline(engine.data_docs(suite, span, findings)))
+        _write(folder / docs, _offline(engine.data_docs(suite, span, findings, uc.hidden_columns)))
     pages = {}
     for report in reports:
         content = {"suite": suite, "verdict": report.verdict, **vars(report)}
         # Not indented: that takes Python's own encoder, which took a fifth of the time of a large rebuild.
         _write(folder / f"{report.label}.json", json.dumps(content, default=vars))
         page = folder / f"{report.label}.html"
-        _write(page, _page(usecase, suite, report, docs))
+        _write(page, _page(uc.name, suite, report, docs))
         pages[report.label] = page.as_uri()
     return pages
 

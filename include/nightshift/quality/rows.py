@@ -9,11 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+
+HIDDEN = "hidden: personal data"
+"""What stands for a value that not everybody may see."""
 
 _ID_DIGITS = 16
 # Microseconds since 1970 of 0001-01-01 and of 10000-01-01.
@@ -24,6 +27,11 @@ def to_plain(rows: pa.Table) -> list[dict[str, Any]]:
     """Return rows as values that JSON holds, by column."""
     columns = [_plain(column) for column in rows.columns]
     return [dict(zip(rows.column_names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def without_hidden(row: Mapping[str, Any], hidden: Container[str]) -> dict[str, Any]:
+    """Return a row that ``to_plain`` gave without the values of the ``hidden`` columns; null stays null."""
+    return {name: HIDDEN if name in hidden and value is not None else value for name, value in row.items()}
 
 
 def from_plain(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:

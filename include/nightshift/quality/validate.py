@@ -31,7 +31,7 @@ from nightshift.lake.raw import check_conserved
 from nightshift.quality import engine
 from nightshift.quality.engine import Check, Finding
 from nightshift.quality.reports import Outcome, PartitionReport, write_reports
-from nightshift.quality.rows import to_plain
+from nightshift.quality.rows import HIDDEN, to_plain, without_hidden
 from nightshift.quality.rules import BoundRule, bind, columns_of, unknown_columns
 from nightshift.quality.schema import check_schema
 from nightshift.quality.suites import Derived, Suite, load_suite, suite_file
@@ -139,7 +139,7 @@ def validate(
         for (label, count, size), sample in zip(counts, samples, strict=True):
             judged.outcomes[label].append(_share_outcome(suite, count, size))
             pages.append(PartitionReport(label, size, count, tuple(judged.outcomes[label]), tuple(sample)))
-        reports |= write_reports(uc.name, suite_name, pages, judged.findings)
+        reports |= write_reports(uc, suite_name, pages, judged.findings)
         # Of years of days, all that holds would be more than the rows of a chunk.
         for label, found in judged.outcomes.items():
             outcomes[label] = [outcome for outcome in found if outcome.success is False]
@@ -197,13 +197,15 @@ class _Whole:
 class _Batch:
     """Some whole partitions: their rows, a frame of the columns that the suite reads, and whose is which.
 
-    ``labels`` is for each row the place of its partition among ``days``; ``sizes`` has their rows.
+    ``labels`` is for each row the place of its partition among ``days``; ``sizes`` has their rows. Samples
+    show no values of ``hidden`` columns.
     """
 
     rows: pa.Table
     frame: pd.DataFrame
     labels: Labels
     days: dict[str, date | None]
+    hidden: frozenset[str]
 
     @cached_property
     def sizes(self) -> list[int]:
@@ -224,15 +226,16 @@ class _Batch:
         order = np.argsort(labels, kind="stable")
         starts = np.searchsorted(labels[order], np.arange(len(self.days) + 1))
         first = [order[start : min(start + at_most, end)] for start, end in pairwise(starts)]
-        texts = iter(self.as_json(numbers[np.concatenate(first)]))
+        texts = iter(self.as_json(numbers[np.concatenate(first)], self.hidden))
         return [[next(texts) for _ in part] for part in first]
 
-    def as_json(self, numbers: Numbers) -> list[str]:
+    def as_json(self, numbers: Numbers, hidden: frozenset[str] = frozenset()) -> list[str]:
         """Return rows as JSON objects; see ``to_plain``."""
         if not len(numbers):
             return []
-        chosen = self.rows.take(pa.array(numbers, pa.int64()))
-        return [json.dumps(row, ensure_ascii=False) for row in to_plain(chosen)]
+        chosen = to_plain(self.rows.take(pa.array(numbers, pa.int64())))
+        shown = (without_hidden(row, hidden) for row in chosen) if hidden else chosen
+        return [json.dumps(row, ensure_ascii=False) for row in shown]
 
 
 def _whole(
@@ -304,7 +307,7 @@ def _batch(
     frame[_PARTITION] = pa.array(list(days), pa.string()).take(pa.array(labels)).to_pandas()
     for name in derived:
         frame[name] = _derive(uc, derived[name], rows, frame[_PARTITION], place)
-    return _Batch(rows, frame, labels, days)
+    return _Batch(rows, frame, labels, days, uc.hidden_columns)
 
 
 def _derive(uc: UseCase, derived: Derived, rows: pa.Table, labels: pd.Series[Any], place: str) -> Any:
@@ -406,7 +409,7 @@ def _judge(
                 outcomes.append(_outcome(bound, holds, f"{size} rows"))
             elif bound.scope == "partition":
                 arguments = bound.arguments(context, batch.days[label], place) or {}
-                outcomes.append(_whole_outcome(bound, wholes.get(bound.name), frame, arguments))
+                outcomes.append(_whole_outcome(bound, wholes.get(bound.name), frame, arguments, batch.hidden))
             else:
                 outcomes.append(row_outcomes[bound.name][position])
     return judged
@@ -509,10 +512,16 @@ def _row_outcomes(
 
 
 def _whole_outcome(
-    bound: BoundRule, finding: Finding | None, frame: pd.DataFrame, arguments: Mapping[str, Any]
+    bound: BoundRule,
+    finding: Finding | None,
+    frame: pd.DataFrame,
+    arguments: Mapping[str, Any],
+    hidden: frozenset[str],
 ) -> Outcome:
     if finding is None:
         return _outcome(bound, None, _unjudged(len(frame)))
+    if not hidden.isdisjoint(engine.columns_of(arguments)):
+        return _outcome(bound, finding.success, HIDDEN)
     if "value_set" in arguments:
         # Great Expectations reports that sets differ, a person needs to know where.
         seen, wanted = set(frame[arguments["column"]].dropna()), set(arguments["value_set"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,13 +108,22 @@ def _load(uc: UseCase, model_uri: str, run_id: str, content_hash: str) -> Model:
     if not settings().mlflow_url:
         # A local artifact store answers with its own folder.
         return load(_fetched(uc, model_uri) / "data" / MODEL_FOLDER, identity)
-    kept = _kept(uc, model_uri, content_hash)
     try:
-        return load(kept / "data" / MODEL_FOLDER, identity)
+        return _read(_kept(uc, model_uri, identity), identity)
     except DataError:
-        # Whichever side is damaged, the next try fetches it anew.
+        # Damaged, or another process has made room meanwhile: fetched anew, it tells.
+        return _read(_kept(uc, model_uri, identity), identity)
+
+
+def _read(kept: Path, identity: Identity) -> Model:
+    try:
+        model = load(kept / "data" / MODEL_FOLDER, identity)
+        # Read at once: what is found damaged later, nobody would fetch anew, and its folder may make room.
+        _ = model.reference
+    except DataError:
         shutil.rmtree(kept, ignore_errors=True)
         raise
+    return model
 
 
 # MLflow copies a logged folder under data/, keeping the folder's own name.
@@ -125,26 +135,34 @@ REFERENCE_HASH = "reference_hash"
 
 # Models that were fetched from a server, and are kept to be read again.
 _KEPT = 8
+_FETCHING = "new-"
 
 
-def _kept(uc: UseCase, model_uri: str, content_hash: str) -> Path:
+def _kept(uc: UseCase, model_uri: str, identity: Identity) -> Path:
     """Return a model's folder on this machine, fetched once; those not read for longest make room."""
     folder = settings().home / "cache" / "models"
-    kept = folder / content_hash
+    kept = folder / f"{identity.content_hash}-{identity.reference_hash}"
     if not kept.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        new = tempfile.mkdtemp(dir=folder, prefix="new-")
+        new = tempfile.mkdtemp(dir=folder, prefix=_FETCHING)
         try:
             fetched = _fetched(uc, model_uri, new)
-            with suppress(OSError):  # another process was first
+            try:
                 fetched.rename(kept)
+            except OSError:
+                if not kept.exists():  # Otherwise another process was first.
+                    raise
         finally:
             shutil.rmtree(new, ignore_errors=True)
     with suppress(OSError):
         os.utime(kept)
         there = sorted(folder.iterdir(), key=lambda one: one.stat().st_mtime, reverse=True)
-        for old in [one for one in there if not one.name.startswith("new-")][_KEPT:]:
+        for old in [one for one in there if not one.name.startswith(_FETCHING)][_KEPT:]:
             shutil.rmtree(old, ignore_errors=True)
+        # What killed processes left. Nobody takes a day to fetch a model.
+        for left in [one for one in there if one.name.startswith(_FETCHING)]:
+            if time.time() - left.stat().st_mtime > 86_400:
+                shutil.rmtree(left, ignore_errors=True)
     return kept
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 from datetime import date
 from typing import Annotated, Any
 from zoneinfo import available_timezones
@@ -15,13 +16,40 @@ _NAME = r"^[a-z][a-z0-9_]{0,30}[a-z0-9]$"
 TAKEN = ("partition", "label_available_on", "known_at", "score", "decision", "reasons", "run_id")
 
 
+# What PostgreSQL reserves beyond DuckDB; what YAML reads as a truth value. Names are written without quotes.
+_RESERVED = {"user", "grant", "authorization", "localtime", "localtimestamp", "current_role", "current_user"}
+_RESERVED |= {"current_date", "current_time", "current_timestamp", "current_catalog", "current_schema"}
+_RESERVED |= {
+    "session_user",
+    "system_user",
+    "binary",
+    "freeze",
+    "verbose",
+    "isnull",
+    "notnull",
+    "tablesample",
+}
+_RESERVED |= {"no", "yes", "on", "off", "true", "false", "null", *keyword.kwlist}
+
+
+def _not_reserved(name: str) -> str:
+    import duckdb  # a quarter of a second that whoever asks nothing need not pay
+
+    words = duckdb.sql("select keyword_name, keyword_category from duckdb_keywords()").fetchall()
+    if name in _RESERVED | {word for word, category in words if category in ("reserved", "type_function")}:
+        raise ValueError(
+            f"{name!r} means something in SQL, Python or YAML: choose another, such as {name}_code"
+        )
+    return name
+
+
 def _zone(name: str) -> str:
     if name not in available_timezones():
         raise ValueError(f"{name!r} is no time zone of the IANA database, such as Europe/Berlin")
     return name
 
 
-Name = Annotated[str, Field(pattern=_NAME)]
+Name = Annotated[str, Field(pattern=_NAME), AfterValidator(_not_reserved)]
 
 
 class Answers(BaseModel):
@@ -81,7 +109,7 @@ def parse(answers: dict[str, Any]) -> Answers:
         told = [f"{'.'.join(map(str, one['loc'])) or 'columns'}: {one['msg']}" for one in error.errors()]
         raise DataError(
             "; ".join(told),
-            rule="names are snake_case, 2 to 32 characters, and no column has two meanings",
+            rule="names are snake_case, 2 to 32 characters, no reserved word, and each of one meaning",
             where="the answers about the new use case",
             cure="answer again",
         ) from error

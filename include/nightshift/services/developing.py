@@ -13,6 +13,7 @@ from threading import Event
 
 from watchfiles import Change, watch
 
+from nightshift.errors import NightshiftError
 from nightshift.services import airflow, processes
 from nightshift.services.airflow_api import AirflowApi
 from nightshift.settings import settings
@@ -21,6 +22,8 @@ FOLDERS = ("dags", "plugins", "include", "dbt_project", "expectations")
 _KINDS = {".py", ".yml", ".sql", ".json", ".js"}
 _WRITTEN = {"__pycache__", "target", "logs", "node_modules"}
 _API_SERVER = "airflow-api-server"
+# What the API server has imported.
+_SERVED = ("plugins/", "include/nightshift/")
 
 
 def watch_files(say: Callable[[str], None], stop: Event | None = None) -> None:
@@ -35,15 +38,19 @@ def watch_files(say: Callable[[str], None], stop: Event | None = None) -> None:
         say(f"saved: {', '.join(saved[:5])}{f' and {len(saved) - 5} more' if len(saved) > 5 else ''}")
         for line in _failures() or ["checked: nothing is broken"]:
             say(line)
-        if any(file.startswith(("plugins/", "include/nightshift/")) for file in saved):
-            _restart_api_server()
-            say("the API server runs the new code")
-        with AirflowApi() as api:
-            api.reparse()
+        try:
+            if not processes.alive(_API_SERVER) or any(file.startswith(_SERVED) for file in saved):
+                _restart_api_server()
+                say("the API server runs the new code")
+            with AirflowApi() as api:
+                api.reparse()
+        except NightshiftError as error:
+            say(str(error))
+            say("saved without that fault, it is tried again")
 
 
 def _is_source(_: Change, file: str) -> bool:
-    path = Path(file)
+    path = Path(file).relative_to(settings().project)
     return path.suffix in _KINDS and not _WRITTEN & set(path.parts)
 
 

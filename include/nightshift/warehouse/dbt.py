@@ -196,7 +196,7 @@ def _ask_child(uc: UseCase, relations: Sequence[str]) -> dict[str, list[str]]:
         check=False,
     )
     if done.returncode:
-        raise NightshiftError(f"dbt could not be asked about {uc.name}: {done.stderr.strip()[-2000:]}")
+        raise TransientError(f"dbt could not be asked about {uc.name}: {done.stderr.strip()[-2000:]}")
     answer = json.loads(done.stdout.splitlines()[-1])
     if "error" in answer:
         message, rule, where, cure = answer["error"]

@@ -18,14 +18,15 @@ export class Refused extends Error {
   }
 }
 
+const mayPass = (error: Error) => !(error instanceof Refused) || error.status >= 500;
+
 export const client = new QueryClient({
   defaultOptions: {
     queries: {
       staleTime: 15_000,
-      // What was refused stays so until somebody asks for something else.
-      refetchInterval: (query) => (query.state.error ? false : 60_000),
-      // What is refused stays refused; what is away for a moment may be back.
-      retry: (times, error) => times < 2 && (!(error instanceof Refused) || error.status >= 500),
+      // What is refused stays refused until somebody asks for something else; what is away may be back.
+      refetchInterval: ({ state }) => (state.error && !mayPass(state.error) ? false : 60_000),
+      retry: (times, error) => times < 2 && mayPass(error),
     },
   },
 });

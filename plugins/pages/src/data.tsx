@@ -20,10 +20,10 @@ export const DataPage = ({ usecase }: { usecase: UseCaseInfo }) => {
   const { data, error } = useCalendar(usecase.name, start, end, ready);
   const stale = useStale(usecase.name, start, end, ready);
   const chosen = isDay(wanted.get("day"));
-  if (error) return <Failure error={error} />;
-  if (!data) return <Loading what="the calendar" />;
+  if (!data) return error ? <Failure error={error} /> : <Loading what="the calendar" />;
   return (
     <Stack gap={4}>
+      {error ? <Failure error={error} /> : null}
       <Panel
         aside={
           <HStack flexWrap="wrap" gap={4}>
@@ -64,11 +64,11 @@ const marked = (days: Day[], stale: StaleDay[], layer: string): Shown[] => {
 
 const DayPanel = ({ usecase, day, stale }: { usecase: UseCaseInfo; day: string; stale: StaleDay[] }) => {
   const { data, error } = useDay(usecase.name, day);
-  if (error) return <Failure error={error} />;
-  if (!data) return <Loading what={day} />;
+  if (!data) return error ? <Failure error={error} /> : <Loading what={day} />;
   return (
     <Panel title={`Partition ${day}`}>
       <Stack gap={6}>
+        {error ? <Failure error={error} /> : null}
         <Actions data={data} day={day} stale={stale} usecase={usecase} />
         {stale.length ? (
           <Box>
@@ -193,7 +193,11 @@ const Quarantine = ({ usecase, day, aside }: { usecase: UseCaseInfo; day: string
                     {Object.entries(kept.fixed ?? kept.row).map(([name, value]) => (
                       <Box display="contents" key={name}>
                         <Text color="fg.muted">{name}</Text>
-                        {night && usecase.may.includes("replay_quarantine") ? (
+                        {data.personal.includes(name) ? (
+                          <Text title="Personal data: mend it with `nightshift quarantine fix`. What a run is given can be read by everybody who may read its DAG.">
+                            {value === null ? "–" : text(value)}
+                          </Text>
+                        ) : night && usecase.may.includes("replay_quarantine") ? (
                           <Input
                             aria-label={`${name} of row ${kept.row_id.slice(0, 12)}`}
                             onChange={(event) => edit(kept.row_id, name, event.currentTarget.value, text(value))}

@@ -57,20 +57,20 @@ const OfUseCase = ({ children }: { children: (usecase: UseCaseInfo) => ReactNode
   const [wanted, setWanted] = useSearchParams();
   const { pathname } = useLocation();
   const { data, error } = useUseCases();
-  if (error) return <Failure error={error} />;
-  if (!data) return <Loading what="the use cases" />;
+  if (!data) return error ? <Failure error={error} /> : <Loading what="the use cases" />;
   const named = wanted.get("usecase");
-  const chosen = data.find((one) => one.name === named) ?? data[0];
-  if (!chosen) return <Nothing>There is no use case whose DAG monitor you may read.</Nothing>;
+  const chosen = named === null ? data[0] : data.find((one) => one.name === named);
+  if (!data.length) return <Nothing>There is no use case whose DAG monitor you may read.</Nothing>;
   return (
     <Box key={pathname}>
-      {data.length > 1 ? (
+      {data.length > 1 || !chosen ? (
         <NativeSelect.Root mb={4} size="sm" width="fit-content">
           <NativeSelect.Field
             aria-label="Use case"
             onChange={(event) => setWanted({ usecase: event.currentTarget.value })}
-            value={chosen.name}
+            value={chosen?.name ?? ""}
           >
+            {chosen ? null : <option value="">choose one</option>}
             {data.map((one) => (
               <option key={one.name} value={one.name}>
                 {one.title}
@@ -80,7 +80,8 @@ const OfUseCase = ({ children }: { children: (usecase: UseCaseInfo) => ReactNode
           <NativeSelect.Indicator />
         </NativeSelect.Root>
       ) : null}
-      {chosen.error ? <Box as="pre">{chosen.error}</Box> : children(chosen)}
+      {chosen ? null : <Nothing>There is no use case {named} whose DAG monitor you may read.</Nothing>}
+      {chosen?.error ? <Box as="pre">{chosen.error}</Box> : chosen ? children(chosen) : null}
     </Box>
   );
 };

@@ -29,13 +29,13 @@ const ACTIONS: Record<string, string> = { promote: "promoted", rollback: "put in
 export const ModelsPage = ({ usecase }: { usecase: UseCaseInfo }) => {
   const { data, error } = useModels(usecase.name);
   const questions = useQuestions(usecase.name).data ?? [];
-  if (error) return <Failure error={error} />;
-  if (!data) return <Loading what="the models" />;
+  if (!data) return error ? <Failure error={error} /> : <Loading what="the models" />;
   if (!data.versions.length) {
     return <Nothing>No version is registered yet: the DAG {usecase.name}.bootstrap trains the first champion.</Nothing>;
   }
   return (
     <Stack gap={4}>
+      {error ? <Failure error={error} /> : null}
       {questions.map((question) => (
         <Decision key={question.task_instance.dag_run_id} question={question} usecase={usecase} />
       ))}
@@ -157,9 +157,8 @@ const figure = (one: Estimate | null | undefined) => {
 
 const Versus = ({ usecase, models }: { usecase: UseCaseInfo; models: Models }) => {
   const [wanted, setWanted] = useSearchParams();
-  const [newest, before] = models.versions;
-  const left = wanted.get("left") ?? newest?.version ?? "";
-  const right = wanted.get("right") ?? before?.version ?? left;
+  const left = wanted.get("left") ?? models.versions[0]?.version ?? "";
+  const right = wanted.get("right") ?? models.versions.find(({ version }) => version !== left)?.version ?? left;
   const choose = (side: string, version: string) =>
     setWanted((now) => new URLSearchParams({ ...Object.fromEntries(now), left, right, [side]: version }));
   return (
@@ -193,11 +192,11 @@ const Versus = ({ usecase, models }: { usecase: UseCaseInfo; models: Models }) =
 
 const Compared = ({ usecase, left, right }: { usecase: UseCaseInfo; left: string; right: string }) => {
   const { data, error } = useComparison(usecase.name, left, right);
-  if (error) return <Failure error={error} />;
-  if (!data) return <Loading what="the comparison" />;
+  if (!data) return error ? <Failure error={error} /> : <Loading what="the comparison" />;
   const columns = [`Version ${left}`, `Version ${right}`, "Difference, paired"];
   return (
     <Stack gap={4}>
+      {error ? <Failure error={error} /> : null}
       <Text>
         {data.same_rows
           ? `Both were judged on the same rows, ${data.rows}.`

@@ -16,11 +16,11 @@ export const MonitoringPage = ({ usecase }: { usecase: UseCaseInfo }) => {
   const [wanted] = useSearchParams();
   const { start, end, newest, ready, go } = useRange(usecase, SHOWN_DAYS);
   const { data, error } = useMonitoring(usecase.name, start, end, ready);
-  if (error) return <Failure error={error} />;
-  if (!data) return <Loading what="what monitoring has recorded" />;
+  if (!data) return error ? <Failure error={error} /> : <Loading what="what monitoring has recorded" />;
   const column = wanted.get("column");
   return (
     <Stack gap={4}>
+      {error ? <Failure error={error} /> : null}
       <Panel
         aside={<Walk end={end} last={newest} onGo={(day) => go({ end: day })} start={start} />}
         title={`Quality, ${start} to ${end}`}

@@ -86,11 +86,11 @@ const Found = ({ usecase, entity, day }: { usecase: UseCaseInfo; entity: string;
   const [whole, setWhole] = useState(false);
   const { data, error } = usePrediction(usecase.name, entity, day);
   const explained = useExplanation(usecase.name, entity, day, whole);
-  if (error) return <Failure error={error} />;
-  if (!data) return <Loading what={entity} />;
+  if (!data) return error ? <Failure error={error} /> : <Loading what={entity} />;
   return (
     <Panel aside={<Badge colorPalette={data.decision ? "orange" : "gray"}>{data.decision ? "acted on" : "not acted on"}</Badge>} title={data.entity}>
       <Stack gap={6}>
+        {error ? <Failure error={error} /> : null}
         <SimpleGrid as="dl" columns={{ base: 2, md: 4 }} gap={4} m={0}>
           <Fact name="Score">{data.score.toFixed(4)}</Fact>
           <Fact name="Day">

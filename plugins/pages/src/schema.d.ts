@@ -1015,8 +1015,13 @@ export interface components {
         /**
          * Quarantined
          * @description Some of the rows in quarantine, and how many there are.
+         *
+         *     ``personal``: columns that are mended on the command line alone, as everybody who may read a DAG sees what
+         *     its runs are given.
          */
         Quarantined: {
+            /** Personal */
+            personal: string[];
             /** Rows */
             rows: components["schemas"]["KeptRow"][];
             /** Total */

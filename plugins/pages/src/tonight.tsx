@@ -7,13 +7,13 @@ import { Fact, Failure, LevelMark, Loading, METRICS, Nothing, Out, Panel, Time, 
 
 export const TonightPage = () => {
   const { data, error } = useNights();
-  if (error) return <Failure error={error} />;
-  if (!data) return <Loading what="the last nights" />;
+  if (!data) return error ? <Failure error={error} /> : <Loading what="the last nights" />;
   if (!data.length) {
     return <Nothing>There is no use case whose DAG monitor you may read. Ask an administrator for the right to read it.</Nothing>;
   }
   return (
     <Stack gap={4}>
+      {error ? <Failure error={error} /> : null}
       {data.map((night) => (
         <Night key={night.name} night={night} />
       ))}

@@ -450,6 +450,7 @@ def test_fixes_that_a_form_brings_are_recorded_once_and_with_their_author(files:
         ({SUITE: {f"{DAY}": {"no-such": {"air_time_minutes": 1}}}}, "why", "there is no row 'no-such'"),
         ({SUITE: {f"{DAY}": {"no-such": {"air_time_minutes": 1}}}}, "", "a fix without a reason"),
         ({"raw_nothing": {f"{DAY}": {}}}, "why", "raw_nothing"),
+        ({SUITE: {f"{DAY}": {"no-such": {"tail_number": "N1"}}}}, "why", "personal columns tail_number"),
     ],
 )
 def test_fixes_that_make_no_sense_are_refused(files: Files, fixes: Any, reason: str, message: str) -> None:

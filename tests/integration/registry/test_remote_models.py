@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import httpx
 import pytest
 from tests import synthetic
 
-from nightshift.errors import DataError
+from nightshift.errors import DataError, TransientError
 from nightshift.registry.models import load_candidate
 from nightshift.services import processes
 from nightshift.settings import settings
@@ -66,20 +67,29 @@ def test_a_model_is_fetched_once_and_leaves_nothing_behind(
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     first = load_candidate(uc, candidate)
     cache = settings().home / "cache" / "models"
-    assert [folder.name for folder in cache.iterdir()] == [candidate.content_hash]
+    assert [folder.name.partition("-")[0] for folder in cache.iterdir()] == [candidate.content_hash]
     assert list(temporary.iterdir()) == []
     # Read again, the server is not asked for it.
     away = artifacts.rename(artifacts.with_name("away"))
     second = load_candidate(uc, candidate)
     assert second.origin == first.origin
     assert second.reference.num_rows == first.reference.num_rows
-    # A copy that was damaged here is refused, and fetched anew.
+    # A copy that was damaged here is fetched anew, which waits for the server.
     (weights,) = cache.rglob("weights.bin")
     weights.write_bytes(b"damaged")
-    with pytest.raises(DataError, match="content hash"):
+    with pytest.raises(TransientError, match="cannot be fetched"):
         load_candidate(uc, candidate)
     away.rename(artifacts)
     assert load_candidate(uc, candidate).origin == first.origin
+    (reference,) = cache.rglob("reference.parquet")
+    reference.write_bytes(b"damaged")
+    assert load_candidate(uc, candidate).reference.equals(first.reference)
+    # What is damaged on the server is refused.
+    (theirs,) = artifacts.rglob("reference.parquet")
+    theirs.write_bytes(b"damaged")
+    reference.write_bytes(b"damaged")
+    with pytest.raises(DataError, match="reference sample has hash"):
+        load_candidate(uc, candidate)
 
 
 def test_models_that_are_not_read_for_long_make_room(artifacts: Path) -> None:
@@ -88,9 +98,15 @@ def test_models_that_are_not_read_for_long_make_room(artifacts: Path) -> None:
     candidate = train(uc, snapshot(uc, NIGHT), "trees")
     load_candidate(uc, candidate)
     cache = settings().home / "cache" / "models"
+    (kept,) = cache.iterdir()
     for number in range(12):
-        shutil.copytree(cache / candidate.content_hash, cache / f"older-{number}")
+        shutil.copytree(kept, cache / f"older-{number}")
+    left_by_a_kill, fetching = cache / "new-killed", cache / "new-now"
+    left_by_a_kill.mkdir()
+    os.utime(left_by_a_kill, (0, 0))
+    fetching.mkdir()
     load_candidate(uc, candidate)
     left = {folder.name for folder in cache.iterdir()}
-    assert len(left) == 8
-    assert candidate.content_hash in left
+    assert {kept.name, fetching.name} <= left
+    assert left_by_a_kill.name not in left
+    assert len(left - {fetching.name}) == 8

@@ -157,6 +157,13 @@ def test_what_a_later_night_brings_is_not_missing_yet(uc: UseCase) -> None:
     assert (before.state, before.because) == ("missing", "not landed: shop.plans")
 
 
+def test_what_never_landed_is_missing_in_a_window_that_ends_there(uc: UseCase) -> None:
+    for number in (0, 1, 3):
+        land(uc, DAY + timedelta(days=number))
+    (last,) = partitions.calendar(uc, DAY + timedelta(days=1), DAY + timedelta(days=1)).layers["raw"]
+    assert (last.state, last.because) == ("missing", "not landed: shop.results")
+
+
 def test_a_day_with_rows_put_aside_says_how_many(uc: UseCase) -> None:
     land(uc, DAY)
     land(uc, DAY + timedelta(days=1), quarantined=3)

@@ -337,6 +337,33 @@ def test_pages_name_every_rule_and_load_nothing_from_outside(
         assert not any(loader in content for loader in ("src=", "<link", "url(http", "@import"))
 
 
+def test_no_page_and_no_error_shows_personal_values(
+    flight_delays: UseCase, write_suite: WriteSuite, home: Path
+) -> None:
+    source, tables = next((name, source.tables) for name, source in flight_delays.sources.items())
+    known = flight_delays.sources[source].tables["planes"].columns["tail_number"]
+    assert known.pii != "none"
+    held = tables["planes"].columns | {"name": known}
+    planes = tables["planes"].model_copy(update={"columns": held})
+    shop = flight_delays.sources[source].model_copy(update={"tables": tables | {"planes": planes}})
+    uc = flight_delays.model_copy(update={"sources": flight_delays.sources | {source: shop}})
+    listed = rule("listed", "quarantine", "column_values_to_be_in_set", column="name", value_set=["a"])
+    whole = rule("whole", "warn", "column_distinct_values_to_equal_set", column="name", value_set=["a"])
+    write_suite(POSITIVE, listed, whole)
+    data = table([{"day": DAYS[0], "name": "Ada Lovelace", "value": -7}])
+    result = judge(uc, data)
+    assert "Ada" in result.quarantined["row"][0].as_py(), "what is kept is whole"
+    for file in home.glob("reports/flight_delays/trial/*"):
+        assert "Ada" not in file.read_text(encoding="utf-8"), file.name
+    text = page(result.reports[f"{DAYS[0]}"])
+    assert "hidden: personal data" in text
+    assert "-7" in text, "the other values tell what is wrong"
+    write_suite(rule("listed", "stop", "column_values_to_be_in_set", column="name", value_set=["a"]))
+    with pytest.raises(DataError, match="hidden: personal data") as error:
+        judge(uc, data)
+    assert "Ada" not in f"{error.value}"
+
+
 def test_data_docs_show_what_a_rule_about_a_batch_saw(
     flight_delays: UseCase, write_suite: WriteSuite, home: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
