@@ -350,7 +350,11 @@ def test_why_a_prediction_got_its_score_is_told_down_to_the_raw_objects(
 
 def test_what_was_shown_stays_while_the_answer_is_away(two_nights: Stack, admin: Page) -> None:
     # What is away is an error on the console, too, so this page is not listened to.
-    page = admin.context.new_page()
+    chromium = admin.context.browser
+    assert chromium is not None
+    context = chromium.new_context(storage_state=admin.context.storage_state())
+    page = context.new_page()
+    page.set_default_timeout(60_000)
     try:
         page.clock.install()
         shown(page)
@@ -367,7 +371,7 @@ def test_what_was_shown_stays_while_the_answer_is_away(two_nights: Stack, admin:
         expect(page.get_by_role("alert")).to_have_count(0)
         expect(heading).to_be_visible()
     finally:
-        page.close()
+        context.close()
 
 
 def test_an_entity_that_nobody_scored_is_answered_with_some_that_were(two_nights: Stack, admin: Page) -> None:

@@ -35,7 +35,9 @@ _RESERVED |= {"no", "yes", "on", "off", "true", "false", "null", *keyword.kwlist
 def _not_reserved(name: str) -> str:
     import duckdb  # a quarter of a second that whoever asks nothing need not pay
 
-    words = duckdb.sql("select keyword_name, keyword_category from duckdb_keywords()").fetchall()
+    with duckdb.connect() as connection:
+        connection.execute("select keyword_name, keyword_category from duckdb_keywords()")
+        words = connection.fetchall()
     if name in _RESERVED | {word for word, category in words if category in ("reserved", "type_function")}:
         raise ValueError(
             f"{name!r} means something in SQL, Python or YAML: choose another, such as {name}_code"

@@ -16,7 +16,7 @@ import httpx
 import pytest
 from tests import synthetic
 
-from nightshift.errors import DataError, TransientError
+from nightshift.errors import DataError
 from nightshift.registry.models import load_candidate
 from nightshift.services import processes
 from nightshift.settings import settings
@@ -74,10 +74,10 @@ def test_a_model_is_fetched_once_and_leaves_nothing_behind(
     second = load_candidate(uc, candidate)
     assert second.origin == first.origin
     assert second.reference.num_rows == first.reference.num_rows
-    # A copy that was damaged here is fetched anew, which waits for the server.
+    # A copy that was damaged here is fetched anew, as far as the server has it.
     (weights,) = cache.rglob("weights.bin")
     weights.write_bytes(b"damaged")
-    with pytest.raises(TransientError, match="cannot be fetched"):
+    with pytest.raises(DataError, match="cannot be read"):
         load_candidate(uc, candidate)
     away.rename(artifacts)
     assert load_candidate(uc, candidate).origin == first.origin
