@@ -26,7 +26,7 @@ export const Graph = ({ nodes, edges, label }: { nodes: Node[]; edges: Edge[]; l
   );
   const told = edges.map(([from, to]) => `${title(nodes, to)} from ${title(nodes, from)}`).join("; ");
   return (
-    // Wider than a phone: it scrolls, also by keyboard.
+    // Wider than a phone: it scrolls, also by keyboard. Sizes are styles: Airflow has rules for all elements.
     <Box overflowX="auto" role="group" aria-label={label} tabIndex={0}>
       <svg aria-label={told || label} height={height + 2} role="img" width={columns * (WIDTH + ACROSS) - ACROSS + 2}>
         <defs>
@@ -56,10 +56,10 @@ export const Graph = ({ nodes, edges, label }: { nodes: Node[]; edges: Edge[]; l
             <g key={node.id} transform={`translate(${x + 1},${y + 1})`}>
               <title>{node.more}</title>
               <rect fill="var(--chakra-colors-bg-subtle)" height={HEIGHT} rx="6" stroke="var(--chakra-colors-border)" width={WIDTH} />
-              <text fill="var(--chakra-colors-fg)" fontSize="13" fontWeight="600" x="12" y="20">
+              <text fill="var(--chakra-colors-fg)" style={{ fontSize: "13px", fontWeight: 600 }} x="12" y="20">
                 {node.title}
               </text>
-              <text fill="var(--chakra-colors-fg-muted)" fontSize="12" x="12" y="37">
+              <text fill="var(--chakra-colors-fg-muted)" style={{ fontSize: "12px" }} x="12" y="37">
                 {node.text}
               </text>
             </g>

@@ -149,10 +149,14 @@ const Versions = ({ usecase, models }: { usecase: UseCaseInfo; models: Models })
   </Panel>
 );
 
+// Shares and scores have decimals, numbers of rows none.
+const isCount = (value: number) => Number.isInteger(value) && Math.abs(value) > 1;
+const rounded = (value: number) => (isCount(value) ? value.toLocaleString("en") : value.toFixed(4));
+
 const figure = (one: Estimate | null | undefined) => {
   if (one?.value == null) return "–";
-  const said = one.value.toFixed(4);
-  return one.low == null || one.high == null ? said : `${said} (${one.low.toFixed(4)} to ${one.high.toFixed(4)})`;
+  const said = rounded(one.value);
+  return one.low == null || one.high == null ? said : `${said} (${rounded(one.low)} to ${rounded(one.high)})`;
 };
 
 const Versus = ({ usecase, models }: { usecase: UseCaseInfo; models: Models }) => {

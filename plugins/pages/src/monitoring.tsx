@@ -99,7 +99,7 @@ const HeatMap = ({ data, chosen, onChoose }: { data: Monitoring; chosen: string;
             {data.moved.map(({ column, ratios }) => (
               <tr key={column}>
                 <Box as="th" textAlign="start">
-                  <Button fontSize="xs" fontWeight={column === chosen ? "bold" : "normal"} h="auto" onClick={() => onChoose(column)} p={0} variant="plain">
+                  <Button fontSize="xs" fontWeight={column === chosen ? "bold" : "normal"} h="auto" minW={0} onClick={() => onChoose(column)} p={0} variant="plain">
                     {column}
                   </Button>
                 </Box>
