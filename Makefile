@@ -38,6 +38,9 @@ export SSL_CERT_FILE := $(PIP_CERT)
 endif
 endif
 
+# The use case that `make demo` shows.
+USECASE ?= flight_delays
+
 # uv from the PATH, else the one that pip puts into the environment.
 UV = $$(command -v uv || echo $(BIN)/uv)
 
@@ -63,10 +66,10 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(STAMP) ## Run the whole loop on real data through Airflow, and show what came of it
-	@$(BIN)/nightshift demo
+	@$(BIN)/nightshift demo --usecase $(USECASE)
 
-replay: $(STAMP) ## Replay the history night by night, and compare the loop with its first model
-	@$(BIN)/nightshift replay --picture docs/images/replay.svg
+replay: $(STAMP) ## Replay the demo's history night by night, and compare the loop with its first model
+	@$(BIN)/nightshift replay --usecase flight_delays --picture docs/images/replay.svg
 
 up: $(STAMP) ## Start PostgreSQL, Airflow and MLflow
 	@$(BIN)/nightshift up
@@ -139,7 +142,7 @@ reference: $(STAMP) ## Write docs/reference from the code
 	@$(BIN)/python -m nightshift.cli.reference
 
 dags-readme: $(STAMP) ## Write dags/README.md from the DAGs
-	@$(BIN)/python -m nightshift.orchestration.readme >/dev/null
+	@$(BIN)/python -m nightshift.orchestration.readme flight_delays >/dev/null
 
 # Without the local wheels, so that a pin for each platform is there; local builds of a release (2.13.0+cpu)
 # satisfy its pin.

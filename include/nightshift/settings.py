@@ -95,7 +95,10 @@ class Settings(BaseSettings):
     parallelism: int = Field(4, ge=1, description="Airflow tasks at once; ranges are cut for as many.")
     retry_seconds: float = Field(30, gt=0, description="Pause before a task is tried again.")
     task_hours: float = Field(
-        24, gt=0, description="A task that runs longer has failed, and is not tried again."
+        24,
+        gt=0,
+        le=168,
+        description="A task that runs longer has failed, and is not tried again; 168 at most, a week.",
     )
     image: str = Field("", description="Container image that this runs in; set when it is built.")
     docs_url: str = Field("", description="Where people read docs/, for links in alerts; empty: its path.")

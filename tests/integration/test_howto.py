@@ -124,6 +124,6 @@ print((settings().home / "reports" / uc.name / "raw_weather" / f"{{day}}.json").
 
 def test_whoever_adds_a_step_has_only_what_the_page_names_to_do(checkout: Path) -> None:
     follow(checkout, "dag.md")
-    run(checkout, "-m", "nightshift.orchestration.readme")
+    run(checkout, "-m", "nightshift.orchestration.readme", "flight_delays")
     assert "count_decisions" in (checkout / "dags" / "README.md").read_text()
     run(checkout, "-m", "pytest", "tests/dags/test_integrity.py", "-q", "-p", "no:cacheprovider")

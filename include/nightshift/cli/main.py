@@ -65,7 +65,7 @@ def nightshift(
     """Nightshift: from raw data to monitored predictions, every night."""
 
 
-_UseCase = Annotated[str | None, typer.Option("--usecase", help="Which use case; the first one by default.")]
+_UseCase = Annotated[str | None, typer.Option("--usecase", help="Which use case; needed if several.")]
 _UseCases = Annotated[str | None, typer.Option("--usecase", help="Which use case; all by default.")]
 _Suite = Annotated[str, typer.Argument(help="raw_<table>, features, labels, predictions.")]
 _Partition = Annotated[str, typer.Argument(help="YYYY-MM-DD")]
@@ -948,9 +948,18 @@ def stack_prepare_airflow() -> None:
 
 
 def _one(usecase: str | None) -> UseCase:
+    """Load the use case that a command concerns. Nobody's guess decides whose model is rolled back."""
     from nightshift.usecase import load_usecase, usecase_names
 
-    return load_usecase(usecase or usecase_names()[0])
+    names = [usecase] if usecase else usecase_names()
+    if len(names) != 1:
+        raise DataError(
+            f"this command concerns one use case, and there are {len(names)}: {', '.join(names) or 'none'}",
+            rule="a command that concerns one use case is told which, unless there is only one",
+            where="--usecase",
+            cure=f"add --usecase {names[0]}, or another" if names else "make new-usecase writes one",
+        )
+    return load_usecase(names[0])
 
 
 def _newest_night(uc: UseCase) -> date:

@@ -1,10 +1,11 @@
 """Writes ``dags/README.md`` from the DAGs themselves; a test fails when the page has drifted from them.
 
-Run it with ``python -m nightshift.orchestration.readme``.
+Run it with ``python -m nightshift.orchestration.readme USECASE``.
 """
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,14 @@ ingest ─raw─► features ─features─► score ─predictions─► monito
 """
 
 
-def render(folder: Path) -> str:
-    """Return the page for the DAG files in ``folder``; each is described by its first use case."""
+def render(folder: Path, usecase: str) -> str:
+    """Return the page for the DAG files in ``folder``; those of ``usecase`` describe them."""
     from airflow.dag_processing.dagbag import DagBag
 
     dags: dict[str, Any] = {}
     for _, dag in sorted(DagBag(folder).dags.items()):
-        dags.setdefault(Path(dag.fileloc).name, dag)
+        if dag.dag_id.startswith(f"{usecase}."):
+            dags[Path(dag.fileloc).name] = dag
     rows, sections = [], []
     for file, dag in sorted(dags.items()):
         name = dag.dag_id.split(".", 1)[1]
@@ -70,4 +72,4 @@ def _graph(dag: Any) -> str:
 
 if __name__ == "__main__":
     page = settings().project / "dags" / "README.md"
-    page.write_text(render(page.parent), encoding="utf-8")
+    page.write_text(render(page.parent, sys.argv[1]), encoding="utf-8")

@@ -191,6 +191,31 @@ def test_dbt_refuses_nights_that_end_before_they_start(home: Path) -> None:
     assert "before they start" in result.output
 
 
+@pytest.mark.parametrize(
+    ("others", "cure"),
+    [([], "make new-usecase"), (["churn"], None), (["churn", "flight_delays"], "--usecase churn")],
+)
+def test_a_command_that_concerns_one_use_case_never_guesses(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others: list[str], cure: str | None
+) -> None:
+    """``churn`` comes first in the alphabet; a rollback must not be its for that."""
+    shipped = settings().usecases / "flight_delays"
+    monkeypatch.setenv("NIGHTSHIFT_PROJECT", str(tmp_path))
+    for name in others:
+        (tmp_path / "include" / "usecases" / name).mkdir(parents=True)
+        for file in ("usecase.yml", "sources.yml"):
+            text = (shipped / file).read_text(encoding="utf-8")
+            (tmp_path / "include" / "usecases" / name / file).write_text(text.replace("flight_delays", name))
+    settings.cache_clear()
+    result = CliRunner().invoke(app, ["registry", "show", "1"])
+    assert result.exit_code == 1
+    if cure is None:
+        assert "concerns one use case" not in result.stderr
+    else:
+        assert f"there are {len(others)}" in result.stderr
+        assert cure in result.stderr
+
+
 def test_the_version_is_the_packages() -> None:
     assert _command("--version").strip() == version("nightshift")
 
