@@ -27,7 +27,9 @@ from tests.servers import serving
 
 # Proxy ------------------------------------------------------------------------------------------------
 
-Kind = Literal["status", "hang", "slow", "torn upload", "cut download", "lost answer"]
+Kind = Literal[
+    "status", "hang", "slow", "torn upload", "cut download", "lost answer", "conflict", "no conditions"
+]
 
 READS, WRITES = frozenset({"GET", "HEAD"}), frozenset({"PUT", "POST", "DELETE"})
 
@@ -38,7 +40,8 @@ class Rule:
 
     Attributes:
         kind: What happens to them. ``status`` answers without asking the store; a ``torn upload`` ends after
-            half the body, on both sides; a ``lost answer`` is one to a request that the store carried out.
+            half the body, on both sides; a ``lost answer`` is one to a request that the store carried out, a
+            ``conflict`` says that it did not; with ``no conditions`` a write that failed its own succeeds.
         every: Of so many requests in a row ...
         burst: ... the first so many are met, so that a client's own tries can be outlasted.
         methods: The methods it is about.
@@ -119,9 +122,7 @@ class _Request(BaseHTTPRequestHandler):
             return self._hang()
         body = self._body(half=kind == "torn upload")
         if rule and kind == "status":
-            code = "SlowDown" if rule.status == 503 else "InternalError"
-            answer = f'<?xml version="1.0"?><Error><Code>{code}</Code><Message>no</Message></Error>'.encode()
-            return self._send(rule.status, [("Content-Type", "application/xml")], answer)
+            return self._refuse(rule.status, "SlowDown" if rule.status == 503 else "InternalError")
         store = http.client.HTTPConnection(self.server.store, timeout=120)
         try:
             store.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
@@ -137,10 +138,18 @@ class _Request(BaseHTTPRequestHandler):
             store.close()
         if kind == "lost answer":
             return self._hang_up()
+        if kind == "no conditions" and found.status == 412:
+            return self._send(200, [("ETag", '"d41d8cd98f00b204e9800998ecf8427e"')], b"")
+        if kind == "conflict":
+            return self._refuse(409, "ConditionalRequestConflict")
         length = found.getheader("Content-Length") if self.command == "HEAD" else str(len(content))
         hop = ("content-length", "transfer-encoding", "connection")
         headers = [(name, value) for name, value in found.getheaders() if name.lower() not in hop]
         self._send(found.status, headers, content, kind, length)
+
+    def _refuse(self, status: int, code: str) -> None:
+        answer = f'<?xml version="1.0"?><Error><Code>{code}</Code><Message>no</Message></Error>'.encode()
+        self._send(status, [("Content-Type", "application/xml")], answer)
 
     def do_GET(self) -> None:
         self._pass_on()

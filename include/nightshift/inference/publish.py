@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import logging
+from datetime import date
+
 from nightshift.errors import DataError
 from nightshift.inference.score import LAYER
 from nightshift.lake import tables
 from nightshift.lake.staging import Staged, read_staged
 from nightshift.lake.tables import PartitionVersion
+from nightshift.registry.deployments import champion_at
 from nightshift.usecase import UseCase
+
+log = logging.getLogger(__name__)
+
+# What predictions are made of, each of them one value a day.
+_VERSIONS = ("feature_version", "model_hash")
 
 
 def publish_predictions(uc: UseCase, staged: Staged) -> PartitionVersion:
     """Replace one partition of the predictions with ``staged``; nothing changes when it holds the same.
+
+    What is published stays, too, when it was made by the champion in force from the features of now, and
+    ``staged`` was not: of two runs for one day, the one that began earlier may end later.
 
     Raises:
         DataError: ``staged`` is no prediction of this use case.
@@ -24,4 +36,25 @@ def publish_predictions(uc: UseCase, staged: Staged) -> PartitionVersion:
             where=f"{uc.name}, publish predictions, partition {staged.partition}",
             cure="pass on what the score step returned",
         )
-    return tables.replace_partition(uc, LAYER, staged.partition, read_staged(staged), [uc.entity])
+    predictions = read_staged(staged)
+    made_of = predictions.select(_VERSIONS).slice(0, 1).to_pylist()
+
+    def stays(day: date) -> bool:
+        features, champion = tables.partition_version(uc, "features", day), champion_at(uc, day)
+        now = (
+            features
+            and champion
+            and dict(zip(_VERSIONS, (features.content_hash, champion.model_hash), strict=True))
+        )
+        published = tables.constants(uc, LAYER, day, day, _VERSIONS).get(day)
+        if now is None or made_of == [now] or published != now:
+            return False
+        log.warning(
+            "%s, predictions of %s stay: they are of the features and the champion of now, and what was to "
+            "replace them is not",
+            uc.name,
+            day,
+        )
+        return True
+
+    return tables.replace_partition(uc, LAYER, staged.partition, predictions, [uc.entity], stays=stays)

@@ -259,7 +259,7 @@ def _land_snapshots(
             # Nothing new and nothing bad: most nights end here, without importing Great Expectations.
             if first not in given:
                 rows = check_columns(uc, source, table, extracts[first].table, partition=first)
-                given[first] = content_hash(rows, key)
+                given[first] = content_hash(rows, key, exact=True)
             if given[first] == standing.content_hash:
                 manifests[standing.partition, standing.version] = standing
                 continue
@@ -270,10 +270,10 @@ def _land_snapshots(
             standing is None
             or standing.partition == day
             or standing.quarantine_hash != rows_hash(part.quarantined)
-            or standing.content_hash != content_hash(part.accepted, key)
+            or standing.content_hash != content_hash(part.accepted, key, exact=True)
             or standing.fixed != part.fixed
         ):
-            if standing is not None and standing.content_hash != content_hash(part.accepted, key):
+            if standing is not None and standing.content_hash != content_hash(part.accepted, key, exact=True):
                 _keep_what_later_nights_saw(uc, source, table, day, extracts[first])
             standing = land_judged(uc, source, table, {day: _on_day(part, day)}, {day: wanted[day]})[0]
             snapshots = raw.current_many(uc, source, table)

@@ -2,10 +2,11 @@
 
 A hash covers column names, types and values, rows in key order. It does not cover row order, column order,
 chunks, dictionary encoding, the width of numbers, what lies under a null, or columns that hold only nulls
-(so a partition keeps its hash when its table later gains a column), or the columns ``UNHASHED``, which name
-the circumstances of a row and not what it says. Floats count to
-``SIGNIFICANT_DIGITS``, which is more than any feature means and less than what parallel sums disturb.
-NaN and null differ; 0.0 and -0.0 do not.
+(so a partition keeps its hash when its table later gains a column). NaN and null differ; 0.0 and -0.0 do not.
+
+Of what is computed, floats count to ``SIGNIFICANT_DIGITS``, which is more than any feature means and less
+than what parallel sums disturb, and the columns ``UNHASHED`` do not count: they name the circumstances of a
+row and not what it says. What a source said counts ``exact``: any other number is a correction.
 """
 
 from __future__ import annotations
@@ -31,16 +32,22 @@ _POWERS = np.array([float(f"1e{exponent}") for exponent in range(309)])
 _ZERO_BELOW = 1e-290
 
 
-def content_hash(table: pa.Table, key: Sequence[str]) -> str:
+def content_hash(table: pa.Table, key: Sequence[str], *, exact: bool = False) -> str:
     """Return the SHA-256 (hex) of what ``table`` says, its rows identified by the columns ``key``.
+
+    Args:
+        table: Its rows, in any order.
+        key: Columns that identify a row.
+        exact: Every digit and every column counts: for what a source said.
 
     Raises:
         DataError: A key column is missing, or a column has a type the lake does not store.
     """
-    data = canonical(table.drop_columns([name for name in table.column_names if name in UNHASHED]))
+    uncounted = frozenset() if exact else UNHASHED
+    data = canonical(table.drop_columns([name for name in table.column_names if name in uncounted]))
     for place, field in enumerate(data.schema):
         if pa.types.is_float64(field.type):
-            data = data.set_column(place, field.name, _rounded(data[field.name]))
+            data = data.set_column(place, field.name, _counted(data[field.name], exact))
     data = sort_rows(data, key)
     digest = hashlib.sha256(f"rows {data.num_rows}\n".encode())
     for name in sorted(data.column_names):
@@ -90,8 +97,12 @@ def _scaled(numbers: npt.NDArray[np.float64], exponent: npt.NDArray[np.int64]) -
     return scaled
 
 
-def _rounded(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def _counted(column: pa.ChunkedArray, exact: bool) -> pa.ChunkedArray:
+    """Return the floats that stand for ``column`` in a hash: one zero, one NaN, all digits or the first."""
     values = pc.fill_null(column, 0.0).to_numpy()
+    if exact:
+        values = np.where(np.isnan(values), np.nan, values + 0.0)
+        return pa.chunked_array([pa.array(values, mask=~column.is_valid().to_numpy())])
     # In pieces that stay in the processor's cache: three times as fast as in one.
     pieces = [round_significant(values[start : start + 16384]) for start in range(0, len(values), 16384)]
     missing = ~column.is_valid().to_numpy()

@@ -92,7 +92,7 @@ def land(
     _check(uc, source, table, partition, accepted.num_rows, rows_in, rows_quarantined, as_of)
     catalogue = uc.sources[source].tables[table]
     data = canonical(accepted)
-    digest = content_hash(data, catalogue.key)
+    digest = content_hash(data, catalogue.key, exact=True)
     declared = catalogue.columns
     encrypted = [name for name in data.column_names if name in declared and declared[name].encrypt]
     folder = _folder(uc, source, table, partition)
@@ -126,6 +126,8 @@ def land(
         )
         content = manifest.model_dump_json(indent=1).encode()
         if open_store().put_new(f"{folder}/v{manifest.version}.json", content):
+            # Left by a killed writer, it may have been swept since it was found; from here on it is not.
+            write_object(folder, data, digest, encrypted)
             return manifest
 
 
@@ -210,7 +212,7 @@ def read(manifest: RawManifest) -> pa.Table:
         DataError: The object is gone, changed or damaged.
     """
     try:
-        return read_object(manifest.object_key, manifest.content_hash, manifest.key_columns)
+        return read_object(manifest.object_key, manifest.content_hash, manifest.key_columns, exact=True)
     except NoSuchObjectError as error:
         raise DataError(
             f"the object of {manifest.table} {manifest.partition} version {manifest.version} is gone",
@@ -229,7 +231,7 @@ def read_content(uc: UseCase, source: str, table: str, partition: date, content_
     for manifest in versions(uc, source, table, partition):
         if manifest.content_hash == content_hash:
             try:
-                return read_object(manifest.object_key, content_hash, manifest.key_columns)
+                return read_object(manifest.object_key, content_hash, manifest.key_columns, exact=True)
             except NoSuchObjectError:
                 return None
     return None
@@ -269,9 +271,19 @@ def sweep_orphans(uc: UseCase, older_than_days: int = 1) -> int:
     orphans = [
         key for key, when in found.items() if not _is_manifest(key) and key not in named and when < limit
     ]
+    removed = 0
     for key in orphans:
+        folder = key.rpartition("/")[0]
+        # Its writer may come back at any moment, and rely on what it finds.
+        if key in _named(folder):
+            continue
+        content = store.get(key)
         store.delete(key)
-    return len(orphans)
+        if key in _named(folder):
+            store.put(key, content)
+        else:
+            removed += 1
+    return removed
 
 
 def _check(
@@ -317,6 +329,12 @@ def _rank(manifest: RawManifest) -> tuple[datetime, int]:
 
 def _folder(uc: UseCase, source: str, table: str, partition: date) -> str:
     return f"raw/{uc.name}/{source}/{table}/partition={partition}"
+
+
+def _named(folder: str) -> set[str]:
+    """Return the keys of the objects that the manifests in ``folder`` name."""
+    manifests = _read_manifests(filter(_is_manifest, open_store().list(f"{folder}/")))
+    return {manifest.object_key for manifest in manifests}
 
 
 def _is_manifest(key: str) -> bool:

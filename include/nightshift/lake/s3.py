@@ -66,7 +66,7 @@ class S3Store:
         An answer may be lost after the object was written. Whoever asks again is told that the key is taken,
         so each object says which call wrote it.
         """
-        writer = uuid.uuid4().hex
+        writer, again = uuid.uuid4().hex, False
         with self._explained(key):
             while True:
                 try:
@@ -80,8 +80,10 @@ class S3Store:
                     )
                 except ClientError as error:
                     if _code(error) in _TAKEN:
-                        return self._wrote(key, writer, error)
+                        again |= bool(error.response["ResponseMetadata"].get("RetryAttempts"))
+                        return again and self._wrote(key, writer)
                     if _code(error) in _RACING:
+                        again = True
                         continue
                     raise
                 return True
@@ -220,10 +222,8 @@ class S3Store:
     def _key(self, key: str) -> str:
         return self.prefix + require_key(key)
 
-    def _wrote(self, key: str, writer: str, error: ClientError) -> bool:
+    def _wrote(self, key: str, writer: str) -> bool:
         """Return whether a call that was told that its key is taken took it itself, at an earlier try."""
-        if not error.response["ResponseMetadata"].get("RetryAttempts"):
-            return False
         found = self._client.head_object(Bucket=self.bucket, Key=self._key(key))
         return bool(found["Metadata"].get(_WRITER) == writer)
 

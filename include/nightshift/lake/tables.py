@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -116,7 +116,13 @@ class Stretch:
 
 
 def replace_partition(
-    uc: UseCase, layer: str, partition: date, table: pa.Table, key_columns: Sequence[str]
+    uc: UseCase,
+    layer: str,
+    partition: date,
+    table: pa.Table,
+    key_columns: Sequence[str],
+    *,
+    stays: Callable[[date], bool] | None = None,
 ) -> PartitionVersion:
     """Publish ``table`` as the content of one partition, replacing what was there, in one commit.
 
@@ -129,12 +135,13 @@ def replace_partition(
         partition: The day.
         table: The partition's rows; a ``partition`` column is added where missing.
         key_columns: Columns that identify a row.
+        stays: Asked before each try to commit, where other content is published: whether that shall stay.
 
     Raises:
         DataError: Rows of another partition, a missing key column, or a column whose type has changed.
         TransientError: Other writers kept winning, or the storage failed.
     """
-    return replace_partitions(uc, layer, {partition: table}, key_columns)[0]
+    return replace_partitions(uc, layer, {partition: table}, key_columns, stays=stays)[0]
 
 
 def replace_partitions(
@@ -144,6 +151,7 @@ def replace_partitions(
     key_columns: Sequence[str],
     *,
     builds: Mapping[date, str] | None = None,
+    stays: Callable[[date], bool] | None = None,
 ) -> list[PartitionVersion]:
     """Publish the content of several partitions in one commit: all of them, or none.
 
@@ -173,9 +181,11 @@ def replace_partitions(
                 if day in published and published[day].content_hash == digest
             }
             others = {day: build for day, build in builds.items() if day not in equal}
+            different = (prepared.keys() & published.keys()) - equal
+            preferred = {day for day in different if stays is not None and stays(day)}
             standing = {
                 day: published[day]
-                for day in equal | _outdated(uc, layer, published, others, kept)
+                for day in equal | _outdated(uc, layer, published, others, kept) | preferred
                 if _files_exist(uc, layer, delta, day)
             }
             changed = {

@@ -11,29 +11,51 @@ This module reads the log without importing MLflow: scoring asks it every night.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import functools
+import logging
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, ParamSpec, TypeVar
 
 from nightshift.errors import DataError
 from nightshift.lake import tables
 from nightshift.registry import states
 from nightshift.registry.records import Approval, Candidate, Decision, Deployment, Transition
-from nightshift.registry.states import Standing
+from nightshift.registry.states import Entry, OvertakenError, Standing
 from nightshift.usecase import UseCase
 
+log = logging.getLogger(__name__)
+
 _NIGHT = timedelta(days=1)
+_LOOKS = 5
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _by_the_newest_log(decide: Callable[P, T]) -> Callable[P, T]:
+    """Have ``decide`` look again when another entry was recorded first."""
+
+    @functools.wraps(decide)
+    def decided(*args: P.args, **kwargs: P.kwargs) -> T:
+        for _ in range(_LOOKS - 1):
+            try:
+                return decide(*args, **kwargs)
+            except OvertakenError:
+                continue
+        return decide(*args, **kwargs)
+
+    return decided
 
 
 def history(uc: UseCase) -> list[Deployment]:
     """Return every entry that changed production, oldest first."""
-    return [entry for entry in states.read(uc) if isinstance(entry, Deployment)]
+    return _deployments(states.read(uc))
 
 
 def newest(uc: UseCase) -> Deployment | None:
     """Return the last entry, whether or not its day has come; None before the first promotion."""
-    entries = history(uc)
-    return entries[-1] if entries else None
+    return _newest(states.read(uc))
 
 
 def champion_at(uc: UseCase, day: date, entries: Sequence[Deployment] | None = None) -> Deployment | None:
@@ -79,6 +101,7 @@ def contradicted(uc: UseCase, start: date = date.min, end: date = date.max) -> d
     return found
 
 
+@_by_the_newest_log
 def propose(uc: UseCase, decision: Decision, *, by: str = "gate") -> Standing:
     """Register what the gate judged: a candidate when it was refused, a challenger when it passed.
 
@@ -87,6 +110,9 @@ def propose(uc: UseCase, decision: Decision, *, by: str = "gate") -> Standing:
 
     Returns:
         Where its version stands.
+
+    Raises:
+        DataError: MLflow gave it a number that the log knows as another model's.
     """
     from nightshift.registry.card import keep_card
     from nightshift.registry.models import evaluation_hash, register
@@ -96,7 +122,7 @@ def propose(uc: UseCase, decision: Decision, *, by: str = "gate") -> Standing:
     keep_card(uc, version)
     evidence = evaluation_hash(uc, candidate.run_id)
 
-    def record(action: Literal["register", "challenge"]) -> None:
+    def record(action: Literal["register", "challenge"], after: int) -> None:
         states.write(
             uc,
             Transition(
@@ -108,17 +134,27 @@ def propose(uc: UseCase, decision: Decision, *, by: str = "gate") -> Standing:
                 by=by,
                 recorded_at=datetime.now(UTC),
             ),
+            after,
         )
 
-    standing = states.standings(states.read(uc)).get(version)
+    known = states.read(uc)
+    standing = states.standings(known).get(version)
+    if standing is not None and standing.entries[0].model_hash != candidate.content_hash:
+        raise DataError(
+            f"MLflow calls model {candidate.content_hash[:12]} version {version}, which is model "
+            f"{standing.entries[0].model_hash[:12]} in the deployment log",
+            rule="a version's number stands for one model",
+            where=f"registered model {uc.name}",
+            cure="MLflow's database is older than the lake: restore its newest backup",
+        )
     if standing is None:
-        record("register")
+        record("register", len(known))
     if standing is None or standing.state == "candidate":
         challenges = decision.promote
     else:
-        challenges = decision.promote and standing.overtaken and _still_rival(newest(uc), decision)
+        challenges = decision.promote and standing.overtaken and _still_rival(_newest(known), decision)
     if challenges:
-        record("challenge")
+        record("challenge", len(known) + (standing is None))
     mirror(uc)
     return states.standings(states.read(uc))[version]
 
@@ -141,13 +177,15 @@ def standing_of(uc: UseCase, candidate: Candidate) -> Standing:
     )
 
 
+@_by_the_newest_log
 def decide(uc: UseCase, version: str, approval: Approval) -> Standing:
     """Record what a person decided about a challenger. A decision stands: taken again, it changes nothing.
 
     Raises:
         DataError: ``version`` is no challenger, or the opposite was decided before.
     """
-    standing = states.standings(states.read(uc)).get(version)
+    known = states.read(uc)
+    standing = states.standings(known).get(version)
     if standing is None or (standing.approval is None and standing.state != "challenger"):
         raise DataError(
             f"version {version!r} is {standing.state if standing else 'not registered'}, not a challenger",
@@ -160,13 +198,14 @@ def decide(uc: UseCase, version: str, approval: Approval) -> Standing:
         facts = standing.entries[-1].model_dump(exclude={"action"})
         reasons = [approval.comment or approval.decision]
         changed = {"approval": approval, "reasons": reasons, "by": approval.by, "recorded_at": approval.at}
-        states.write(uc, Transition.model_validate({**facts, "action": action, **changed}))
+        states.write(uc, Transition.model_validate({**facts, "action": action, **changed}), len(known))
     elif standing.approval.decision != approval.decision:
         raise _decided(uc, version, standing.approval)
     mirror(uc)
     return states.standings(states.read(uc))[version]
 
 
+@_by_the_newest_log
 def promote(
     uc: UseCase,
     decision: Decision,
@@ -197,15 +236,16 @@ def promote(
             where=f"{uc.name}, snapshot {candidate.snapshot_hash[:12]}",
             cure="read the evaluation in MLflow; an earlier champion returns through rollback",
         )
-    standing = propose(uc, decision)
-    version, approval = standing.version, standing.approval
-    entries = history(uc)
+    version = propose(uc, decision).version
+    known = states.read(uc)
+    standing, entries = states.standings(known)[version], _deployments(known)
+    approval = standing.approval
     for entry in entries:
         if entry.action == "promote" and entry.version == version:
             return entry
     if approval is not None and standing.rejected:
         raise _decided(uc, version, approval)
-    current = entries[-1] if entries else None
+    current = _newest(known)
     if not _still_rival(current, decision):
         raise _overtaken(uc, version, decision.rival, current)
     effective_from = max(effective_from, _unscored(uc) or effective_from)
@@ -238,6 +278,7 @@ def promote(
             by=by,
             recorded_at=datetime.now(UTC),
         ),
+        len(known),
     )
 
 
@@ -261,8 +302,10 @@ def rollback(
     Raises:
         DataError: ``version`` was never a champion, or would score days that it was trained on; or none is
             given and it is not clear which was the one before.
+        OvertakenError: Another decision was recorded meanwhile; nothing was changed.
     """
-    entries = history(uc)
+    known = states.read(uc)
+    entries = _deployments(known)
     version = version or champion_before(uc, reason)
     earlier = next((entry for entry in reversed(entries) if entry.version == version), None)
     if earlier is None:
@@ -297,6 +340,7 @@ def rollback(
                 "recorded_at": datetime.now(UTC),
             }
         ),
+        len(known),
     )
 
 
@@ -352,7 +396,10 @@ def rolled_back(uc: UseCase, model_hash: str) -> Deployment | None:
 
 
 def mirror(uc: UseCase) -> None:
-    """Make MLflow's aliases and tags say what the log says; what they say already is not written again."""
+    """Make MLflow's aliases and tags say what the log says; what they say already is not written again.
+
+    A version that is another model there than in the log gets neither: its number was given out twice.
+    """
     from nightshift.registry import mlflow as tracking
     from nightshift.registry.models import CHALLENGER, CHAMPION
 
@@ -362,20 +409,39 @@ def mirror(uc: UseCase) -> None:
     open_ones = [of for of in standings.values() if of.state == "challenger"]
     challenger = max(open_ones, key=lambda of: of.since).version if open_ones else None
     client = tracking.client(uc)
-    aliases = {name: str(of) for name, of in client.get_registered_model(uc.name).aliases.items()}
-    for alias, version in ((CHAMPION, champion), (CHALLENGER, challenger)):
-        if version is not None and aliases.get(alias) != version:
-            client.set_registered_model_alias(uc.name, alias, version)
-        elif version is None and alias in aliases:
-            client.delete_registered_model_alias(uc.name, alias)
     registered = {
         str(found.version): found.tags for found in client.search_model_versions(f"name = '{uc.name}'")
     }
+    other = {
+        of.version
+        for of in standings.values()
+        if of.version in registered and registered[of.version].get("content_hash") != of.entries[0].model_hash
+    }
+    for name in sorted(other):
+        log.error("version %s of %s is another model in MLflow than in the deployment log", name, uc.name)
+    aliases = {name: str(of) for name, of in client.get_registered_model(uc.name).aliases.items()}
+    for alias, version in ((CHAMPION, champion), (CHALLENGER, challenger)):
+        known = version not in other
+        if version is not None and known and aliases.get(alias) != version:
+            client.set_registered_model_alias(uc.name, alias, version)
+        elif (version is None or not known) and alias in aliases:
+            client.delete_registered_model_alias(uc.name, alias)
     # Who is champion no more says so before the new one says it is.
     for standing in sorted(standings.values(), key=lambda standing: standing.state == "champion"):
         for key, value in _tags(standing).items():
-            if standing.version in registered and registered[standing.version].get(key) != value:
+            if (
+                standing.version in registered.keys() - other
+                and registered[standing.version].get(key) != value
+            ):
                 client.set_model_version_tag(uc.name, standing.version, key, value)
+
+
+def _deployments(entries: Sequence[Entry]) -> list[Deployment]:
+    return [entry for entry in entries if isinstance(entry, Deployment)]
+
+
+def _newest(entries: Sequence[Entry]) -> Deployment | None:
+    return next((entry for entry in reversed(entries) if isinstance(entry, Deployment)), None)
 
 
 def _versions(entries: Sequence[Deployment]) -> str:
@@ -432,8 +498,8 @@ def _facts(uc: UseCase, candidate: Candidate, version: str) -> dict[str, Any]:
     }
 
 
-def _record(uc: UseCase, deployment: Deployment) -> Deployment:
-    states.write(uc, deployment)
+def _record(uc: UseCase, deployment: Deployment, after: int) -> Deployment:
+    states.write(uc, deployment, after)
     mirror(uc)
     return deployment
 

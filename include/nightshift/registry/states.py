@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
-from nightshift.errors import DataError
+from nightshift.errors import DataError, TransientError
 from nightshift.lake import append_log
 from nightshift.registry.records import Approval, Deployment, Transition
 from nightshift.usecase import UseCase
@@ -30,6 +30,10 @@ class Change:
     version: str
     before: State | None
     after: State
+
+
+class OvertakenError(TransientError):
+    """Another decision about production was recorded first."""
 
 
 @dataclass
@@ -69,9 +73,17 @@ def read(uc: UseCase) -> list[Entry]:
     ]
 
 
-def write(uc: UseCase, entry: Entry) -> None:
-    """Append ``entry`` to the log."""
-    append_log.append(log_name(uc), entry.model_dump(mode="json"))
+def write(uc: UseCase, entry: Entry, after: int) -> None:
+    """Append ``entry``, which was decided by a log of ``after`` entries.
+
+    Raises:
+        OvertakenError: Somebody else's entry came in between, and nothing was written.
+    """
+    if not append_log.append_next(log_name(uc), after, entry.model_dump(mode="json")):
+        raise OvertakenError(
+            f"the deployment log of {uc.name} has changed since it was read for this {entry.action} of "
+            f"version {entry.version}; look at it, and decide again"
+        )
 
 
 def standings(entries: Sequence[Entry]) -> dict[str, Standing]:

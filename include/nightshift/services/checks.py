@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from uuid import uuid4
 
 from nightshift.errors import DataError, NightshiftError, TransientError
 from nightshift.secrets import secrets_folder
@@ -18,6 +19,9 @@ from nightshift.settings import Settings, settings
 
 # Below this the demo's data, logs and database do not fit.
 _NEEDED_BYTES = 3 * 1024**3
+
+# For an object store that does not honour `If-None-Match: *`.
+OTHER_STORE = "use a store that does: Amazon S3, SeaweedFS, MinIO; or update this one"
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ def before_up() -> list[Finding]:
     """Return the findings that decide whether starting makes sense, but for ports, which need the lock."""
     found = [python_version(), writable()]
     # Nothing below can be looked at in a folder that cannot be used.
-    return found if not found[-1].passed else [*found, disk_space(), whole_state()]
+    return found if not found[-1].passed else [*found, disk_space(), whole_state(), lake()]
 
 
 def everything() -> Iterator[Finding]:
@@ -49,6 +53,7 @@ def everything() -> Iterator[Finding]:
         yield from free_ports()
         yield stale_records()
         yield whole_state()
+        yield lake()
         yield whole_tables()
         yield warehouse()
         yield whole_tracking()
@@ -185,6 +190,27 @@ def whole_state() -> Finding:
         if finding:
             return finding
     return Finding("state", True, "whole")
+
+
+def lake() -> Finding:
+    """Check that of two who write one object in an S3 lake the first is kept: every commit rests on it."""
+    from nightshift.lake.store import open_store
+
+    uri = settings().lake_uri
+    if not uri.startswith("s3://"):
+        return Finding("lake", True, uri)
+    key = f"probe/{uuid4().hex}"
+    try:
+        store = open_store()
+        store.put_new(key, b"first")
+        overwritten = store.put_new(key, b"second")
+        store.delete(key)
+    except NightshiftError as error:
+        return Finding("lake", False, str(error), "mend what the message names first")
+    if overwritten:
+        detail = f"{uri}: an object was overwritten although it was there, so that commits would be lost"
+        return Finding("lake", False, detail, OTHER_STORE)
+    return Finding("lake", True, f"{uri} keeps the first of two writers")
 
 
 def whole_tables() -> Finding:

@@ -17,6 +17,7 @@ from psycopg import sql
 
 from nightshift.errors import DataError
 from nightshift.services import airflow
+from nightshift.services.checks import OTHER_STORE
 from nightshift.settings import settings
 
 # Whose databases stand in which file of secrets; the last role makes databases of its own.
@@ -83,7 +84,7 @@ def buckets(names: Iterable[str]) -> None:
                 f"bucket {name}: an object was overwritten although it existed",
                 rule="the object store honours `If-None-Match: *`, or two commits at once lose one",
                 where=client.meta.endpoint_url,
-                cure="use a store that does: Amazon S3, SeaweedFS, MinIO; or update this one",
+                cure=OTHER_STORE,
             )
         finally:
             client.delete_object(Bucket=name, Key=key)

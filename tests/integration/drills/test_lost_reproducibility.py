@@ -108,7 +108,7 @@ def test_another_environment_is_the_first_cause_of_another_model(shop: UseCase, 
     environment = recorded.environment.model_copy(update={"packages": packages})
     manifest.keep(recorded.model_copy(update={"model_hash": "8" * 64, "environment": environment}))
     entry = deployments.history(shop)[0].model_copy(update={"version": "8", "model_hash": "8" * 64})
-    states.write(shop, entry)
+    states.write(shop, entry, len(states.read(shop)))
     found = reproduce(shop, "8")
     assert found.verdict == "different"
     assert found.snapshot_rebuilt == found.snapshot_recorded, "data are not to blame"

@@ -103,6 +103,25 @@ def test_each_day_is_scored_by_the_champion_in_force_on_it(usecase: UseCase) -> 
     assert score(usecase, DAY) == before
 
 
+def test_a_run_that_was_overtaken_replaces_nothing(usecase: UseCase, day_of_features: Day) -> None:
+    slow = score(usecase, DAY)
+    mended = day_of_features(DAY, 50).drop_columns("late")
+    tables.replace_partition(usecase, "features", DAY, mended, ["flight_id"])
+    fast = publish_predictions(usecase, score(usecase, DAY))
+    assert publish_predictions(usecase, slow) == fast
+    assert read_staged(slow).num_rows != fast.rows
+
+
+def test_where_neither_is_of_now_the_later_one_counts(usecase: UseCase, day_of_features: Day) -> None:
+    staged = [score(usecase, DAY)]
+    for rows in (50, 60):
+        features = day_of_features(DAY, rows).drop_columns("late")
+        tables.replace_partition(usecase, "features", DAY, features, ["flight_id"])
+        staged += [score(usecase, DAY)]
+    for one in staged[:2]:
+        assert publish_predictions(usecase, one).content_hash == one.content_hash
+
+
 def test_a_row_scores_the_same_in_whatever_batch_it_comes(usecase: UseCase, day_of_features: Day) -> None:
     day, rows = date(2013, 3, 1), 70_000  # More than one batch of a scan.
     table = day_of_features(day, rows).drop_columns("late")

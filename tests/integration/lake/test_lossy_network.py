@@ -14,6 +14,7 @@ from nightshift.errors import TransientError
 from nightshift.lake import raw, tables
 from nightshift.lake.append_log import append, append_next, begin, read_log
 from nightshift.lake.store import open_store
+from nightshift.services import checks
 from nightshift.settings import settings
 
 DAY = date(2013, 7, 1)
@@ -52,6 +53,23 @@ def test_whoever_began_a_log_is_told_so_though_the_answer_was_lost(proxy: Faulty
         assert append_next("log0", 1, {"by": "me"})
         assert [begin(f"log{number}", {"by": "me"}) for number in range(4)] == [False] * 4
     assert len(proxy.met) >= 5
+
+
+def test_a_record_that_was_kept_and_called_a_conflict_is_in_its_log_once(proxy: FaultyProxy) -> None:
+    with proxy.broken(Rule("conflict", methods=frozenset({"PUT"}), every=2)):
+        numbers = [append("log", {"turn": turn}) for turn in range(4)]
+    assert len(proxy.met) >= 3
+    assert numbers == [1, 2, 3, 4]
+    assert [record["turn"] for record in read_log("log")] == [0, 1, 2, 3]
+
+
+def test_doctor_tells_a_store_that_overwrites_what_it_was_asked_to_keep(proxy: FaultyProxy) -> None:
+    assert checks.lake().passed
+    with proxy.broken(Rule("no conditions", methods=frozenset({"PUT"}))):
+        found = checks.lake()
+    assert not found.passed
+    assert "overwritten" in found.detail
+    assert "SeaweedFS" in found.cure
 
 
 def test_a_landing_and_a_commit_whose_answers_were_lost_count_once(proxy: FaultyProxy) -> None:

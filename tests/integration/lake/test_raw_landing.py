@@ -11,6 +11,7 @@ from lake_writer import AS_OF, land, rows
 
 from nightshift.errors import DataError
 from nightshift.lake import raw
+from nightshift.lake.hashing import content_hash
 from nightshift.lake.store import Store
 from nightshift.usecase import UseCase
 
@@ -190,6 +191,54 @@ def test_retention_removes_days_and_orphans_and_nothing_else(store: Store, uc: U
     assert raw.sweep_orphans(uc, older_than_days=-1) == 1
     assert list(raw.current_many(uc, "src", "events").values()) == [kept]
     assert raw.read(kept).equals(rows(1))
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_writer_that_comes_back_during_a_sweep_keeps_its_object(
+    store: Store, uc: UseCase, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Killed before its manifest, it lands the same rows again beside ``maintain``."""
+    killed = land(DAY, 1)
+    store.delete(f"{killed.object_key.rpartition('/')[0]}/v{killed.version}.json")
+    delete, again = type(store).delete, []
+
+    def sweep(self: Store, key: str) -> None:
+        if moment == "after":
+            delete(self, key)
+        if not again:
+            again.append(land(DAY, 1))
+        if moment == "before":
+            delete(self, key)
+
+    monkeypatch.setattr(type(store), "delete", sweep)
+    assert raw.sweep_orphans(uc, older_than_days=-1) == 0
+    assert again == [current(uc)]
+    assert raw.read(again[0]).equals(rows(1))
+
+
+def test_a_correction_of_the_last_digit_is_a_version(store: Store, uc: UseCase) -> None:
+    for value in (12345678.91, 12345678.94):
+        data = pa.table({"id": ["a"], "value": [value]})
+        landed = raw.land(
+            uc, "src", "events", DAY, data, rows_in=1, rows_quarantined=0, as_of=AS_OF, query="all"
+        )
+        assert raw.read(landed)["value"].to_pylist() == [value]
+    assert current(uc) == landed
+
+
+def test_an_object_named_before_all_digits_counted_is_read(store: Store, uc: UseCase) -> None:
+    data = pa.table({"id": ["a"], "value": [12345678.91]})
+    landed = raw.land(uc, "src", "events", DAY, data, rows_in=1, rows_quarantined=0, as_of=AS_OF, query="all")
+    older = content_hash(data, ["id"])
+    renamed = landed.model_copy(
+        update={
+            "content_hash": older,
+            "object_key": landed.object_key.replace(landed.content_hash, older),
+        }
+    )
+    store.put(renamed.object_key, store.get(landed.object_key))
+    assert older != landed.content_hash
+    assert raw.read(renamed).equals(data)
 
 
 def test_rows_are_landed_in_the_lakes_types(store: Store, uc: UseCase) -> None:

@@ -7,8 +7,10 @@ import json
 import os
 import re
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,7 @@ from nightshift.registry import mlflow as tracking
 from nightshift.registry.encoder import Encoder
 from nightshift.registry.models import load_candidate, load_model, register
 from nightshift.registry.records import Approval, Candidate, Decision
+from nightshift.registry.states import OvertakenError
 from nightshift.settings import settings
 from nightshift.training.progress import TRAINING
 from nightshift.training.snapshot import Snapshot, load, snapshot
@@ -503,6 +506,74 @@ def _approval(decision: Any, comment: str = "") -> Approval:
 def _tags(uc: UseCase, version: str) -> dict[str, str]:
     tags: dict[str, str] = tracking.client(uc).get_model_version(uc.name, version).tags
     return tags
+
+
+@contextmanager
+def _in_between(monkeypatch: pytest.MonkeyPatch, decision: Callable[[], object]) -> Iterator[None]:
+    """Have somebody else decide after the log was read, and before what was decided by it is written."""
+    append_next, others = append_log.append_next, [decision]
+
+    def late(*arguments: Any) -> bool:
+        while others:
+            others.pop()()
+        return append_next(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(append_log, "append_next", late)
+        yield
+
+
+def test_a_rollback_during_a_promotion_stands(fresh_log: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    uc = fresh_log.uc
+    first = deployments.promote(uc, fresh_log.decision(fresh_log.trees), effective_from=FIRST + DAY)
+    deployments.promote(uc, fresh_log.decision(fresh_log.later), effective_from=SECOND + DAY)
+    decision = fresh_log.decision(fresh_log.network)
+    deployments.propose(uc, decision)
+    back = partial(deployments.rollback, uc, first.version, effective_from=SECOND + 2 * DAY, reason="alarms")
+    with _in_between(monkeypatch, back), pytest.raises(DataError, match="held against version 2"):
+        deployments.promote(uc, decision, effective_from=SECOND + 2 * DAY)
+    newest = deployments.newest(uc)
+    assert newest is not None
+    assert (newest.action, newest.version) == ("rollback", first.version)
+
+
+def test_a_promotion_during_a_rollback_is_looked_at_first(
+    fresh_log: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who goes back from the second to the first does not mean to go back from the third to the second."""
+    uc = fresh_log.uc
+    deployments.promote(uc, fresh_log.decision(fresh_log.trees), effective_from=FIRST + DAY)
+    deployments.promote(uc, fresh_log.decision(fresh_log.later), effective_from=SECOND + DAY)
+    decision = fresh_log.decision(fresh_log.network)
+    third = partial(deployments.promote, uc, decision, effective_from=SECOND + 2 * DAY)
+    with _in_between(monkeypatch, third), pytest.raises(OvertakenError, match="decide again"):
+        deployments.rollback(uc, reason="alarms")
+    assert [entry.action for entry in deployments.history(uc)] == ["promote"] * 3
+
+
+def test_of_two_answers_at_once_one_stands(fresh_log: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    uc = fresh_log.uc
+    version = deployments.propose(uc, fresh_log.decision(fresh_log.trees)).version
+    no = partial(deployments.decide, uc, version, _approval("rejected"))
+    with _in_between(monkeypatch, no), pytest.raises(DataError, match="was rejected by ada"):
+        deployments.decide(uc, version, _approval("approved"))
+    assert states.find(uc, version).rejected
+    assert len(states.read(uc)) == 3
+
+
+def test_a_number_that_mlflow_gives_out_twice_promotes_nothing(fresh_log: Trained) -> None:
+    """As after an older dump of its database was restored."""
+    uc, client = fresh_log.uc, tracking.client(fresh_log.uc)
+    deployments.promote(uc, fresh_log.decision(fresh_log.trees), effective_from=FIRST + DAY)
+    before = states.read(uc)
+    client.delete_registered_model(uc.name)
+    client.create_registered_model(uc.name)
+    with pytest.raises(DataError, match=r"MLflow calls model .* version 1, which is model") as error:
+        deployments.promote(uc, fresh_log.decision(fresh_log.later), effective_from=SECOND + DAY)
+    assert "newest backup" in error.value.cure
+    assert states.read(uc) == before
+    deployments.mirror(uc)
+    assert _aliases(uc) == {}, "another model is not called champion"
 
 
 def test_a_version_goes_from_candidate_to_archived_and_mlflow_says_the_same(fresh_log: Trained) -> None:

@@ -179,7 +179,7 @@ def _deploy(version: str, model_hash: str, **sections: Any) -> None:
     found = _manifest(TREES)
     manifest.keep(found.model_copy(update={"model_hash": model_hash, **sections}))
     entry = deployments.history(uc)[0].model_copy(update={"version": version, "model_hash": model_hash})
-    states.write(uc, entry)
+    states.write(uc, entry, len(states.read(uc)))
 
 
 # Equal ----------------------------------------------------------------------------------------------

@@ -105,6 +105,29 @@ def test_floats_count_to_nine_digits() -> None:
     assert not same(table(part=pa.array([0.100000001, -2.5e-7, None, 3e12])))
 
 
+@pytest.mark.parametrize(
+    ("said", "corrected"),
+    [(12345678.91, 12345678.94), (1700000001.0, 1700000004.0), (4111111111111111.0, 4111111199999999.0)],
+)
+def test_what_a_source_said_counts_to_the_last_digit(said: float, corrected: float) -> None:
+    one, two = (pa.table({"k": ["a"], "x": [value]}) for value in (said, corrected))
+    assert content_hash(one, KEY, exact=True) != content_hash(two, KEY, exact=True)
+
+
+def test_few_digits_hash_alike_exact_or_not() -> None:
+    """So that raw objects keep their names that were written before all digits counted."""
+    few = pa.table(
+        {"k": [f"{number}" for number in range(2000)], "x": [number / 100 for number in range(2000)]}
+    )
+    assert content_hash(few, KEY, exact=True) == content_hash(few, KEY)
+
+
+def test_a_run_id_of_a_source_is_data() -> None:
+    one, two = (pa.table({"k": ["a"], "run_id": [value]}) for value in ("1", "2"))
+    assert content_hash(one, KEY) == content_hash(two, KEY)
+    assert content_hash(one, KEY, exact=True) != content_hash(two, KEY, exact=True)
+
+
 def test_the_order_of_a_sum_does_not_count() -> None:
     rng = random.Random(7)
     terms = [rng.uniform(-1, 1) for _ in range(10_000)]
@@ -114,9 +137,10 @@ def test_the_order_of_a_sum_does_not_count() -> None:
     assert content_hash(one, KEY) == content_hash(two, KEY)
 
 
-def test_negative_zero_is_zero_and_nan_is_not_null() -> None:
+@pytest.mark.parametrize("exact", [False, True])
+def test_negative_zero_is_zero_and_nan_is_not_null(exact: bool) -> None:
     zero, minus, nan, null = (
-        content_hash(pa.table({"k": ["a", "b"], "x": pa.array([1.0, value])}), KEY)
+        content_hash(pa.table({"k": ["a", "b"], "x": pa.array([1.0, value])}), KEY, exact=exact)
         for value in (0.0, -0.0, float("nan"), None)
     )
     assert zero == minus
