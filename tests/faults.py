@@ -139,7 +139,7 @@ class _Request(BaseHTTPRequestHandler):
         if kind == "lost answer":
             return self._hang_up()
         if kind == "no conditions" and found.status == 412:
-            return self._send(200, [("ETag", '"d41d8cd98f00b204e9800998ecf8427e"')], b"")
+            return self._send(200, [("ETag", '"0"')], b"")
         if kind == "conflict":
             return self._refuse(409, "ConditionalRequestConflict")
         length = found.getheader("Content-Length") if self.command == "HEAD" else str(len(content))

@@ -175,7 +175,11 @@ class Features(_Strict):
     """The relation that training and scoring both read, and how its columns are used."""
 
     relation: ColumnName
-    lookback_days: int = Field(ge=1)
+    lookback_days: int = Field(
+        ge=1,
+        description="Days before a night that its features read; at least `label.lag_days` and the most "
+        "`correction_days` of a table, for a night reads the labels of those days, too.",
+    )
     categorical: tuple[ColumnName, ...]
     numeric: tuple[ColumnName, ...]
 
@@ -777,6 +781,18 @@ class UseCase(_Strict):
     def _slices_are_features(self) -> UseCase:
         if unknown := [name for name in self.slices if name not in self.features.columns]:
             raise ValueError(f"slices: {', '.join(unknown)} are no columns under features")
+        return self
+
+    @model_validator(mode="after")
+    def _labels_are_built(self) -> UseCase:
+        corrections = max(table.correction_days for _, _, table in self.tables())
+        needed = self.label.lag_days + corrections
+        if self.features.lookback_days < needed:
+            # A night reads the labels of so many days, and builds those that it looks back on.
+            raise ValueError(
+                f"features.lookback_days: {self.features.lookback_days} is less than {needed}: "
+                f"label.lag_days ({self.label.lag_days}) and the most correction_days ({corrections})"
+            )
         return self
 
     @model_validator(mode="after")

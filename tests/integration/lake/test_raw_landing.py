@@ -77,9 +77,14 @@ def test_a_manifest_from_before_fixes_were_named_is_read(store: Store, uc: UseCa
     assert current(uc) == first
 
 
-def test_an_older_night_landed_late_is_recorded_but_never_becomes_current(store: Store, uc: UseCase) -> None:
+def test_an_older_night_landed_late_is_recorded_but_never_becomes_current(
+    store: Store, uc: UseCase, caplog: pytest.LogCaptureFixture
+) -> None:
     newer = land(DAY, 2, NEXT_NIGHT)
+    assert "recorded" not in caplog.text
     older = land(DAY, 1)
+    assert f"src.events of {DAY}: recorded as version 2" in caplog.text
+    assert "version 1 stands" in caplog.text
     assert older.version == 2
     assert current(uc) == newer
     assert land(DAY, 1) == older, "the late night run again changes nothing either"
