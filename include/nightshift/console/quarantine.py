@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
 
 from nightshift.errors import DataError, TransientError
-from nightshift.ingestion.fixes import decided, fixes_of, in_quarantine
+from nightshift.ingestion.fixes import Fix, decided, fixes_of, in_quarantine
 from nightshift.ingestion.suites import raw_suites, table_of
 from nightshift.lake import tables
 from nightshift.quality.quarantine import kept, plain_rows, read_quarantine
@@ -90,18 +90,20 @@ def show_kept(uc: UseCase, suite: str, partition: date) -> list[KeptRow]:
 
 def rows_kept(uc: UseCase, suite: str, partition: date) -> list[KeptRow]:
     """Return the rows in quarantine of one partition, none where nothing is."""
-    version, says = None, {}
+    version, fixes = None, list[Fix]()
+    key: Sequence[str] = ()
     if suite in raw_suites(uc):
         source, table = table_of(uc, suite)
-        says = decided(fixes_of(uc, source, table, partition))
+        fixes, key = fixes_of(uc, source, table, partition), uc.sources[source].tables[table].key
         # A quarantine that is of no version is shown as it is: nobody can tell what was fixed in it. Without
         # any fix, the rows are as the source gave them, and nobody has to read the whole partition for that.
-        if says:
+        if fixes:
             with suppress(TransientError):
                 version = in_quarantine(uc, source, table, partition)
     entries = version.entries if version else read_quarantine(uc, suite, partition, partition)
     rows = plain_rows(entries)
     given = version.rows if version else rows
+    says = decided(fixes, given, key)
     found = []
     for entry, row, before in zip(entries.to_pylist(), rows, given, strict=True):
         after = says.get(row_id(before), row)

@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from operator import itemgetter
 from typing import Any
 
 import pyarrow as pa
@@ -108,9 +109,10 @@ def record_fixes(
             "give the reason in a sentence",
         )
     recorded = fixes_of(uc, source, table, partition)
-    now_says = decided(recorded)
     version = in_quarantine(uc, source, table, partition)
     bad, accepted = (version.rows, version.accepted) if version else ([], [])
+    key = uc.sources[source].tables[table].key
+    now_says = {fix.row_id: fix.after for fix in recorded} | decided(recorded, [*bad, *accepted], key)
     known = {fix.row_id: fix.before for fix in recorded} | {row_id(row): row for row in bad}
     copied = {row_id(row) for row in bad} & {row_id(row) for row in accepted} - now_says.keys()
     wanted: dict[str, Row] = {}
@@ -164,9 +166,13 @@ def fixes_of(uc: UseCase, source: str, table: str, partition: date) -> list[Fix]
     return _fixes(_log(uc, source, table, partition))
 
 
-def decided(fixes: Sequence[Fix]) -> dict[str, Row]:
-    """Return by row id what a row is to say: the last fix of it counts."""
-    return {fix.row_id: fix.after for fix in fixes}
+def decided(fixes: Sequence[Fix], rows: Iterable[Row], key: Sequence[str]) -> dict[str, Row]:
+    """Return by row id what those of ``rows`` are to say that a fix is of."""
+    says = {}
+    for row, fix in _matched(fixes, rows, key):
+        changed = {name: value for name, value in fix.after.items() if value != fix.before.get(name)}
+        says[row_id(row)] = row | {name: value for name, value in changed.items() if name in row}
+    return says
 
 
 def in_quarantine(uc: UseCase, source: str, table: str, partition: date) -> InQuarantine | None:
@@ -202,23 +208,25 @@ def with_fixes(
 ) -> dict[date, tuple[pa.Table, dict[str, list[str]]]]:
     """Return partitions with their fixes applied, and for each the rows that were fixed.
 
-    These are named by the id of what they say now; the ids of what the source gave, one a row. A fix that
+    These are named by the id of what they say now; the ids that their fixes have, one a row. A fix that
     would give a row the key of another one, which came after the fix was recorded, is left out: no fix may
     cost a row that the source gave.
     """
     names = {day: _log(uc, source, table, day) for day in parts}
     there = append_log.names(_logs(uc, table)) & set(names.values())
-    says = {name: decided(_fixes(name)) for name in there}
+    key = uc.sources[source].tables[table].key
+    fixes = {name: _fixes(name) for name in there}
     fixed: dict[date, tuple[pa.Table, dict[str, list[str]]]] = {}
     for day, part in parts.items():
         fixed[day] = part, {}
         if names[day] in there:
             given = to_plain(part)
-            rows = _apply(uc, source, table, day, given, says[names[day]])
+            rows = _apply(uc, source, table, day, given, decided(fixes[names[day]], given, key))
+            origin = {row_id(row): fix.row_id for row, fix in _matched(fixes[names[day]], given, key)}
             done: dict[str, list[str]] = {}
             for row, after in zip(given, rows, strict=True):
                 if after != row:
-                    done.setdefault(row_id(after), []).append(row_id(row))
+                    done.setdefault(row_id(after), []).append(origin[row_id(row)])
             if done:
                 fixed[day] = as_table(uc, source, table, day, rows), dict(sorted(done.items()))
     return fixed
@@ -243,6 +251,31 @@ def as_table(uc: UseCase, source: str, table: str, partition: date, rows: Sequen
 
 def _fixes(name: str) -> list[Fix]:
     return [Fix.model_validate(fix) for record in append_log.read_log(name) for fix in record["fixes"]]
+
+
+def _matched(fixes: Sequence[Fix], rows: Iterable[Row], key: Sequence[str]) -> Iterator[tuple[Row, Fix]]:
+    """Yield each of ``rows`` that a fix is of, with the last one.
+
+    The catalogue may have gained or lost columns since a fix was recorded, and with them a row has another
+    id: it is known by the columns that both have, if its key is among them.
+    """
+    known: dict[frozenset[str], dict[frozenset[str], dict[str, tuple[int, Fix]]]] = {}
+    for row in rows:
+        columns = frozenset(row)
+        if columns not in known:
+            known[columns] = {}
+            for number, fix in enumerate(fixes):
+                common = columns.intersection(fix.before)
+                if common.issuperset(key):
+                    identity = row_id({name: fix.before[name] for name in common})
+                    known[columns].setdefault(common, {})[identity] = number, fix
+        found = [
+            of[identity]
+            for common, of in known[columns].items()
+            if (identity := row_id({name: row[name] for name in common})) in of
+        ]
+        if found:
+            yield row, max(found, key=itemgetter(0))[1]
 
 
 def _changed(uc: UseCase, source: str, table: str, row: Row, values: Mapping[str, Any]) -> Row:
@@ -314,7 +347,12 @@ def _as_given(rows: Sequence[Row], fixes: Sequence[Fix], fixed: Mapping[str, lis
     before = {fix.row_id: fix.before for fix in fixes}
     undo = {identity: list(given) for identity, given in fixed.items()}
     # Each name stands for one row: the source may itself have given another one that says the same.
-    return [before[named.pop()] if undo and (named := undo.get(row_id(row))) else row for row in rows]
+    return [
+        row | {name: value for name, value in before[named.pop()].items() if name in row}
+        if undo and (named := undo.get(row_id(row)))
+        else row
+        for row in rows
+    ]
 
 
 def _key(row: Row, key: Sequence[str]) -> tuple[Any, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from nightshift import stages
 from nightshift.cli.main import app
 from nightshift.console.quarantine import show_kept
 from nightshift.errors import DataError, TransientError
+from nightshift.ingestion import land as landing
 from nightshift.ingestion import land_partitions, replay
 from nightshift.ingestion.fixes import fixes_of, record_fixes
 from nightshift.lake import raw
@@ -25,6 +27,7 @@ from nightshift.lake.store import open_store
 from nightshift.quality.quarantine import kept, plain_rows, quarantine, read_quarantine
 from nightshift.quality.rows import row_id
 from nightshift.quality.validate import QUARANTINE_SCHEMA
+from nightshift.sources.base import Extract
 from nightshift.usecase import UseCase, load_usecase
 
 Files = Callable[..., UseCase]
@@ -282,6 +285,58 @@ def test_a_column_that_changed_its_type_is_replayed_as_that_or_explained(files: 
     with pytest.raises(DataError, match="do not fit the catalogue") as error:
         replay(_retyped(uc, "date"), SOURCE, "flights", DAY)
     assert "ingest the partition again" in error.value.cure
+
+
+def _without(uc: UseCase, table: str, column: str) -> UseCase:
+    content = uc.model_dump()
+    del content["sources"][SOURCE]["tables"][table]["columns"][column]
+    return UseCase.model_validate(content)
+
+
+@pytest.mark.parametrize("wider_first", [False, True], ids=["gained", "lost"])
+def test_a_fix_lasts_when_the_catalogue_gains_or_loses_a_column(
+    files: Files, wider_first: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a column more, no row has the id that it had."""
+
+    def declared(uc: UseCase, source: str, table: str, wanted: Any) -> dict[date, Extract]:
+        """What a source gives that changes together with its catalogue."""
+        names = list(uc.sources[source].tables[table].columns)
+        given = extract(uc, source, table, wanted)
+        return {day: replace(one, table=one.table.select(names)) for day, one in given.items()}
+
+    def seats(uc: UseCase) -> tuple[int, bool]:
+        manifest = raw.newest_snapshot(uc, SOURCE, "planes", date.max)
+        assert manifest is not None
+        (row,) = (one for one in raw.read(manifest).to_pylist() if one["tail_number"] == tail_number)
+        return row["seats"], "manufactured_year" in row
+
+    def damage(frame: pd.DataFrame) -> pd.DataFrame:
+        frame.loc[0, "seats"] = "-1"
+        return frame
+
+    extract = landing._extract
+    monkeypatch.setattr(landing, "_extract", declared)
+    wide = files(planes=damage)
+    catalogues = [_without(wide, "planes", "manufactured_year"), wide]
+    before, after = catalogues[::-1] if wider_first else catalogues
+    land(before, "planes", DAY)
+    (identity,), (row,) = row_ids(before, "raw_planes"), quarantined_rows(before, "raw_planes")
+    tail_number = row["tail_number"]
+    fix(before, identity, "raw_planes", seats=180)
+    replay(before, SOURCE, "planes", DAY)
+    assert seats(before) == (180, wider_first)
+    landed = land(after, "planes", NIGHT, NIGHT)
+    assert seats(after) == (180, not wider_first)
+    assert (landed.partition, list(landed.fixed.values())) == (NIGHT, [[identity]])
+    # Another fix on top, and both taken back: the row is again as the source gave it.
+    fix(after, identity, "raw_planes", NIGHT, seats=181)
+    replay(after, SOURCE, "planes", NIGHT)
+    assert seats(after) == (181, not wider_first)
+    fix(after, identity, "raw_planes", NIGHT, seats=-1)
+    assert replay(after, SOURCE, "planes", NIGHT)["quarantined"] == 1
+    (again,) = quarantined_rows(after, "raw_planes", NIGHT)
+    assert (again["seats"], "manufactured_year" in again) == (-1, not wider_first)
 
 
 @on_files
