@@ -177,7 +177,7 @@ class Features(_Strict):
     relation: ColumnName
     lookback_days: int = Field(
         ge=1,
-        description="Days before a night that its features read; at least `label.lag_days` and the most "
+        description="Days before a night that its features read; at least `label.lag_days` plus the most "
         "`correction_days` of a table, for a night reads the labels of those days, too.",
     )
     categorical: tuple[ColumnName, ...]

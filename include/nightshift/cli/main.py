@@ -844,10 +844,10 @@ def rollback(
 
     with _explained():
         uc = _one(usecase)
+        current = deployments.newest(uc)
         wanted, first = command.rollback_plan(
             uc, version, parse_partition(effective_from) if effective_from else None, reason
         )
-        current = deployments.newest(uc)
         if current is not None and current.version == wanted and effective_from is None:
             deployments.mirror(uc)
             typer.echo(
@@ -864,7 +864,12 @@ def rollback(
         if not yes:
             typer.confirm("Roll back?", abort=True)
         done = deployments.rollback(
-            uc, wanted, effective_from=first, reason=str(reason), by=by or getpass.getuser()
+            uc,
+            wanted,
+            effective_from=first,
+            instead_of=current.version if current else None,
+            reason=str(reason),
+            by=by or getpass.getuser(),
         )
         command.print_rollback(uc, done)
 

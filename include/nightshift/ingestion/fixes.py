@@ -112,8 +112,13 @@ def record_fixes(
     version = in_quarantine(uc, source, table, partition)
     bad, accepted = (version.rows, version.accepted) if version else ([], [])
     key = uc.sources[source].tables[table].key
-    now_says = {fix.row_id: fix.after for fix in recorded} | decided(recorded, [*bad, *accepted], key)
+    matched = list(_matched(recorded, [*bad, *accepted], key))
+    now_says = {fix.row_id: fix.after for fix in recorded} | _says(matched)
     known = {fix.row_id: fix.before for fix in recorded} | {row_id(row): row for row in bad}
+    # The id of before the catalogue changed still names the row.
+    renamed = {fix.row_id: row_id(row) for row, fix in matched if fix.row_id != row_id(row)}
+    known |= {row_id(row): row for row, fix in matched if fix.row_id in renamed}
+    changes = {renamed.get(identity, identity): values for identity, values in changes.items()}
     copied = {row_id(row) for row in bad} & {row_id(row) for row in accepted} - now_says.keys()
     wanted: dict[str, Row] = {}
     for identity, values in changes.items():
@@ -168,11 +173,7 @@ def fixes_of(uc: UseCase, source: str, table: str, partition: date) -> list[Fix]
 
 def decided(fixes: Sequence[Fix], rows: Iterable[Row], key: Sequence[str]) -> dict[str, Row]:
     """Return by row id what those of ``rows`` are to say that a fix is of."""
-    says = {}
-    for row, fix in _matched(fixes, rows, key):
-        changed = {name: value for name, value in fix.after.items() if value != fix.before.get(name)}
-        says[row_id(row)] = row | {name: value for name, value in changed.items() if name in row}
-    return says
+    return _says(_matched(fixes, rows, key))
 
 
 def in_quarantine(uc: UseCase, source: str, table: str, partition: date) -> InQuarantine | None:
@@ -221,8 +222,9 @@ def with_fixes(
         fixed[day] = part, {}
         if names[day] in there:
             given = to_plain(part)
-            rows = _apply(uc, source, table, day, given, decided(fixes[names[day]], given, key))
-            origin = {row_id(row): fix.row_id for row, fix in _matched(fixes[names[day]], given, key)}
+            matched = list(_matched(fixes[names[day]], given, key))
+            rows = _apply(uc, source, table, day, given, _says(matched))
+            origin = {row_id(row): fix.row_id for row, fix in matched}
             done: dict[str, list[str]] = {}
             for row, after in zip(given, rows, strict=True):
                 if after != row:
@@ -251,6 +253,15 @@ def as_table(uc: UseCase, source: str, table: str, partition: date, rows: Sequen
 
 def _fixes(name: str) -> list[Fix]:
     return [Fix.model_validate(fix) for record in append_log.read_log(name) for fix in record["fixes"]]
+
+
+def _says(matched: Iterable[tuple[Row, Fix]]) -> dict[str, Row]:
+    """Return by row id what rows are to say by the fixes that are of them."""
+    says = {}
+    for row, fix in matched:
+        changed = {name: value for name, value in fix.after.items() if value != fix.before.get(name)}
+        says[row_id(row)] = row | {name: value for name, value in changed.items() if name in row}
+    return says
 
 
 def _matched(fixes: Sequence[Fix], rows: Iterable[Row], key: Sequence[str]) -> Iterator[tuple[Row, Fix]]:

@@ -43,17 +43,25 @@ class S3Store:
     def __init__(self, bucket: str, prefix: str = "") -> None:
         self.bucket = bucket
         self.prefix = f"{prefix}/" if prefix else ""
-        self._session = boto3.Session()
         self._encryption = _encryption()
-        self._client = self._session.client(
-            "s3",
-            config=Config(
-                retries={"mode": "standard", "max_attempts": _ATTEMPTS},
-                max_pool_connections=16,
-                connect_timeout=_CONNECT_SECONDS,
-                read_timeout=settings().store_seconds,
-            ),
-        )
+        try:
+            self._session = boto3.Session()
+            self._client = self._session.client(
+                "s3",
+                config=Config(
+                    retries={"mode": "standard", "max_attempts": _ATTEMPTS},
+                    max_pool_connections=16,
+                    connect_timeout=_CONNECT_SECONDS,
+                    read_timeout=settings().store_seconds,
+                ),
+            )
+        except BotoCoreError as error:
+            raise DataError(
+                f"S3 cannot be used as it is set up: {error}",
+                rule="an S3 lake takes its credentials, region and endpoint as the AWS tools find them",
+                where="the AWS_* environment, and the files of ~/.aws",
+                cure="correct AWS_PROFILE, or what else the message names",
+            ) from error
 
     def put(self, key: str, content: bytes) -> None:
         """Write an object, replacing the one that may be there."""

@@ -182,7 +182,11 @@ def replace_partitions(
             }
             others = {day: build for day, build in builds.items() if day not in equal}
             different = (prepared.keys() & published.keys()) - equal
-            preferred = {day for day in different if stays is not None and stays(day)}
+            preferred = {
+                day
+                for day in different
+                if stays is not None and _files_exist(uc, layer, delta, day) and stays(day)
+            }
             standing = {
                 day: published[day]
                 for day in equal | _outdated(uc, layer, published, others, kept) | preferred

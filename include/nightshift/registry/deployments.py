@@ -287,6 +287,7 @@ def rollback(
     version: str | None = None,
     *,
     effective_from: date | None = None,
+    instead_of: str | None = None,
     reason: str,
     by: str = "operator",
 ) -> Deployment:
@@ -298,11 +299,11 @@ def rollback(
     Args:
         version: The earlier champion; by default as ``champion_before`` says.
         effective_from: First day it scores; by default the first that nothing has scored yet.
+        instead_of: The champion that it replaces, as whoever decides saw it.
 
     Raises:
         DataError: ``version`` was never a champion, or would score days that it was trained on; or none is
-            given and it is not clear which was the one before.
-        OvertakenError: Another decision was recorded meanwhile; nothing was changed.
+            given and it is not clear which was the one before; or another champion is in force by now.
     """
     known = states.read(uc)
     entries = _deployments(known)
@@ -316,6 +317,8 @@ def rollback(
             cure="name one of those versions",
         )
     current = entries[-1]
+    if instead_of not in (None, current.version):
+        raise _changed_meanwhile(uc, version)
     if current.version == version and effective_from in (None, current.effective_from):
         mirror(uc)
         return current
@@ -328,20 +331,21 @@ def rollback(
             where=f"deployment log of {uc.name}",
             cure=f"let it begin on {earlier.trained_night + _NIGHT} or later, or name an older champion",
         )
-    return _record(
-        uc,
-        earlier.model_copy(
-            update={
-                "action": "rollback",
-                "previous_version": current.version,
-                "effective_from": effective_from,
-                "reasons": [reason],
-                "by": by,
-                "recorded_at": datetime.now(UTC),
-            }
-        ),
-        len(known),
+    back = earlier.model_copy(
+        update={
+            "action": "rollback",
+            "previous_version": current.version,
+            "effective_from": effective_from,
+            "reasons": [reason],
+            "by": by,
+            "recorded_at": datetime.now(UTC),
+        }
     )
+    try:
+        return _record(uc, back, len(known))
+    except OvertakenError as error:
+        # Not tried again: from another champion, it may be a step that nobody wants.
+        raise _changed_meanwhile(uc, version) from error
 
 
 def champion_before(uc: UseCase, reason: str) -> str:
@@ -502,6 +506,15 @@ def _record(uc: UseCase, deployment: Deployment, after: int) -> Deployment:
     states.write(uc, deployment, after)
     mirror(uc)
     return deployment
+
+
+def _changed_meanwhile(uc: UseCase, version: str) -> DataError:
+    return DataError(
+        f"version {version} was not put in force again: another decision was recorded meanwhile",
+        rule="a rollback replaces the champion that whoever decided for it saw",
+        where=f"deployment log of {uc.name}",
+        cure="look at `nightshift registry log`, and decide again",
+    )
 
 
 def _decided(uc: UseCase, version: str, approval: Approval) -> DataError:

@@ -82,7 +82,7 @@ def write(uc: UseCase, entry: Entry, after: int) -> None:
     if not append_log.append_next(log_name(uc), after, entry.model_dump(mode="json")):
         raise OvertakenError(
             f"the deployment log of {uc.name} has changed since it was read for this {entry.action} of "
-            f"version {entry.version}; look at it, and decide again"
+            f"version {entry.version}"
         )
 
 

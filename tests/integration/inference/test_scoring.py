@@ -122,6 +122,17 @@ def test_where_neither_is_of_now_the_later_one_counts(usecase: UseCase, day_of_f
         assert publish_predictions(usecase, one).content_hash == one.content_hash
 
 
+def test_a_day_whose_file_is_lost_is_published_again(usecase: UseCase, day_of_features: Day) -> None:
+    publish_predictions(usecase, score(usecase, DAY))
+    store = open_store()
+    for key in store.list(f"tables/{usecase.name}/predictions/partition={DAY}/"):
+        store.delete(key)
+    mended = day_of_features(DAY, 50).drop_columns("late")
+    tables.replace_partition(usecase, "features", DAY, mended, ["flight_id"])
+    publish_predictions(usecase, score(usecase, DAY))
+    assert tables.read_partitions(usecase, "predictions", DAY, DAY).num_rows == 50
+
+
 def test_a_row_scores_the_same_in_whatever_batch_it_comes(usecase: UseCase, day_of_features: Day) -> None:
     day, rows = date(2013, 3, 1), 70_000  # More than one batch of a scan.
     table = day_of_features(day, rows).drop_columns("late")

@@ -330,6 +330,9 @@ def test_a_fix_lasts_when_the_catalogue_gains_or_loses_a_column(
     assert seats(after) == (180, not wider_first)
     assert (landed.partition, list(landed.fixed.values())) == (NIGHT, [[identity]])
     # Another fix on top, and both taken back: the row is again as the source gave it.
+    (taken, *_) = (one for one in raw.read(landed)["tail_number"].to_pylist() if one != tail_number)
+    with pytest.raises(DataError, match="which another row has"):
+        fix(after, identity, "raw_planes", NIGHT, tail_number=taken)
     fix(after, identity, "raw_planes", NIGHT, seats=181)
     replay(after, SOURCE, "planes", NIGHT)
     assert seats(after) == (181, not wider_first)

@@ -10,9 +10,10 @@ import pytest
 from lake_writer import land, rows, toy
 from tests.faults import READS, WRITES, FaultyProxy, Rule, faulty_proxy
 
-from nightshift.errors import TransientError
+from nightshift.errors import DataError, TransientError
 from nightshift.lake import raw, tables
 from nightshift.lake.append_log import append, append_next, begin, read_log
+from nightshift.lake.s3 import S3Store
 from nightshift.lake.store import open_store
 from nightshift.services import checks
 from nightshift.settings import settings
@@ -70,6 +71,14 @@ def test_doctor_tells_a_store_that_overwrites_what_it_was_asked_to_keep(proxy: F
     assert not found.passed
     assert "overwritten" in found.detail
     assert "SeaweedFS" in found.cure
+    assert open_store().list("probe/") == []
+
+
+def test_credentials_that_are_not_there_are_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    with pytest.raises(DataError, match="nobody") as error:
+        S3Store("bucket")
+    assert "AWS_PROFILE" in error.value.cure
 
 
 def test_a_landing_and_a_commit_whose_answers_were_lost_count_once(proxy: FaultyProxy) -> None:

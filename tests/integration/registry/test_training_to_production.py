@@ -36,7 +36,6 @@ from nightshift.registry import mlflow as tracking
 from nightshift.registry.encoder import Encoder
 from nightshift.registry.models import load_candidate, load_model, register
 from nightshift.registry.records import Approval, Candidate, Decision
-from nightshift.registry.states import OvertakenError
 from nightshift.settings import settings
 from nightshift.training.progress import TRAINING
 from nightshift.training.snapshot import Snapshot, load, snapshot
@@ -546,8 +545,12 @@ def test_a_promotion_during_a_rollback_is_looked_at_first(
     deployments.promote(uc, fresh_log.decision(fresh_log.later), effective_from=SECOND + DAY)
     decision = fresh_log.decision(fresh_log.network)
     third = partial(deployments.promote, uc, decision, effective_from=SECOND + 2 * DAY)
-    with _in_between(monkeypatch, third), pytest.raises(OvertakenError, match="decide again"):
+    with _in_between(monkeypatch, third), pytest.raises(DataError, match="recorded meanwhile") as error:
         deployments.rollback(uc, reason="alarms")
+    assert "decide again" in error.value.cure
+    # As between a terminal's question and its answer.
+    with pytest.raises(DataError, match="recorded meanwhile"):
+        deployments.rollback(uc, "1", instead_of="2", reason="alarms")
     assert [entry.action for entry in deployments.history(uc)] == ["promote"] * 3
 
 
