@@ -14,8 +14,8 @@ from nightshift.usecase import UseCase
 
 FAULTS = {
     "answers 500": Rule("status", every=9, status=500),
-    # More than a client tries, and as far apart as a stage is long: none meets it at each of its tries.
-    "answers 503, a dozen in a row": Rule("status", every=250, burst=12),
+    # More than a client tries.
+    "answers 503, a dozen in a row": Rule("status", every=150, burst=12),
     "does not answer": Rule("hang", every=100),
     "sends slowly": Rule("slow", every=5, methods=frozenset({"GET"})),
     "uploads torn in half": Rule("torn upload", every=5, methods=frozenset({"PUT"})),
