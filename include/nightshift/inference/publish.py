@@ -41,13 +41,10 @@ def publish_predictions(uc: UseCase, staged: Staged) -> PartitionVersion:
 
     def stays(day: date) -> bool:
         features, champion = tables.partition_version(uc, "features", day), champion_at(uc, day)
-        now = (
-            features
-            and champion
-            and dict(zip(_VERSIONS, (features.content_hash, champion.model_hash), strict=True))
-        )
-        published = tables.constants(uc, LAYER, day, day, _VERSIONS).get(day)
-        if now is None or made_of == [now] or published != now:
+        if features is None or champion is None:
+            return False
+        now = {"feature_version": features.content_hash, "model_hash": champion.model_hash}
+        if made_of == [now] or tables.constants(uc, LAYER, day, day, _VERSIONS).get(day) != now:
             return False
         log.warning(
             "%s, predictions of %s stay: they are of the features and the champion of now, and what was to "

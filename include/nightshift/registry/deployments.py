@@ -423,20 +423,18 @@ def mirror(uc: UseCase) -> None:
     }
     for name in sorted(other):
         log.error("version %s of %s is another model in MLflow than in the deployment log", name, uc.name)
+        del registered[name]
+    champion, challenger = (None if of in other else of for of in (champion, challenger))
     aliases = {name: str(of) for name, of in client.get_registered_model(uc.name).aliases.items()}
     for alias, version in ((CHAMPION, champion), (CHALLENGER, challenger)):
-        known = version not in other
-        if version is not None and known and aliases.get(alias) != version:
+        if version is not None and aliases.get(alias) != version:
             client.set_registered_model_alias(uc.name, alias, version)
-        elif (version is None or not known) and alias in aliases:
+        elif version is None and alias in aliases:
             client.delete_registered_model_alias(uc.name, alias)
     # Who is champion no more says so before the new one says it is.
     for standing in sorted(standings.values(), key=lambda standing: standing.state == "champion"):
         for key, value in _tags(standing).items():
-            if (
-                standing.version in registered.keys() - other
-                and registered[standing.version].get(key) != value
-            ):
+            if standing.version in registered and registered[standing.version].get(key) != value:
                 client.set_model_version_tag(uc.name, standing.version, key, value)
 
 
