@@ -40,6 +40,7 @@ def checked(project: Path) -> tuple[int, str]:
         [sys.executable, "-c", CODE], env=environment, capture_output=True, text=True, check=False
     )
     failed = [line for line in done.stdout.splitlines() if not line.startswith("ok ")]
+    assert done.stdout.endswith("\n".join([*failed, ""])), "what failed stands last, where it is seen"
     assert done.returncode in (0, 1), done.stderr
     assert not list(scratch.iterdir()), "nothing is left behind"
     return done.returncode, "\n".join(failed)

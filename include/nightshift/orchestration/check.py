@@ -135,14 +135,16 @@ def _failed(check: str, error: BaseException) -> Finding:
 
 
 def main() -> int:
-    """Print a line for each finding, with the cure of what failed; return the exit code."""
-    failed = 0
+    """Print a line for each finding, last what failed, where it is seen, with its cure; return the exit code."""
+    failed = []
     for finding in everything():
-        sys.stdout.write(f"{'ok  ' if finding.passed else 'FAIL'} {finding.check}: {finding.detail}\n")
-        if not finding.passed:
-            failed += 1
-            sys.stdout.write(f"     cure: {finding.cure}\n")
-        sys.stdout.flush()
+        if finding.passed:
+            sys.stdout.write(f"ok   {finding.check}: {finding.detail}\n")
+            sys.stdout.flush()
+        else:
+            failed.append(finding)
+    for finding in failed:
+        sys.stdout.write(f"FAIL {finding.check}: {finding.detail}\n     cure: {finding.cure}\n")
     return 1 if failed else 0
 
 
