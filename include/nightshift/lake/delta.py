@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -36,11 +36,10 @@ _ATTEMPTS = 10
 # So many tables stay open for reading.
 _TABLES = 64
 _T = TypeVar("_T")
-_D = TypeVar("_D", bound=DeltaTable)
 
 
 class Opened(DeltaTable):
-    """A table that was opened to be read. Nobody changes it, so what was read of it stays true of it."""
+    """A table that several may read. Nobody changes it by then, so what was read of it stays true of it."""
 
     __hash__ = object.__hash__
 
@@ -61,7 +60,7 @@ def table_folder(uc: UseCase, layer: str) -> str:
     return f"tables/{uc.name}/{layer}"
 
 
-def open_table(uc: UseCase, layer: str, at: int | datetime | None = None) -> DeltaTable | None:
+def open_table(uc: UseCase, layer: str, at: int | datetime | None = None) -> Opened | None:
     """Return a layer's table to read from; None when nobody had published to it.
 
     A process opens a table once for each version that it meets: whoever asks again gets the same object,
@@ -100,10 +99,10 @@ def open_table(uc: UseCase, layer: str, at: int | datetime | None = None) -> Del
     return delta
 
 
-def open_to_change(uc: UseCase, layer: str) -> DeltaTable | None:
+def open_to_change(uc: UseCase, layer: str) -> Opened | None:
     """Return a layer's table as an object of the caller's own; None when nobody has published to it."""
     try:
-        return _open(uc, layer, DeltaTable)
+        return _open(uc, layer)
     except TableNotFoundError:
         return None
 
@@ -114,37 +113,41 @@ _opened: dict[str, tuple[Opened, dict[str, str], str]] = {}
 
 def _newest(uc: UseCase, layer: str) -> Opened | None:
     store = open_store()
-    address, options = store.uri(table_folder(uc, layer)), store.storage_options()
-    if kept := _opened.get(address):
+    options = store.storage_options()
+    if kept := _opened.get(store.uri(table_folder(uc, layer))):
         delta, *known = kept
         # The options hold credentials, which are renewed; the table may have been removed and made anew.
         if known == [options, store.written(_commit(uc, layer, delta.version()))] and not store.exists(
             _commit(uc, layer, delta.version() + 1)
         ):
             return delta
-    try:
-        delta = _open(uc, layer, Opened)
-    except TableNotFoundError:
-        return None
+    opened = open_to_change(uc, layer)
+    if opened is not None:
+        hand_over(uc, layer, opened)
+    return opened
+
+
+def hand_over(uc: UseCase, layer: str, delta: Opened) -> None:
+    """Let whoever reads a layer have this table, which the caller changes no more."""
+    store = open_store()
     # Without its newest commit it would never be taken for the newest.
     if commit := store.written(_commit(uc, layer, delta.version())):
-        _opened[address] = delta, options, commit
+        _opened[store.uri(table_folder(uc, layer))] = delta, store.storage_options(), commit
         for eldest in list(_opened)[:-_TABLES]:
             _opened.pop(eldest, None)
-    return delta
 
 
 def _commit(uc: UseCase, layer: str, version: int) -> str:
     return f"{table_folder(uc, layer)}/_delta_log/{version:020}.json"
 
 
-def _open(uc: UseCase, layer: str, kind: type[_D]) -> _D:
+def _open(uc: UseCase, layer: str) -> Opened:
     store = open_store()
     tries = 1
     while True:
         try:
             with explained(uc, layer):
-                return kind(store.uri(table_folder(uc, layer)), storage_options=store.storage_options())
+                return Opened(store.uri(table_folder(uc, layer)), storage_options=store.storage_options())
         except TransientError as error:
             # delta-rs asks again until an answer begins; whether it also ends is left to us.
             if _BROKEN_OFF not in str(error) or tries == _ATTEMPTS:
@@ -152,7 +155,7 @@ def _open(uc: UseCase, layer: str, kind: type[_D]) -> _D:
             tries += 1
 
 
-def open_or_create(uc: UseCase, layer: str, columns: pa.Schema) -> DeltaTable:
+def open_or_create(uc: UseCase, layer: str, columns: pa.Schema) -> Opened:
     """Return a layer's table, creating it with ``columns`` where there is none.
 
     Of several processes that create at once one wins, by Delta's own first commit, and the others open what
@@ -164,13 +167,14 @@ def open_or_create(uc: UseCase, layer: str, columns: pa.Schema) -> DeltaTable:
     store = open_store()
     declared = [field.with_nullable(True) for field in columns.append(pa.field(HASH_COLUMN, pa.string()))]
     try:
-        return DeltaTable.create(
+        created = Opened.create(
             store.uri(table_folder(uc, layer)),
             schema=pa.schema(declared),
             partition_by=["partition", HASH_COLUMN],
             configuration=table_properties(uc),
             storage_options=store.storage_options(),
         )
+        return cast(Opened, created)  # a class creates objects of its own
     except DeltaError:
         delta = open_to_change(uc, layer)
         if delta is None:

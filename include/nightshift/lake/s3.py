@@ -29,10 +29,12 @@ _RACING = {"ConditionalRequestConflict", "409"}
 # Credentials of these kinds end within hours.
 _RENEWED = {"iam-role", "container-role", "assume-role-with-web-identity"}
 
-_ATTEMPTS = 5
 _CONNECT_SECONDS = 5
-# delta-rs begins with pauses of a tenth of a second, boto3 of one: more tries last as long.
+# Pauses differ, so each client has a number of its own: all of them last for some seconds of errors. boto3
+# begins with 0.05 s (1 s where it is asked to slow down), delta-rs with 0.1 s, Arrow with 1 s.
+_BOTO_RETRIES = 7
 _DELTA_RETRIES = 9
+_ARROW_ATTEMPTS = 5
 # Who wrote an object that only one may create.
 _WRITER = "writer"
 
@@ -49,7 +51,7 @@ class S3Store:
             self._client = self._session.client(
                 "s3",
                 config=Config(
-                    retries={"mode": "standard", "max_attempts": _ATTEMPTS},
+                    retries={"mode": "standard", "max_attempts": _BOTO_RETRIES},
                     max_pool_connections=16,
                     connect_timeout=_CONNECT_SECONDS,
                     read_timeout=settings().store_seconds,
@@ -106,7 +108,7 @@ class S3Store:
                     content: bytes = body.read()
                 except BotoCoreError:
                     # boto3 asks again until an answer begins; whether it also ends is left to us.
-                    if tries == _ATTEMPTS:
+                    if tries > _BOTO_RETRIES:
                         raise
                     tries += 1
                 else:
@@ -212,7 +214,7 @@ class S3Store:
             "region": self._client.meta.region_name or "us-east-1",
             "connect_timeout": _CONNECT_SECONDS,
             "request_timeout": settings().store_seconds,
-            "retry_strategy": AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS),
+            "retry_strategy": AwsStandardS3RetryStrategy(max_attempts=_ARROW_ATTEMPTS),
         }
         endpoint: str = self._client.meta.endpoint_url
         if not endpoint.endswith(".amazonaws.com"):

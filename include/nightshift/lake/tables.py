@@ -35,6 +35,7 @@ from nightshift.lake.delta import (
     committed,
     data_files,
     explained,
+    hand_over,
     open_or_create,
     open_table,
     open_to_change,
@@ -174,7 +175,7 @@ def replace_partitions(
         with explained(uc, layer):
             first = next(iter(prepared.values()))[0]
             delta = open_or_create(uc, layer, first.schema)
-            published = _published(layer, delta)
+            published = _read_log(layer, delta)
             equal = {
                 day
                 for day, (_, digest) in prepared.items()
@@ -211,6 +212,7 @@ def replace_partitions(
                     predicate=" or ".join(f"partition = '{day}'" for day in changed),
                     schema_mode="merge",
                 )
+            hand_over(uc, layer, delta)
             return [
                 standing.get(day)
                 or PartitionVersion(
@@ -272,7 +274,7 @@ def delete_partition(uc: UseCase, layer: str, partition: date) -> None:
 
     def attempt() -> None:
         delta = open_to_change(uc, layer)
-        if delta is not None and partition in _published(layer, delta):
+        if delta is not None and partition in _read_log(layer, delta):
             with explained(uc, layer):
                 delta.delete(f"partition = '{partition}'")
 
@@ -391,7 +393,7 @@ def restore_partition(
 
     def attempt() -> None:
         delta = open_or_create(uc, layer, rows.schema)
-        standing = _published(layer, delta).get(partition)
+        standing = _read_log(layer, delta).get(partition)
         if standing is None or standing.content_hash != then.content_hash:
             with explained(uc, layer):
                 write_deltalake(
@@ -564,15 +566,14 @@ def vacuum(uc: UseCase, layer: str, retention_days: int) -> int:
     return len(removed)
 
 
-def _published(layer: str, delta: DeltaTable) -> dict[date, PartitionVersion]:
-    if not isinstance(delta, Opened):
-        return _read_log(layer, delta)
+def _published(layer: str, delta: Opened) -> dict[date, PartitionVersion]:
     if delta not in _read_logs:
         _read_logs[delta] = _read_log(layer, delta)
     return dict(_read_logs[delta])
 
 
 def _read_log(layer: str, delta: DeltaTable) -> dict[date, PartitionVersion]:
+    """Return what is published by a table that may still be changed."""
     days = data_files(delta).group_by(["partition", HASH_COLUMN]).aggregate([("rows", "sum")])
     return {
         row["partition"]: PartitionVersion(

@@ -135,7 +135,7 @@ def _failed(check: str, error: BaseException) -> Finding:
 
 
 def main() -> int:
-    """Print a line for each finding, last what failed, where it is seen, with its cure; return the exit code."""
+    """Print a line for each finding, last what failed, with its cure; return the exit code."""
     failed = []
     for finding in everything():
         if finding.passed:

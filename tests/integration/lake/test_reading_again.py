@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date
+from datetime import date, timedelta
 from threading import Event
 from typing import Any
 
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable
 from lake_writer import KEY, rows
 
 from nightshift.lake import tables
@@ -36,6 +39,35 @@ def test_a_table_is_opened_once_for_each_version(store: Store, uc: UseCase) -> N
     assert open_table(uc, "features") is opened
     publish(uc, 2)
     assert open_table(uc, "features") is not opened
+
+
+def test_who_publishes_leaves_the_table_open_for_readers(
+    store: Store, uc: UseCase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Any] = []
+    opens = DeltaTable.__init__
+    monkeypatch.setattr(DeltaTable, "__init__", lambda *a, **o: (opened.append(a), opens(*a, **o))[1])
+    published = publish(uc, 1)
+    opened.clear()
+    assert read(uc) == (published, published)
+    assert opened == []
+
+
+def test_a_table_that_its_writer_leaves_is_what_others_find(store: Store, uc: UseCase) -> None:
+    # More versions than lie between two checkpoints, of several days, with a column that comes later.
+    for number in range(24):
+        day, content = DAY + timedelta(days=number % 5), rows(number)
+        if number > 7:
+            content = content.append_column("added", pa.array([float(number)] * content.num_rows))
+        tables.replace_partition(uc, "features", day, content, KEY)
+        if number % 7 == 6:
+            tables.delete_partition(uc, "features", DAY)
+        newest = open_table(uc, "features")
+        assert newest is not None
+        at = newest.version()
+        assert tables.partition_versions(uc, "features") == tables.partition_versions(uc, "features", at)
+        span = ("features", DAY, DAY + timedelta(days=5))
+        assert tables.read_partitions(uc, *span).equals(tables.read_partitions(uc, *span, at=at))
 
 
 def test_what_another_process_publishes_is_read_at_once(
