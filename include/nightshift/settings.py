@@ -214,3 +214,26 @@ def settings() -> Settings:
             where="the environment",
             cure='correct or unset the variable; such as {"unit": "EUR", "cpu_hour": 0.04}',
         ) from None
+
+
+def source_address(source: str) -> str:
+    """Return the address of a source's server, with its password: keep it out of logs.
+
+    It is ``NIGHTSHIFT_SOURCE_<NAME>`` of the environment, or the file of that name (in small letters) in the
+    folder ``NIGHTSHIFT_SECRETS``.
+
+    Raises:
+        DataError: There is neither.
+    """
+    name = f"{_PREFIX}SOURCE_{source.upper()}"
+    if address := os.environ.get(name):
+        return address
+    folder = os.environ.get(f"{_PREFIX}SECRETS")
+    if folder and (file := Path(folder) / name.lower()).is_file():
+        return file.read_text(encoding="utf-8").strip()
+    raise DataError(
+        f"nothing says where the source {source!r} is",
+        rule=f"{name} holds the address of the source, with user and password",
+        where=name,
+        cure="set it, or write it to a file of the folder NIGHTSHIFT_SECRETS",
+    )

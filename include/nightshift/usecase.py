@@ -134,13 +134,24 @@ class Table(_Strict):
 class Source(_Strict):
     """One upstream system."""
 
-    connector: str = Field(description="Dotted path of the connector class, module:Class.")
+    kind: Literal["object_store", "postgres"] | None = Field(
+        None, description="A connector that Nightshift brings."
+    )
+    connector: str | None = Field(
+        None, description="Instead of a kind: dotted path of a connector class of your own, module:Class."
+    )
     description: str
     owner: str
     access: str = Field(description="How the data are reached: files in a package, API, database.")
     sla: str = Field(description="By when a day's data are there, in words, for the person on call.")
     options: dict[str, Any] = Field(default_factory=dict, description="Passed to the connector.")
     tables: dict[Name, Table] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _has_one_connector(self) -> Source:
+        if (self.kind is None) == (self.connector is None):
+            raise ValueError("a source has either a kind or a connector")
+        return self
 
 
 class Feedback(_Strict):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from nightshift.errors import DataError
-from nightshift.settings import settings
+from nightshift.settings import settings, source_address
 
 
 @pytest.fixture(autouse=True)
@@ -57,3 +58,15 @@ def test_a_value_that_cannot_be_names_the_variable_and_stays_unseen(
 def test_a_url_that_can_be_is_taken(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NIGHTSHIFT_POSTGRES_URL", url)
     assert settings().postgres_url == url
+
+
+def test_the_address_of_a_source_is_a_variable_or_a_secret_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NIGHTSHIFT_SECRETS", str(tmp_path))
+    with pytest.raises(DataError, match="nothing says where the source 'shop' is"):
+        source_address("shop")
+    (tmp_path / "nightshift_source_shop").write_text("postgresql://of-a-file\n")
+    assert source_address("shop") == "postgresql://of-a-file"
+    monkeypatch.setenv("NIGHTSHIFT_SOURCE_SHOP", "postgresql://of-a-variable")
+    assert source_address("shop") == "postgresql://of-a-variable"

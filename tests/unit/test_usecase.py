@@ -110,6 +110,16 @@ def table(content: dict[str, Any]) -> dict[str, Any]:
             lambda c: c["feedback"]["columns"]["labelled_by"].update(encrypt=True),
             "labelled_by cannot be encrypted",
         ),
+        (
+            "sources.yml",
+            lambda c: c["sources"]["nycflights13"].update(kind="postgres"),
+            "a source has either a kind or a connector",
+        ),
+        (
+            "sources.yml",
+            lambda c: c["sources"]["nycflights13"].pop("connector"),
+            "either a kind or a connector",
+        ),
         ("sources.yml", lambda c: table(c).update(lag=1), "sources.nycflights13.tables.weather.lag"),
         ("sources.yml", lambda c: table(c).update(refresh="hourly"), "tables.weather.refresh"),
         ("sources.yml", lambda c: table(c).update(lag_days=-1), "tables.weather.lag_days"),

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from nightshift.settings import Settings, settings
+from nightshift.sources.registry import KINDS
 from nightshift.usecase import UseCase
 
 _WRITTEN = "Written from the code by `make reference`; do not edit it by hand.\n"
@@ -23,6 +25,7 @@ def pages() -> dict[str, str]:
     return {
         "settings.md": _settings(),
         "usecase.md": _usecase(),
+        "sources.md": _sources(),
         "commands.md": _commands(),
         "dags.md": _dags(),
         "tables.md": _tables(),
@@ -66,7 +69,26 @@ def _usecase() -> str:
         "`include/usecases/<name>/usecase.yml`; `sources` is in `sources.yml` beside it. Unknown keys are "
         "errors.\n",
     ]
-    for name, part in (("UseCase", schema), *sorted(schema["$defs"].items())):
+    return "\n".join([*parts, *_models("UseCase", schema)])
+
+
+def _sources() -> str:
+    parts = [
+        "# Kinds of sources\n",
+        _WRITTEN,
+        "What `options` of a source in `sources.yml` may hold, by its `kind`. What each does: "
+        "[sources](../sources.md).\n",
+    ]
+    for kind, path in KINDS.items():
+        module, _, name = path.partition(":")
+        connector = getattr(import_module(module), name)
+        parts += _models(kind, connector.Options.model_json_schema())
+    return "\n".join(parts)
+
+
+def _models(name: str, schema: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a chapter for a model, and one for each that it is made of."""
+    for title, part in ((name, schema), *sorted(schema.get("$defs", {}).items())):
         if "properties" not in part:
             continue
         required = set(part.get("required", ()))
@@ -79,9 +101,8 @@ def _usecase() -> str:
             )
             for key, value in part["properties"].items()
         ]
-        parts += [f"## {name}\n", f"{_one_line(part.get('description', ''))}\n"]
-        parts += [*_table(("key", "type", "", "says"), rows), ""]
-    return "\n".join(parts)
+        yield from (f"## {title}\n", f"{_one_line(part.get('description', ''))}\n")
+        yield from (*_table(("key", "type", "", "says"), rows), "")
 
 
 def _type(value: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ number, for each number is one object that only one of them can create.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from nightshift.lake.store import get_many, open_store
@@ -22,7 +22,7 @@ def append(log: str, record: dict[str, Any]) -> int:
     content = json.dumps(record, sort_keys=True, indent=1).encode()
     keys = store.list(_folder(log))
     number = int(keys[-1].rpartition("/")[2].removesuffix(".json")) + 1 if keys else 1
-    while not store.put_new(f"{_folder(log)}{number:09d}.json", content):
+    while not store.put_new(_key(log, number), content):
         number += 1
     return number
 
@@ -42,12 +42,22 @@ def append_next(log: str, after: int, record: dict[str, Any]) -> bool:
     and the others read again.
     """
     content = json.dumps(record, sort_keys=True, indent=1).encode()
-    return open_store().put_new(f"{_folder(log)}{after + 1:09d}.json", content)
+    return open_store().put_new(_key(log, after + 1), content)
 
 
 def read_log(log: str) -> list[dict[str, Any]]:
     """Return every record of ``log``, oldest first; none when the log does not exist."""
     return [json.loads(content) for content in get_many(open_store().list(_folder(log)))]
+
+
+def length(log: str) -> int:
+    """Return the number of the newest record of ``log``; 0 when the log does not exist."""
+    return len(open_store().list(_folder(log)))
+
+
+def read_numbers(log: str, numbers: Sequence[int]) -> list[dict[str, Any]]:
+    """Return the records of ``log`` with these numbers, which exist, in their order."""
+    return [json.loads(content) for content in get_many(_key(log, number) for number in numbers)]
 
 
 def read_newest(log: str) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -63,6 +73,10 @@ def read_newest(log: str) -> Iterator[tuple[int, dict[str, Any]]]:
 def names(folder: str) -> set[str]:
     """Return the names of the logs in a folder (such as ``fixes/<use case>/<suite>``), from one listing."""
     return {key.removeprefix("logs/").rpartition("/")[0] for key in open_store().list(_folder(folder))}
+
+
+def _key(log: str, number: int) -> str:
+    return f"{_folder(log)}{number:09d}.json"
 
 
 def _folder(log: str) -> str:

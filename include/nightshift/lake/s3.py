@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -46,24 +46,7 @@ class S3Store:
         self.bucket = bucket
         self.prefix = f"{prefix}/" if prefix else ""
         self._encryption = _encryption()
-        try:
-            self._session = boto3.Session()
-            self._client = self._session.client(
-                "s3",
-                config=Config(
-                    retries={"mode": "standard", "max_attempts": _BOTO_RETRIES},
-                    max_pool_connections=16,
-                    connect_timeout=_CONNECT_SECONDS,
-                    read_timeout=settings().store_seconds,
-                ),
-            )
-        except BotoCoreError as error:
-            raise DataError(
-                f"S3 cannot be used as it is set up: {error}",
-                rule="an S3 lake takes its credentials, region and endpoint as the AWS tools find them",
-                where="the AWS_* environment, and the files of ~/.aws",
-                cure="correct AWS_PROFILE, or what else the message names",
-            ) from error
+        self._session, self._client = connect()
 
     def put(self, key: str, content: bytes) -> None:
         """Write an object, replacing the one that may be there."""
@@ -101,18 +84,7 @@ class S3Store:
     def get(self, key: str) -> bytes:
         """Return an object's content; raise NoSuchObjectError when there is none."""
         with self._explained(key):
-            tries = 1
-            while True:
-                body = self._client.get_object(Bucket=self.bucket, Key=self._key(key))["Body"]
-                try:
-                    content: bytes = body.read()
-                except BotoCoreError:
-                    # boto3 asks again until an answer begins; whether it also ends is left to us.
-                    if tries > _BOTO_RETRIES:
-                        raise
-                    tries += 1
-                else:
-                    return content
+            return whole(self._client, Bucket=self.bucket, Key=self._key(key))
 
     def exists(self, key: str) -> bool:
         """Return whether an object has this key."""
@@ -237,24 +209,74 @@ class S3Store:
         found = self._client.head_object(Bucket=self.bucket, Key=self._key(key))
         return bool(found["Metadata"].get(_WRITER) == writer)
 
-    @contextmanager
-    def _explained(self, key: str) -> Iterator[None]:
-        """Turn the service's answers into a missing object, bad luck, or a wrong configuration."""
+    def _explained(self, key: str) -> AbstractContextManager[None]:
+        return explained(self.uri(key), "NIGHTSHIFT_LAKE and the AWS_* environment")
+
+
+def connect(profile: str | None = None) -> tuple[boto3.Session, Any]:
+    """Return a session, of a profile of ~/.aws or of the environment, and its client for S3.
+
+    Raises:
+        DataError: There is no such profile, or what the environment says cannot be used.
+    """
+    try:
+        session = boto3.Session(profile_name=profile)
+        return session, session.client(
+            "s3",
+            config=Config(
+                retries={"mode": "standard", "max_attempts": _BOTO_RETRIES},
+                max_pool_connections=16,
+                connect_timeout=_CONNECT_SECONDS,
+                read_timeout=settings().store_seconds,
+            ),
+        )
+    except BotoCoreError as error:
+        raise DataError(
+            f"S3 cannot be used as it is set up: {error}",
+            rule="S3 takes its credentials, region and endpoint as the AWS tools find them",
+            where="the AWS_* environment, and the files of ~/.aws",
+            cure="correct AWS_PROFILE, or what else the message names",
+        ) from error
+
+
+def whole(client: Any, **request: str) -> bytes:
+    """Return what ``get_object`` answers, to its end: whether an answer ends, boto3 does not see to."""
+    tries = 1
+    while True:
+        body = client.get_object(**request)["Body"]
         try:
-            yield
-        except ClientError as error:
-            if _code(error) in _MISSING:
-                raise NoSuchObjectError(f"no object at {self.uri(key)}") from error
-            if _code(error) in _REFUSED:
-                raise DataError(
-                    f"S3 refused {self.uri(key)}: {error}",
-                    rule="the bucket exists and its credentials may read and write it",
-                    where="NIGHTSHIFT_LAKE and the AWS_* environment",
-                    cure="create the bucket, or mend AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL or the policy",
-                ) from error
-            raise TransientError(f"S3 failed at {self.uri(key)}: {error}; {STORE_CURE}") from error
-        except BotoCoreError as error:
-            raise TransientError(f"S3 not reached at {self.uri(key)}: {error}; {STORE_CURE}") from error
+            content: bytes = body.read()
+        except BotoCoreError:
+            if tries > _BOTO_RETRIES:
+                raise
+            tries += 1
+        else:
+            return content
+
+
+@contextmanager
+def explained(address: str, where: str) -> Iterator[None]:
+    """Turn the service's answers into a missing object, bad luck, or a wrong configuration.
+
+    Args:
+        address: What is asked for.
+        where: What says so, and with whose credentials.
+    """
+    try:
+        yield
+    except ClientError as error:
+        if _code(error) in _MISSING:
+            raise NoSuchObjectError(f"no object at {address}") from error
+        if _code(error) in _REFUSED:
+            raise DataError(
+                f"S3 refused {address}: {error}",
+                rule="the bucket exists and its credentials may use it",
+                where=where,
+                cure="create the bucket, or mend AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL or the policy",
+            ) from error
+        raise TransientError(f"S3 failed at {address}: {error}; {STORE_CURE}") from error
+    except BotoCoreError as error:
+        raise TransientError(f"S3 not reached at {address}: {error}; {STORE_CURE}") from error
 
 
 def _encryption() -> dict[str, str]:

@@ -158,7 +158,7 @@ def known_settings() -> Finding:
     """Check that no variable looks like a setting and is none, as a misspelt one does."""
     known = {f"NIGHTSHIFT_{name.upper()}" for name in Settings.model_fields} | {"NIGHTSHIFT_SECRETS"}
     # What Nightshift sets for dbt and for the processes it starts.
-    ours = re.compile("NIGHTSHIFT_(DBT|SUPERVISED)_")
+    ours = re.compile("NIGHTSHIFT_(DBT|SOURCE|SUPERVISED)_")
     unknown = sorted(
         name
         for name in os.environ

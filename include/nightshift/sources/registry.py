@@ -1,4 +1,4 @@
-"""From the catalogue's dotted path to a connector."""
+"""From the catalogue's kind, or dotted path, to a connector."""
 
 from __future__ import annotations
 
@@ -7,6 +7,12 @@ from importlib import import_module
 from nightshift.errors import DataError
 from nightshift.sources.base import Connector
 from nightshift.usecase import UseCase
+
+KINDS = {
+    "object_store": "nightshift.sources.object_store:ObjectStore",
+    "postgres": "nightshift.sources.postgres:Postgres",
+}
+"""The connectors that Nightshift brings."""
 
 
 def open_connector(usecase: UseCase, source: str) -> Connector:
@@ -22,7 +28,8 @@ def open_connector(usecase: UseCase, source: str) -> Connector:
             where=f"{usecase.name}/sources.yml",
             cure=f"use one of {', '.join(usecase.sources)}, or declare it",
         )
-    path = usecase.sources[source].connector
+    declared = usecase.sources[source]
+    path = KINDS[declared.kind] if declared.connector is None and declared.kind else str(declared.connector)
     module, _, name = path.partition(":")
     try:
         found = getattr(import_module(module), name)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import textwrap
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from nightshift.errors import DataError
 from nightshift.sources.registry import open_connector
-from nightshift.usecase import UseCase
+from nightshift.usecase import Source, UseCase
 
 
 @pytest.fixture
@@ -86,3 +87,13 @@ def test_an_undeclared_source_names_those_that_exist(flight_delays: UseCase) -> 
         open_connector(flight_delays, "nycflights14")
     assert "nycflights14" in error.value.message
     assert "nycflights13" in error.value.cure
+
+
+@pytest.mark.parametrize("kind", get_args(get_args(Source.model_fields["kind"].annotation)[0]))
+def test_every_kind_of_the_catalogue_has_its_connector(flight_delays: UseCase, kind: str) -> None:
+    source = next(iter(flight_delays.sources.values()))
+    of_kind = source.model_copy(update={"kind": kind, "connector": None, "options": {"colour": "red"}})
+    with pytest.raises(DataError) as error:
+        open_connector(flight_delays.model_copy(update={"sources": {"src": of_kind}}), "src")
+    assert error.value.rule.startswith(f"options of {kind}: ")
+    assert error.value.where.startswith("flight_delays/sources.yml: sources.src.options")

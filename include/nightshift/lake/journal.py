@@ -1,0 +1,227 @@
+"""What a source has sent, change by change: the memory of connectors whose upstream forgets.
+
+A journal belongs to one source table and only grows. It is written in batches, numbered from 1 without gaps;
+each says how far upstream was read, so that whoever reads on begins there. A batch is one object for each day
+that its changes belong to, and one record in a log, written last and only right after the record before. Of
+two processes that read the same stretch of upstream one is recorded, and nobody reads the other's objects: a
+change is there once, whoever was killed when.
+
+What a table looked like follows from its changes: of each key the last one that was known by a moment. Rows
+that come and go together, as those of a file do, are of one unit instead: what a batch says of a unit takes
+the place of all that was said of it before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, date, datetime
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import AwareDatetime, BaseModel, ConfigDict
+
+from nightshift.errors import DataError
+from nightshift.lake import append_log
+from nightshift.lake.canonical import arrow_schema
+from nightshift.lake.hashing import content_hash
+from nightshift.lake.objects import object_key, read_object, write_object
+from nightshift.lake.store import open_store
+from nightshift.usecase import UseCase
+
+# No column of a catalogue has a colon.
+KIND, KNOWN_AT, DAY, UNIT = "change:kind", "change:known_at", "change:day", "change:unit"
+_ORDER, _BATCH = "change:order", "change:batch"
+MOMENT = pa.timestamp("us", tz="UTC")
+_FIELDS = [
+    pa.field(KIND, pa.string()),
+    pa.field(KNOWN_AT, MOMENT),
+    pa.field(DAY, pa.date32()),
+    pa.field(UNIT, pa.string()),
+]
+
+UPSERT: Literal["upsert"] = "upsert"
+"""The row is there, and as it is said here."""
+DELETE: Literal["delete"] = "delete"
+"""The row of this key is there no more; its other columns may be null."""
+
+_NO_DAY = "none"
+
+
+class Batch(BaseModel):
+    """What one process found upstream at once. JSON-able.
+
+    Attributes:
+        number: Its place in the journal, from 1 on.
+        position: How far upstream had been read by then, in the connector's own words.
+        captured_at: When it was read.
+        query: What was asked, for people.
+        rows: How many changes.
+        contents: Content hashes of the changes by the day they belong to; ``none`` for those of no day.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    number: int
+    position: str
+    captured_at: AwareDatetime
+    query: str
+    rows: int
+    contents: dict[str, str]
+
+
+def schema(uc: UseCase, source: str, table: str) -> pa.Schema:
+    """Return the columns of changes: the catalogue's, and ``KIND``, ``KNOWN_AT``, ``DAY`` and ``UNIT``."""
+    return pa.schema([*arrow_schema(uc.sources[source].tables[table]), *_FIELDS])
+
+
+def last(uc: UseCase, source: str, table: str) -> Batch | None:
+    """Return the batch that was written last; None when the journal has not begun."""
+    log = _log(uc, source, table)
+    newest = append_log.length(log)
+    return Batch.model_validate(append_log.read_numbers(log, [newest])[0]) if newest else None
+
+
+def batches(uc: UseCase, source: str, table: str) -> list[Batch]:
+    """Return every batch, oldest first."""
+    return [Batch.model_validate(record) for record in append_log.read_log(_log(uc, source, table))]
+
+
+def append(
+    uc: UseCase, source: str, table: str, after: int, changes: pa.Table, *, position: str, query: str
+) -> Batch | None:
+    """Write the changes that follow batch ``after`` (0: the first ones) as the next batch.
+
+    Args:
+        uc: The use case.
+        source: A source of its catalogue.
+        table: A table of that source.
+        after: Number of the batch that ended where these changes begin.
+        changes: The changes in their order, with the columns of ``schema``.
+        position: How far upstream is read with them.
+        query: What was asked, for people.
+
+    Returns:
+        The batch; None when another process has read on from there first, and nothing of this one counts.
+
+    Raises:
+        DataError: The changes have other columns.
+    """
+    if changes.schema != (wanted := schema(uc, source, table)):
+        raise DataError(
+            f"the changes have the columns {', '.join(changes.schema.names)}",
+            rule=f"changes have the columns {', '.join(wanted.names)}, in the catalogue's types",
+            where=f"{uc.name}/{source}/{table}, batch {after + 1}",
+            cure="have the connector check them with sources.contract.check_columns",
+        )
+    number = after + 1
+    declared = uc.sources[source].tables[table].columns
+    encrypted = [name for name, column in declared.items() if column.encrypt]
+    ordered = changes.append_column(_ORDER, pa.array(range(changes.num_rows), pa.int64()))
+    contents = {}
+    for day in sorted(pc.unique(ordered[DAY]).to_pylist(), key=str):
+        condition = pc.is_null(ordered[DAY]) if day is None else pc.equal(ordered[DAY], pa.scalar(day))
+        part = ordered.filter(condition)
+        digest = content_hash(part, [_ORDER], exact=True)
+        write_object(_folder(uc, source, table, day), part, f"{number:09d}-{digest}", encrypted)
+        contents[_name(day)] = digest
+    batch = Batch(
+        number=number,
+        position=position,
+        captured_at=datetime.now(UTC),
+        query=query,
+        rows=changes.num_rows,
+        contents=contents,
+    )
+    record = batch.model_dump(mode="json")
+    return batch if append_log.append_next(_log(uc, source, table), after, record) else None
+
+
+def changes_of(uc: UseCase, source: str, table: str, day: date | None) -> tuple[pa.Table, list[Batch]]:
+    """Return the changes that belong to a day (None: to no day), in their order, and the batches they are of.
+
+    The number of its batch is beside each change. Costs what belongs to that day, whatever the journal has.
+    Columns that the catalogue has gained since are null, those that it has lost are left out.
+
+    Raises:
+        DataError: An object was changed or damaged, or a column is of another type than it was.
+    """
+    log = _log(uc, source, table)
+    folder = _folder(uc, source, table, day)
+    written = {
+        key.removeprefix(f"{folder}/").removesuffix(".parquet") for key in open_store().list(f"{folder}/")
+    }
+    newest = append_log.length(log) if written else 0
+    numbers = sorted({number for name in written if (number := int(name.partition("-")[0])) <= newest})
+    records = append_log.read_numbers(log, numbers)
+    # A batch that was overtaken left objects, too: its number is another's.
+    found = [batch for batch in map(Batch.model_validate, records) if _name(day) in batch.contents]
+    wanted = schema(uc, source, table)
+    parts = [wanted.empty_table().append_column(_BATCH, pa.array([], pa.int64()))]
+    for batch in found:
+        digest = batch.contents[_name(day)]
+        part = read_object(object_key(folder, f"{batch.number:09d}-{digest}"), digest, [_ORDER], exact=True)
+        where = f"{uc.name}/{source}/{table}, day {_name(day)}, batch {batch.number}"
+        numbers_of = pa.array([batch.number] * part.num_rows, pa.int64())
+        parts.append(_as_declared(part.sort_by(_ORDER), wanted, where).append_column(_BATCH, numbers_of))
+    return pa.concat_tables(parts), found
+
+
+def _as_declared(part: pa.Table, wanted: pa.Schema, where: str) -> pa.Table:
+    columns = []
+    for field in wanted:
+        if field.name not in part.column_names:
+            columns.append(pa.nulls(part.num_rows, field.type))
+            continue
+        column = part[field.name]
+        if column.type != field.type and column.null_count < len(column):
+            raise DataError(
+                f"column {field.name!r} was captured as {column.type}, the catalogue has {field.type}",
+                rule="a column that was captured keeps its type",
+                where=where,
+                cure="give the column its type back in sources.yml, and declare a new column for the new one",
+            )
+        columns.append(column.cast(field.type))
+    return pa.table(columns, schema=wanted)
+
+
+def changes_by_day(uc: UseCase, source: str, table: str) -> Iterator[pa.Table]:
+    """Yield the changes of each day, then those of none, each in their order."""
+    prefix = f"journal/{uc.name}/{source}/{table}/"
+    for name in open_store().folders(prefix):
+        day = name.removeprefix("day=")
+        yield changes_of(uc, source, table, None if day == _NO_DAY else date.fromisoformat(day))[0]
+
+
+def known(changes: pa.Table, key: Sequence[str], by: datetime) -> pa.Table:
+    """Return the rows that follow from changes (of ``changes_of``) that were known ``by`` a moment.
+
+    Rows without a whole key, and of no unit, cannot be told from each other, and all stay.
+    """
+    seen = changes.filter(pc.less_equal(changes[KNOWN_AT], pa.scalar(by, MOMENT)))
+    seen = seen.append_column(_ORDER, pa.array(range(seen.num_rows), pa.int64()))
+    of_unit = seen.filter(pc.is_valid(seen[UNIT]))
+    newest = of_unit.group_by(UNIT).aggregate([(_BATCH, "max")])
+    newest = of_unit.join(newest, UNIT).filter(pc.equal(pc.field(_BATCH), pc.field(f"{_BATCH}_max")))
+    keyed = seen.filter(pc.is_null(seen[UNIT]))
+    whole = pa.chunked_array([pa.repeat(pa.scalar(True), keyed.num_rows)])
+    for name in key:
+        whole = pc.and_(whole, pc.is_valid(keyed[name]))
+    last = keyed.filter(whole).group_by(list(key)).aggregate([(_ORDER, "max")])[f"{_ORDER}_max"]
+    stays = pa.concat_arrays(
+        part.combine_chunks() for part in (newest[_ORDER], keyed.filter(pc.invert(whole))[_ORDER], last)
+    )
+    rows = seen.filter(pc.and_(pc.is_in(seen[_ORDER], stays), pc.equal(seen[KIND], UPSERT)))
+    return rows.drop_columns([KIND, KNOWN_AT, DAY, UNIT, _BATCH, _ORDER])
+
+
+def _log(uc: UseCase, source: str, table: str) -> str:
+    return f"captures/{uc.name}/{source}/{table}"
+
+
+def _folder(uc: UseCase, source: str, table: str, day: date | None) -> str:
+    return f"journal/{uc.name}/{source}/{table}/day={_name(day)}"
+
+
+def _name(day: date | None) -> str:
+    return _NO_DAY if day is None else day.isoformat()

@@ -1,0 +1,300 @@
+"""Tables of a PostgreSQL database in use, read by watermark or by change data capture.
+
+``watermark`` asks for the rows changed since the last time, by a column that every change renews. It needs
+no more than the right to select, sees the state of a row when it asks, and never a deletion. ``cdc`` reads
+every insert, update and delete in the order of their commits; see ``replication``.
+
+A row's ``updated_at`` is older than its commit: what a transaction wrote at 12:00 may appear at 12:05. So a
+watermark never passes the start of a transaction that still runs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from nightshift.errors import DataError, TransientError
+from nightshift.lake import journal
+from nightshift.settings import source_address
+from nightshift.sources.captured import CapturedConnector
+from nightshift.sources.options import checked
+from nightshift.usecase import ColumnName, UseCase
+
+if TYPE_CHECKING:
+    import psycopg
+
+# So that text means the same whatever the server's own settings are.
+SESSION = "-c timezone=UTC -c datestyle=ISO -c extra_float_digits=1 -c default_transaction_read_only=on"
+_CONNECT_SECONDS = 10
+
+
+class PostgresTable(BaseModel):
+    """``options.tables.<table>`` of the source in ``sources.yml``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    relation: str = Field(pattern=r"^[^.\s]+\.[^.\s]+$", description="`schema.table` in the database.")
+    capture: Literal["watermark", "cdc"] = Field(description="How changes are found.")
+    day: ColumnName | None = Field(None, description="Column of the day a row is of; none if it is slow.")
+    updated_at: ColumnName | None = Field(None, description="With watermark: column that each change renews.")
+    skew_seconds: float = Field(
+        1, ge=0, description="With watermark: how far clocks that set updated_at may be apart."
+    )
+    publication: str = Field("nightshift", description="With cdc: the publication that has the table.")
+    ignore: tuple[str, ...] = Field((), description="Columns of the relation that the catalogue leaves out.")
+
+    @model_validator(mode="after")
+    def _has_its_watermark(self) -> PostgresTable:
+        if (self.capture == "watermark") != (self.updated_at is not None):
+            raise ValueError("updated_at is given with `capture: watermark`, and only then")
+        return self
+
+
+class PostgresOptions(BaseModel):
+    """``options`` of the source in ``sources.yml``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tables: dict[str, PostgresTable] = Field(description="Every table of the source.")
+    batch_rows: int = Field(50_000, ge=1, description="Changes read at once, and held in memory.")
+
+
+class Postgres(CapturedConnector):
+    """Yields tables of the database at ``NIGHTSHIFT_SOURCE_<NAME OF THE SOURCE>``."""
+
+    Options = PostgresOptions
+
+    def __init__(self, usecase: UseCase, source: str) -> None:
+        """Check the options; nothing is connected yet.
+
+        Raises:
+            DataError: An option is wrong or missing.
+        """
+        self.place = f"{usecase.name}/sources.yml: sources.{source}.options"
+        tables = usecase.sources[source].tables
+        self.options = checked(usecase, source, PostgresOptions)
+        for name, chosen in self.options.tables.items():
+            if chosen.updated_at and tables[name].columns.get(chosen.updated_at, None) is None:
+                raise DataError(
+                    f"{name} has no column {chosen.updated_at!r}",
+                    rule="updated_at is a column of the table",
+                    where=f"{self.place}.tables.{name}.updated_at",
+                    cure="declare the column in the catalogue, with type timestamp",
+                )
+        super().__init__(usecase, source, {name: chosen.day for name, chosen in self.options.tables.items()})
+
+    def capture(self, table: str) -> int:
+        """Write all that the database has of a table and the journal has not; return how many changes.
+
+        Raises:
+            DataError: The table's columns differ from the catalogue's, it cannot be read without loss, or
+                changes were lost for good.
+            TransientError: The database or the lake cannot be reached now.
+        """
+        self.declared(table)
+        if self.options.tables[table].capture == "cdc":
+            from nightshift.sources.replication import capture
+
+            return capture(self, table)
+        return self._by_watermark(table)
+
+    @contextmanager
+    def connected(self, **options: Any) -> Iterator[psycopg.Connection]:
+        """Yield a connection that only reads; what the server says is told apart into bad luck and bad setup.
+
+        Args:
+            options: What ``psycopg.connect`` takes, besides.
+        """
+        import psycopg
+
+        address = source_address(self.source)
+        try:
+            with psycopg.connect(
+                address, connect_timeout=_CONNECT_SECONDS, application_name="nightshift", **options
+            ) as connection:
+                yield connection
+        except (psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedTable) as error:
+            raise DataError(
+                f"{self.source}: {_said(error)}",
+                rule="the role of the source may read what the catalogue names",
+                where=f"{self.place}, NIGHTSHIFT_SOURCE_{self.source.upper()}",
+                cure="grant the role what is missing, or correct the names",
+            ) from error
+        except psycopg.Error as error:
+            raise TransientError(f"{self.source}: the database said: {_said(error)}") from error
+
+    def check_columns(self, connection: psycopg.Connection, table: str) -> dict[str, str]:
+        """Return the columns of a table's relation, with their SQL types.
+
+        Raises:
+            DataError: They are not those of the catalogue; all differences are named.
+        """
+        chosen = self.options.tables[table]
+        found: dict[str, str] = dict(
+            connection.execute(
+                "select attname::text, format_type(atttypid, atttypmod) from pg_attribute"
+                " where attrelid = %s::regclass and attnum > 0 and not attisdropped order by attnum",
+                [_quoted(chosen.relation)],
+            ).fetchall()
+        )
+        self.compare_columns(table, list(found))
+        return found
+
+    def compare_columns(self, table: str, found: Sequence[str]) -> None:
+        """Compare the names of a relation's columns with the catalogue's.
+
+        Raises:
+            DataError: They differ; all differences are named.
+        """
+        chosen, declared = self.options.tables[table], self.declared(table).columns
+        problems = [
+            f"- {name} (in the catalogue, not in {chosen.relation})" for name in declared if name not in found
+        ]
+        problems += [
+            f"+ {name} (in {chosen.relation}, not in the catalogue)"
+            for name in found
+            if name not in declared and name not in chosen.ignore
+        ]
+        if problems:
+            raise DataError(
+                f"the columns of {chosen.relation} are not those of the catalogue:\n    "
+                + "\n    ".join(problems),
+                rule="a source has exactly the columns of the catalogue, but for those under `ignore`",
+                where=f"{self.usecase.name}/{self.source}/{table}",
+                cure="declare the change in sources.yml, or name a new column under "
+                f"options.tables.{table}.ignore; nothing was captured",
+            )
+
+    def _by_watermark(self, table: str) -> int:
+        captured = 0
+        newest = journal.last(self.usecase, self.source, table)
+        while True:
+            with self.connected(options=SESSION, autocommit=True) as connection:
+                rows, query = self._rows_after(
+                    connection, table, json.loads(newest.position) if newest else None
+                )
+            if not rows:
+                return captured
+            chosen, names = self.options.tables[table], list(self.declared(table).columns)
+            columns = {
+                name: pa.array(values, pa.string())
+                for name, values in zip(names, zip(*rows, strict=True), strict=True)
+            }
+            changed_at = pa.chunked_array([columns[str(chosen.updated_at)]])
+            changes = self.changes(
+                table,
+                self.from_text(table, pa.table(columns)),
+                known_at=changed_at.cast(journal.MOMENT),
+            )
+            position = json.dumps([columns[name][-1].as_py() for name in self._order(table)])
+            after = newest.number if newest else 0
+            newest = journal.append(
+                self.usecase, self.source, table, after, changes, position=position, query=query
+            )
+            if newest is None:  # another process has read on from there
+                newest = journal.last(self.usecase, self.source, table)
+            else:
+                captured += len(rows)
+
+    def _order(self, table: str) -> list[str]:
+        """Return the columns that rows are read in the order of: no two rows are equal in all of them."""
+        chosen = self.options.tables[table]
+        return list(
+            dict.fromkeys(
+                name
+                for name in (chosen.updated_at, chosen.day, *self.declared(table).key)
+                if name is not None
+            )
+        )
+
+    def _rows_after(
+        self, connection: psycopg.Connection, table: str, position: Sequence[str] | None
+    ) -> tuple[list[tuple[str | None, ...]], str]:
+        """Return the next rows of a table as text, in the catalogue's columns, and the query."""
+        from psycopg import sql
+
+        types = self.check_columns(connection, table)
+        chosen, order = self.options.tables[table], self._order(table)
+        relation = sql.Identifier(*chosen.relation.split("."))
+        # Named with their table: a bare name means what the query gives, which is text, and sorts like it.
+        names = [sql.Identifier("source", name) for name in order]
+        unplaced = connection.execute(
+            sql.SQL("select count(*) from {} source where {}").format(
+                relation, sql.SQL(" or ").join(sql.SQL("{} is null").format(name) for name in names)
+            )
+        ).fetchone()
+        if unplaced and unplaced[0]:
+            raise DataError(
+                f"{unplaced[0]} rows of {chosen.relation} have no {', '.join(order)}",
+                rule="what a watermark reads by is never null, or rows would be passed over",
+                where=f"{self.usecase.name}/{self.source}/{table}",
+                cure="fill the nulls and declare the columns `not null` in the database",
+            )
+        horizon = self._horizon(connection, chosen.skew_seconds)
+        conditions = [sql.SQL("{} < {}").format(names[0], sql.Literal(horizon) + sql.SQL("::timestamptz"))]
+        if position is not None:
+            values = sql.SQL(", ").join(
+                sql.Literal(value) + sql.SQL("::" + types[name])
+                for name, value in zip(order, position, strict=True)
+            )
+            conditions.append(sql.SQL("({}) > ({})").format(sql.SQL(", ").join(names), values))
+        query = sql.SQL("select {} from {} source where {} order by {} limit {}").format(
+            sql.SQL(", ").join(
+                sql.SQL("{}::text").format(sql.Identifier(name)) for name in self.declared(table).columns
+            ),
+            relation,
+            sql.SQL(" and ").join(conditions),
+            sql.SQL(", ").join(names),
+            sql.Literal(self.options.batch_rows),
+        )
+        return connection.execute(query).fetchall(), query.as_string(connection)
+
+    def _horizon(self, connection: psycopg.Connection, skew_seconds: float) -> str:
+        """Return the moment before which nothing more can appear: no transaction that runs began earlier.
+
+        Raises:
+            DataError: The role may not see when others' transactions began, or asks a copy of the database.
+            TransientError: A prepared transaction waits for its end.
+        """
+        row = connection.execute(
+            "select pg_is_in_recovery(),"
+            " (select count(*) from pg_stat_activity"
+            "   where datname = current_database() and query = '<insufficient privilege>'),"
+            " (select count(*) from pg_prepared_xacts where database = current_database()),"
+            " least(clock_timestamp(), (select min(xact_start) from pg_stat_activity"
+            "   where datname = current_database() and pid <> pg_backend_pid()))"
+            " - make_interval(secs => %s)",
+            [skew_seconds],
+        ).fetchone()
+        assert row is not None  # nosec B101  # the query has one row
+        copy, hidden, prepared, horizon = row
+        if copy or hidden:
+            raise DataError(
+                "this server is a standby, which does not know what runs on the primary"
+                if copy
+                else f"the role may not see when the transactions of {hidden} sessions began",
+                rule="a watermark stays behind every transaction that runs, so that it passes over no row",
+                where=f"{self.place}, NIGHTSHIFT_SOURCE_{self.source.upper()}",
+                cure="give the address of the primary, or use `capture: cdc`"
+                if copy
+                else "as a superuser: grant pg_read_all_stats to the role; or use `capture: cdc`",
+            )
+        if prepared:
+            raise TransientError(
+                f"{self.source}: {prepared} prepared transactions wait for their end; what they wrote may "
+                "lie before the watermark"
+            )
+        return str(horizon.isoformat())
+
+
+def _quoted(relation: str) -> str:
+    return ".".join('"' + part.replace('"', '""') + '"' for part in relation.split("."))
+
+
+def _said(error: BaseException) -> str:
+    return " ".join(str(error).split())

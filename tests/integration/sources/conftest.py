@@ -1,0 +1,46 @@
+"""A database in use, and a use case whose source it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from tests.lakes import environment
+from tests.servers import postgres_server
+
+# A role of a source may do no more than this.
+_SETUP = """
+create role reader login replication;
+grant pg_read_all_stats to reader;
+"""
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[str]:
+    """The URL of a PostgreSQL server that logs what logical replication needs."""
+    with postgres_server(wal_level="logical", max_replication_slots="20") as url:
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(_SETUP)
+        yield url
+
+
+@pytest.fixture
+def database(server: str, tmp_path: Path) -> Iterator[psycopg.Connection]:
+    """A connection of its owner to an empty database, where the source ``shop`` is."""
+    with psycopg.connect(server, autocommit=True) as maintenance:
+        maintenance.execute("create database shop")
+        try:
+            info = psycopg.conninfo.make_conninfo(server, dbname="shop")
+            reader = psycopg.conninfo.make_conninfo(info, user="reader")
+            with (
+                environment(tmp_path / "home", NIGHTSHIFT_SOURCE_SHOP=reader),
+                psycopg.connect(info, autocommit=True) as connection,
+            ):
+                yield connection
+        finally:
+            maintenance.execute(
+                "select pg_drop_replication_slot(slot_name) from pg_replication_slots where database = 'shop'"
+            )
+            maintenance.execute("drop database shop with (force)")

@@ -1,0 +1,220 @@
+"""A table of a database in use, read change by change."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+import pytest
+from shop import DAY, ORDERS, capture, place, read, shop, there
+
+from nightshift.errors import DataError
+from nightshift.lake import journal
+
+TOMORROW = DAY + timedelta(days=1)
+SLOT = "nightshift_toy_shop_orders"
+
+
+@pytest.fixture(autouse=True)
+def orders(database: psycopg.Connection) -> psycopg.Connection:
+    database.execute(ORDERS)
+    return database
+
+
+def slot(orders: psycopg.Connection) -> str:
+    row = orders.execute(
+        "select confirmed_flush_lsn::text from pg_replication_slots where slot_name = %s", [SLOT]
+    ).fetchone()
+    return str(row[0]) if row else ""
+
+
+def assert_captured(orders: psycopg.Connection) -> None:
+    uc = shop("cdc")
+    for day in (DAY, TOMORROW):
+        assert read(uc, day) == there(orders, day)
+
+
+def test_first_a_copy_then_every_change(orders: psycopg.Connection) -> None:
+    uc = shop("cdc")
+    for number in range(5):
+        place(orders, number, state=None, paid=number % 2 == 0)
+    assert capture(uc) == 5
+    assert_captured(orders)
+    place(orders, 5, state="it's \\ {odd}, \n", amount=0.1 + 0.2, paid=None)
+    place(orders, 0, state="sent")
+    orders.execute("delete from orders where order_id = 1")
+    assert capture(uc) == 3
+    assert_captured(orders)
+    assert capture(uc) == 0
+    assert [row[2] for row in there(orders)] == ["sent", None, None, None, "it's \\ {odd}, \n"]
+
+
+def test_what_was_copied_is_known_to_earlier_nights_and_later_changes_are_not(
+    orders: psycopg.Connection,
+) -> None:
+    uc = shop("cdc")
+    place(orders, 1)
+    before = there(orders)
+    capture(uc)
+    place(orders, 1, state="sent")
+    capture(uc)
+    assert read(uc, as_of=uc.as_of(TOMORROW)) == before
+    assert read(uc) == there(orders) != before
+
+
+def test_a_row_that_moves_to_another_day_leaves_the_old_one(orders: psycopg.Connection) -> None:
+    uc = shop("cdc")
+    place(orders, 1)
+    place(orders, 2)
+    capture(uc)
+    place(orders, 1, TOMORROW)
+    orders.execute("update orders set order_id = 3 where order_id = 2")
+    capture(uc)
+    assert_captured(orders)
+    assert [row[0] for row in there(orders)] == [3]
+
+
+def test_an_emptied_table_is_empty(orders: psycopg.Connection) -> None:
+    uc = shop("cdc")
+    place(orders, 1)
+    place(orders, 2, TOMORROW)
+    capture(uc)
+    place(orders, 3)
+    with orders.transaction():
+        place(orders, 4)
+        orders.execute("truncate orders")
+        place(orders, 5)
+    capture(uc)
+    assert_captured(orders)
+    assert [row[0] for row in there(orders)] == [5]
+
+
+def test_a_transaction_that_is_rolled_back_never_was(orders: psycopg.Connection) -> None:
+    uc = shop("cdc")
+    capture(uc)
+    with orders.transaction(force_rollback=True):
+        place(orders, 1)
+    assert capture(uc) == 0
+    assert read(uc) == []
+
+
+def test_a_long_value_that_is_not_sent_again_is_kept(orders: psycopg.Connection) -> None:
+    uc = shop("cdc")
+    orders.execute("alter table orders alter column state set storage external")
+    place(orders, 1, state="long" * 5000)
+    capture(uc)
+    orders.execute("update orders set amount = 1 where order_id = 1")
+    capture(uc)
+    assert_captured(orders)
+
+
+def test_transactions_of_other_tables_hold_nothing_up(orders: psycopg.Connection) -> None:
+    uc = shop("cdc", {"batch_rows": 2})
+    orders.execute("create table visits (visit int primary key)")
+    orders.execute("alter publication nightshift add table visits")
+    capture(uc)
+    for number in range(10):
+        orders.execute("insert into visits values (%s)", [number])
+    place(orders, 1)
+    capture(uc)
+    assert_captured(orders)
+
+
+def test_a_server_does_not_keep_its_log_for_a_table_that_rests(orders: psycopg.Connection) -> None:
+    uc = shop("cdc")
+    capture(uc)
+    before = slot(orders)
+    orders.execute("create table bulk as select repeat('x', 1000) from generate_series(1, 20000)")
+    capture(uc)
+    assert slot(orders) > before
+
+
+def test_a_slot_that_is_gone_is_an_error_and_no_new_copy(orders: psycopg.Connection) -> None:
+    uc = shop("cdc")
+    place(orders, 1)
+    capture(uc)
+    orders.execute("select pg_drop_replication_slot(%s)", [SLOT])
+    place(orders, 2)
+    for _ in range(2):
+        with pytest.raises(DataError, match=f"the replication slot {SLOT} is gone"):
+            capture(uc)
+    orders.execute("select pg_create_logical_replication_slot(%s, 'pgoutput')", [SLOT])
+    with pytest.raises(DataError, match="and the journal ends at"):
+        capture(uc)
+    assert [row[0] for row in read(uc)] == [1]
+
+
+def test_a_killed_first_copy_is_made_again(
+    orders: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uc = shop("cdc")
+    place(orders, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(journal, "append", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            capture(uc)
+    place(orders, 2)
+    capture(uc)
+    assert_captured(orders)
+
+
+def test_what_was_written_before_the_slot_was_moved_counts_once(
+    orders: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uc = shop("cdc")
+    capture(uc)
+    place(orders, 1)
+    append = journal.append
+
+    def killed(*arguments: Any, **options: Any) -> None:
+        append(*arguments, **options)
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journal, "append", killed)
+        with pytest.raises(ZeroDivisionError):
+            capture(uc)
+    place(orders, 1, state="sent")
+    assert capture(uc) == 1
+    assert_captured(orders)
+
+
+@pytest.mark.parametrize(
+    ("setup", "message", "cure"),
+    [
+        ("drop publication nightshift", "does not have every change", "create publication nightshift"),
+        ("alter publication nightshift set (publish = 'insert')", "does not have every change", "create"),
+        ("alter table orders replica identity default", "does not log whole rows", "replica identity full"),
+        ("alter table orders drop column paid", "- paid (in the catalogue", "sources.yml"),
+        ("revoke select on orders from reader", "permission denied", "grant"),
+    ],
+)
+def test_a_database_that_is_not_set_up_is_refused(
+    orders: psycopg.Connection, setup: str, message: str, cure: str
+) -> None:
+    orders.execute(setup)
+    with pytest.raises(DataError) as error:
+        capture(shop("cdc"))
+    assert message in error.value.message
+    assert cure in error.value.cure
+    assert journal.last(shop("cdc"), "shop", "orders") is None
+
+
+@pytest.mark.parametrize(
+    "change", ["alter table orders add column note text", "alter table orders replica identity default"]
+)
+def test_a_table_that_changes_its_shape_stops_it_and_loses_nothing(
+    orders: psycopg.Connection, change: str
+) -> None:
+    uc = shop("cdc")
+    capture(uc)
+    place(orders, 1)
+    orders.execute(change)
+    orders.execute("update orders set amount = 2")
+    orders.execute("update orders set amount = 3")
+    with pytest.raises(DataError):
+        capture(uc)
+    with pytest.raises(DataError):
+        capture(uc)
+    assert [row[3] for row in read(uc)] in ([10.5], [])
