@@ -13,9 +13,9 @@ the place of all that was said of it before.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, date, datetime
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -46,6 +46,7 @@ DELETE: Literal["delete"] = "delete"
 """The row of this key is there no more; its other columns may be null."""
 
 _NO_DAY = "none"
+_EVER = datetime.max.replace(tzinfo=UTC)
 
 
 class Batch(BaseModel):
@@ -185,12 +186,18 @@ def _as_declared(part: pa.Table, wanted: pa.Schema, where: str) -> pa.Table:
     return pa.table(columns, schema=wanted)
 
 
-def changes_by_day(uc: UseCase, source: str, table: str) -> Iterator[pa.Table]:
-    """Yield the changes of each day, then those of none, each in their order."""
-    prefix = f"journal/{uc.name}/{source}/{table}/"
-    for name in open_store().folders(prefix):
-        day = name.removeprefix("day=")
-        yield changes_of(uc, source, table, None if day == _NO_DAY else date.fromisoformat(day))[0]
+def days(uc: UseCase, source: str, table: str) -> list[date | None]:
+    """Return the days that changes may belong to, oldest first, and last None if some belong to none."""
+    names = open_store().folders(f"journal/{uc.name}/{source}/{table}/")
+    found = [name.removeprefix("day=") for name in names]
+    return [None if day == _NO_DAY else date.fromisoformat(day) for day in found]
+
+
+def present(uc: UseCase, source: str, table: str, day: date | None) -> list[dict[str, Any]]:
+    """Return the rows of a day by all that was ever said of them."""
+    changes, _ = changes_of(uc, source, table, day)
+    rows: list[dict[str, Any]] = known(changes, uc.sources[source].tables[table].key, _EVER).to_pylist()
+    return rows
 
 
 def known(changes: pa.Table, key: Sequence[str], by: datetime) -> pa.Table:

@@ -363,9 +363,8 @@ def _place(source: Postgres, table: str) -> list[str]:
 
 def _present(source: Postgres, table: str) -> Iterator[Row]:
     """Yield every row that is there by the journal, as text."""
-    key = source.declared(table).key
-    for changes in journal.changes_by_day(source.usecase, source.source, table):
-        for row in journal.known(changes, key, datetime.max.replace(tzinfo=UTC)).to_pylist():
+    for day in journal.days(source.usecase, source.source, table):
+        for row in journal.present(source.usecase, source.source, table, day):
             yield {name: None if value is None else _as_text(value) for name, value in row.items()}
 
 

@@ -64,7 +64,8 @@ def test_days_are_apart_and_so_is_what_has_none(uc: UseCase) -> None:
         uc, 0, change("a", 1), change("a", 2, **{journal.DAY: other}), change("a", 3, **{journal.DAY: None})
     )
     assert [rows(uc, day=day) for day in (DAY, other, None)] == [[("a", 1)], [("a", 2)], [("a", 3)]]
-    assert [part.num_rows for part in journal.changes_by_day(uc, *TABLE)] == [1, 1, 1]
+    assert journal.days(uc, *TABLE) == [DAY, other, None]
+    assert journal.present(uc, *TABLE, other) == [{"id": "a", "value": 2}]
 
 
 def test_of_two_that_read_the_same_one_counts(uc: UseCase) -> None:
