@@ -14,6 +14,7 @@ Formats").
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -24,6 +25,7 @@ from pydantic import BaseModel, ConfigDict
 
 from nightshift.errors import DataError, TransientError
 from nightshift.lake import journal
+from nightshift.lake.store import open_store
 from nightshift.sources.postgres import SESSION, Postgres
 
 if TYPE_CHECKING:
@@ -37,18 +39,20 @@ Row = dict[str, str | None]
 
 
 class Position(BaseModel):
-    """How far a table was read: all that is committed up to a place in the log of one server. JSON-able."""
+    """How far a table was read: all that is committed up to a place in the log of one server. JSON-able.
+
+    Attributes:
+        lsn: The place in the log.
+        system: The server's own identity.
+        slot: The replication slot that belongs to this journal, and to no other: another lake that reads the
+            same table has its own.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     lsn: str
     system: str
-
-
-def slot_name(source: Postgres, table: str) -> str:
-    """Return the name of a table's replication slot."""
-    # The server keeps 63 characters of a name. Tables of one source differ in their ends.
-    return f"nightshift_{source.usecase.name}_{source.source}_{table}"[-63:].lstrip("_")
+    slot: str
 
 
 def capture(source: Postgres, table: str) -> int:
@@ -68,6 +72,7 @@ def capture(source: Postgres, table: str) -> int:
         while True:
             position = Position.model_validate_json(newest.position)
             _check_slot(source, table, connection, position)
+            _drop_others(source, table, connection, position.slot)
             end = _one(connection, "select pg_current_wal_flush_lsn()::text")
             found = _next(source, table, connection, position, end)
             if found.lsn or _number(end) - _number(position.lsn) > _IDLE_BYTES:
@@ -80,16 +85,14 @@ def capture(source: Postgres, table: str) -> int:
                     newest.number,
                     changes,
                     position=position.model_copy(update={"lsn": lsn}).model_dump_json(),
-                    query=f"slot {slot_name(source, table)}, {position.lsn} to {lsn}",
+                    query=f"slot {position.slot}, {position.lsn} to {lsn}",
                 )
                 captured += written.rows if written else 0
                 newest = written or journal.last(source.usecase, source.source, table)
                 assert newest is not None  # nosec B101  # it had begun
             # Also when a killed process had not come to it.
             reached = Position.model_validate_json(newest.position).lsn
-            connection.execute(
-                "select pg_replication_slot_advance(%s, %s)", [slot_name(source, table), reached]
-            )
+            connection.execute("select pg_replication_slot_advance(%s, %s)", [position.slot, reached])
             if not found.lsn:
                 return captured
 
@@ -101,14 +104,12 @@ def _copy(source: Postgres, table: str) -> journal.Batch:
         DataError: The database is not set up for it.
         TransientError: Another process has just begun.
     """
-    slot, chosen = slot_name(source, table), source.options.tables[table]
+    chosen = source.options.tables[table]
+    # One for each try, of 63 characters at most: what a killed one left is known by what it wrote down before.
+    slot = f"nightshift_{table[:38]}_{secrets.token_hex(6)}"
+    open_store().put(f"{_tries(source, table)}{slot}", b"")
     with source.connected(autocommit=True) as connection:
         _check_setup(source, table, connection)
-        # Of a process that was killed before it wrote anything.
-        connection.execute(
-            "select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = %s",
-            [slot],
-        )
         system = _one(connection, "select system_identifier::text from pg_control_system()")
     # The snapshot lasts until the next command of the connection that made the slot.
     with source.connected(autocommit=True, replication="database") as maker:
@@ -139,12 +140,29 @@ def _copy(source: Postgres, table: str) -> journal.Batch:
         table,
         0,
         _as_changes(source, table, found, copied=True),
-        position=Position(lsn=lsn, system=system).model_dump_json(),
+        position=Position(lsn=lsn, system=system, slot=slot).model_dump_json(),
         query=f"copy of {chosen.relation} at {lsn}",
     )
     if batch is None:
         raise TransientError(f"{source.source}.{table}: another process has begun the journal just now")
     return batch
+
+
+def _drop_others(source: Postgres, table: str, connection: psycopg.Connection, slot: str) -> None:
+    """Drop the slots of tries that did not begin the journal: the server keeps its log for them, too."""
+    store = open_store()
+    for key in store.list(_tries(source, table)):
+        if (name := key.rpartition("/")[2]) != slot:
+            connection.execute(
+                "select pg_drop_replication_slot(slot_name) from pg_replication_slots"
+                " where slot_name = %s and not active",
+                [name],
+            )
+            store.delete(key)
+
+
+def _tries(source: Postgres, table: str) -> str:
+    return f"slots/{source.usecase.name}/{source.source}/{table}/"
 
 
 def _check_setup(source: Postgres, table: str, connection: psycopg.Connection) -> None:
@@ -187,7 +205,7 @@ def _not_set_up(source: Postgres, table: str, wrong: str, cure: str) -> DataErro
 
 def _check_slot(source: Postgres, table: str, connection: psycopg.Connection, position: Position) -> None:
     """Stop where changes after ``position`` cannot be read any more."""
-    slot = slot_name(source, table)
+    slot = position.slot
     system = _one(connection, "select system_identifier::text from pg_control_system()")
     row = connection.execute(
         "select plugin, database = current_database(), confirmed_flush_lsn::text, wal_status"
@@ -223,7 +241,7 @@ def _next(
     messages = connection.execute(
         "select data from pg_logical_slot_peek_binary_changes(%s, %s, %s, 'proto_version', '1',"
         " 'publication_names', %s)",
-        [slot_name(source, table), end, source.options.batch_rows, f'"{chosen.publication}"'],
+        [position.slot, end, source.options.batch_rows, f'"{chosen.publication}"'],
     )
     found = _Found()
     columns_of: dict[int, list[str]] = {}

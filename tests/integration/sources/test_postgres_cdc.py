@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 from shop import DAY, ORDERS, capture, place, read, shop, there
+from tests.lakes import environment
 
-from nightshift.errors import DataError
+from nightshift.errors import DataError, TransientError
 from nightshift.lake import journal
 
 TOMORROW = DAY + timedelta(days=1)
-SLOT = "nightshift_toy_shop_orders"
 
 
 @pytest.fixture(autouse=True)
@@ -23,10 +24,11 @@ def orders(database: psycopg.Connection) -> psycopg.Connection:
 
 
 def slot(orders: psycopg.Connection) -> str:
-    row = orders.execute(
-        "select confirmed_flush_lsn::text from pg_replication_slots where slot_name = %s", [SLOT]
-    ).fetchone()
-    return str(row[0]) if row else ""
+    """Return how far the only slot of the database was read."""
+    ((place,),) = orders.execute(
+        "select confirmed_flush_lsn from pg_replication_slots where database = 'shop'"
+    ).fetchall()
+    return str(place)
 
 
 def assert_captured(orders: psycopg.Connection) -> None:
@@ -134,12 +136,15 @@ def test_a_slot_that_is_gone_is_an_error_and_no_new_copy(orders: psycopg.Connect
     uc = shop("cdc")
     place(orders, 1)
     capture(uc)
-    orders.execute("select pg_drop_replication_slot(%s)", [SLOT])
+    ((name,),) = orders.execute(
+        "select slot_name from pg_replication_slots where database = 'shop'"
+    ).fetchall()
+    orders.execute("select pg_drop_replication_slot(%s)", [name])
     place(orders, 2)
     for _ in range(2):
-        with pytest.raises(DataError, match=f"the replication slot {SLOT} is gone"):
+        with pytest.raises(DataError, match=f"the replication slot {name} is gone"):
             capture(uc)
-    orders.execute("select pg_create_logical_replication_slot(%s, 'pgoutput')", [SLOT])
+    orders.execute("select pg_create_logical_replication_slot(%s, 'pgoutput')", [name])
     with pytest.raises(DataError, match="and the journal ends at"):
         capture(uc)
     assert [row[0] for row in read(uc)] == [1]
@@ -156,6 +161,43 @@ def test_a_killed_first_copy_is_made_again(
             capture(uc)
     place(orders, 2)
     capture(uc)
+    assert_captured(orders)
+    assert slot(orders), "the slot of the killed one is gone"
+
+
+def test_of_two_that_begin_at_once_one_does(
+    orders: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uc = shop("cdc")
+    place(orders, 1)
+    append = journal.append
+
+    def overtaken(*arguments: Any, **options: Any) -> Any:
+        monkeypatch.setattr(journal, "append", append)
+        capture(uc)
+        place(orders, 2)
+        return append(*arguments, **options)
+
+    monkeypatch.setattr(journal, "append", overtaken)
+    with pytest.raises(TransientError, match="another process has begun the journal"):
+        capture(uc)
+    place(orders, 3)
+    capture(uc)
+    assert_captured(orders)
+    assert slot(orders), "the slot of the one that came second is gone"
+
+
+def test_another_lake_that_reads_the_table_takes_nothing_away(
+    orders: psycopg.Connection, tmp_path: Path
+) -> None:
+    uc = shop("cdc")
+    place(orders, 1)
+    capture(uc)
+    place(orders, 2)
+    with environment(tmp_path / "another"):
+        assert capture(uc) == 2
+        assert_captured(orders)
+    assert capture(uc) == 1
     assert_captured(orders)
 
 
