@@ -24,9 +24,10 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 from nightshift.errors import DataError
 from nightshift.lake import append_log
 from nightshift.lake.canonical import arrow_schema
+from nightshift.lake.encryption import NoKeyError
 from nightshift.lake.hashing import content_hash
 from nightshift.lake.objects import object_key, read_object, write_object
-from nightshift.lake.store import open_store
+from nightshift.lake.store import NoSuchObjectError, open_store
 from nightshift.usecase import UseCase
 
 # No column of a catalogue has a colon.
@@ -161,8 +162,19 @@ def changes_of(uc: UseCase, source: str, table: str, day: date | None) -> tuple[
     parts = [wanted.empty_table().append_column(_BATCH, pa.array([], pa.int64()))]
     for batch in found:
         digest = batch.contents[_name(day)]
-        part = read_object(object_key(folder, f"{batch.number:09d}-{digest}"), digest, [_ORDER], exact=True)
         where = f"{uc.name}/{source}/{table}, day {_name(day)}, batch {batch.number}"
+        key = object_key(folder, f"{batch.number:09d}-{digest}")
+        try:
+            part = read_object(key, digest, [_ORDER], exact=True)
+        except NoKeyError:
+            raise
+        except (NoSuchObjectError, DataError) as error:
+            raise DataError(
+                f"an object of the journal is damaged or gone: {getattr(error, 'message', error)}",
+                rule="what was captured is kept as it was",
+                where=where,
+                cure="bring the object back from a backup of the lake",
+            ) from error
         numbers_of = pa.array([batch.number] * part.num_rows, pa.int64())
         parts.append(_as_declared(part.sort_by(_ORDER), wanted, where).append_column(_BATCH, numbers_of))
     return pa.concat_tables(parts), found
@@ -182,7 +194,8 @@ def _as_declared(part: pa.Table, wanted: pa.Schema, where: str) -> pa.Table:
                 where=where,
                 cure="give the column its type back in sources.yml, and declare a new column for the new one",
             )
-        columns.append(column.cast(field.type))
+        empty = column.null_count == len(column)
+        columns.append(pa.nulls(len(column), field.type) if empty else column)
     return pa.table(columns, schema=wanted)
 
 

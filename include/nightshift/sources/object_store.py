@@ -11,17 +11,21 @@ import codecs
 import gzip
 import hashlib
 import json
+import os
 import re
 import time
+import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Literal, Protocol
 from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.json as pa_json
 import pyarrow.parquet as pq
@@ -35,7 +39,7 @@ from nightshift.sources.options import checked
 from nightshift.usecase import ColumnName, ColumnType, UseCase
 
 # Of a listing: markers and what programs call a file that they have not finished.
-_UNFINISHED = re.compile(r"(^|/)[._][^/]*$|\.(tmp|temp|part|partial|crdownload|filepart|inprogress)$|/$")
+_UNFINISHED = re.compile(r"(^|/)[._]|\.(tmp|temp|part|partial|crdownload|filepart|inprogress)$|/$")
 _READERS = 8
 _JSON_TYPES: dict[ColumnType, pa.DataType] = {
     "int64": pa.int64(),
@@ -99,6 +103,8 @@ class FilesTable(BaseModel):
     def _has_one_day(self) -> FilesTable:
         if self.day and "{day}" in self.files:
             raise ValueError("files has {day}, so `day` names no column")
+        if "**" in self.files.replace("**/", ""):
+            raise ValueError("** stands for folders, and a / comes after it: visits/**/*.csv")
         return self
 
     @property
@@ -200,13 +206,14 @@ class ObjectStore(CapturedConnector):
             if found is None:
                 return captured
             changes, names = found
+            after = newest.number if newest else 0
             written = journal.append(
                 self.usecase,
                 self.source,
                 table,
-                newest.number if newest else 0,
+                after,
                 changes,
-                position=memory.kept(self.usecase, self.source, table),
+                position=memory.kept(self.usecase, self.source, table, after),
                 query=f"{self.options.prefix}: {_few(names)}",
             )
             if written:
@@ -259,21 +266,23 @@ class ObjectStore(CapturedConnector):
             and file.changed_at.timestamp() <= settled
         ]
         if self._is_snapshot(table):
-            return sorted(found, key=lambda file: (self._day(table, file), file.changed_at, file.name))
+            return sorted(
+                found, key=lambda file: (str(self._day(table, file.name)), file.changed_at, file.name)
+            )
         return sorted(found, key=lambda file: (file.changed_at, file.name))
 
     def _is_snapshot(self, table: str) -> bool:
         """Tell whether each file is the whole table as it was on its day."""
         return self.declared(table).refresh == "slow" and "{day}" in self.options.tables[table].files
 
-    def _day(self, table: str, file: Listed) -> date | None:
-        found = self.options.tables[table].pattern.fullmatch(file.name)
+    def _day(self, table: str, name: str) -> date | None:
+        found = self.options.tables[table].pattern.fullmatch(name)
         if found is None or "day" not in found.groupdict():
             return None
         try:
             return date.fromisoformat(found["day"])
         except ValueError as error:
-            raise self._defect(table, file, f"{found['day']!r} is no day of the calendar") from error
+            raise self._defect(table, name, f"{found['day']!r} is no day of the calendar") from error
 
     def _changes_of(self, table: str, file: Listed, content: bytes, memory: _Memory) -> Iterator[pa.Table]:
         """Yield the changes that a file makes, and remember it."""
@@ -282,29 +291,39 @@ class ObjectStore(CapturedConnector):
         if before is not None and before.sha256 == digest:
             memory.files[file.name] = before.model_copy(update={"mark": file.mark})
             return
-        day = self._day(table, file)
-        if self._is_snapshot(table):
-            unit, day = "", None
-        else:
-            unit = file.name
+        snapshot = self._is_snapshot(table)
+        day, of_file = (
+            (None, self._day(table, file.name)) if snapshot else (self._day(table, file.name), None)
+        )
+        if snapshot and any(str(of_file) < str(self._day(table, one)) for one in memory.files):
+            # A dump of an earlier day says nothing of how the table is.
+            memory.files[file.name] = Known(mark=file.mark, sha256=digest, days=())
+            return
         rows = self._parsed(table, file, content)
-        known_at = pa.chunked_array([pa.repeat(pa.scalar(file.changed_at, journal.MOMENT), rows.num_rows)])
+        # An archive: what was there when the journal began. What comes or changes later is known since then.
+        archived = (
+            self.options.tables[table].known == "night" and before is None and file.changed_at < memory.began
+        )
+        since = file.changed_at
+        if archived and of_file is not None:
+            lag = timedelta(days=self.declared(table).lag_days)
+            since = min(since, self.usecase.as_of(of_file + lag))
         try:
             changes = self.changes(
                 table,
                 rows,
-                known_at=known_at,
-                units=[unit] * rows.num_rows,
+                known_at=pa.chunked_array([pa.array([since] * rows.num_rows, journal.MOMENT)]),
+                units=["" if snapshot else file.name] * rows.num_rows,
                 day=day,
-                copied=self.options.tables[table].known == "night",
+                copied=archived and not snapshot,
             )
         except DataError as error:
-            raise self._defect(table, file, error.message) from error
+            raise self._defect(table, file.name, error.message) from error
         days = set(changes[journal.DAY].unique().to_pylist())
         held: set[date | None] = set(before.days) if before else set()
-        if self._is_snapshot(table):
+        if snapshot:
             held = {None}
-        yield from (self._ended(table, unit, one, file.changed_at) for one in held - days)
+        yield from (self._ended(table, "" if snapshot else file.name, one, since) for one in held - days)
         yield changes
         memory.files[file.name] = Known(mark=file.mark, sha256=digest, days=tuple(sorted(days, key=str)))
 
@@ -331,17 +350,17 @@ class ObjectStore(CapturedConnector):
                 )
             else:
                 rows = self.from_text(table, _csv(data, chosen.csv, list(declared)))
-        except (pa.ArrowException, OSError, EOFError, ValueError) as error:
+        except (pa.ArrowException, OSError, EOFError, ValueError, zlib.error) as error:
             raise self._defect(
-                table, file, f"it is no {chosen.format} file, or not a whole one: {error}"
+                table, file.name, f"it is no {chosen.format} file, or not a whole one: {error}"
             ) from error
         return rows.drop_columns([name for name in chosen.ignore if name in rows.column_names])
 
-    def _defect(self, table: str, file: Listed, message: str) -> DataError:
+    def _defect(self, table: str, name: str, message: str) -> DataError:
         return DataError(
             message,
             rule="every file of a table is of its format, and has the columns of the catalogue",
-            where=f"{self.usecase.name}/{self.source}/{table}: {self.options.prefix}{file.name}",
+            where=f"{self.usecase.name}/{self.source}/{table}: {self.options.prefix}{name}",
             cure="have the file mended or taken away, or correct `files` in sources.yml; files after it wait",
         )
 
@@ -349,32 +368,34 @@ class ObjectStore(CapturedConnector):
 class _Memory:
     """Which files were read, as one object of the lake; a batch's position is its name."""
 
-    def __init__(self, name: str, before: str, files: dict[str, Known]) -> None:
+    def __init__(self, name: str, before: str, files: dict[str, Known], began: datetime) -> None:
         self.files = files
+        self.began = began
         self._name = name
         self._before = before
 
     @classmethod
     def of(cls, batch: journal.Batch | None) -> _Memory:
         if batch is None:
-            return cls("", "", {})
+            return cls("", "", {}, datetime.now(UTC))
         position = json.loads(batch.position)
         held = json.loads(open_store().get(position["files"]))
         known = {name: Known.model_validate(one) for name, one in held.items()}
-        return cls(position["files"], position["before"], known)
+        return cls(position["files"], position["before"], known, datetime.fromisoformat(position["began"]))
 
     def mark(self, name: str) -> str | None:
         known = self.files.get(name)
         return known.mark if known else None
 
-    def kept(self, uc: UseCase, source: str, table: str) -> str:
-        """Write the memory to the lake and return the position that names it."""
+    def kept(self, uc: UseCase, source: str, table: str, after: int) -> str:
+        """Write the memory to the lake, for the batch that follows ``after``; return its position."""
         content = json.dumps(
             {name: one.model_dump(mode="json") for name, one in sorted(self.files.items())}
         ).encode()
-        key = f"seen/{uc.name}/{source}/{table}/{hashlib.sha256(content).hexdigest()}.json"
+        # With its number, for a file that changes back leaves the same memory as before.
+        key = f"seen/{uc.name}/{source}/{table}/{after + 1:09d}-{hashlib.sha256(content).hexdigest()}.json"
         open_store().put(key, content)
-        return json.dumps({"files": key, "before": self._name})
+        return json.dumps({"files": key, "before": self._name, "began": self.began.isoformat()})
 
     def forget_older(self) -> None:
         """Remove what no batch but an older one than the last two names."""
@@ -396,7 +417,20 @@ class _Folder:
                 where=str(self._root),
                 cure="mount or make it, or correct prefix in sources.yml",
             )
-        return [self._seen(file) for file in sorted(self._root.rglob("*")) if file.is_file()]
+        found = []
+        for folder, _, names in os.walk(self._root, onerror=self._unreadable):
+            for name in sorted(names):
+                with suppress(FileNotFoundError):  # gone since
+                    found.append(self._seen(Path(folder) / name))
+        return found
+
+    def _unreadable(self, error: OSError) -> None:
+        raise DataError(
+            f"{error.filename} cannot be read: {error.strerror}",
+            rule="every folder and file below the prefix can be read",
+            where=str(self._root),
+            cure="mend its owner or mode",
+        ) from error
 
     def content(self, file: Listed) -> bytes | None:
         path = self._root / file.name
@@ -405,8 +439,11 @@ class _Folder:
             return content if self._seen(path).mark == file.mark else None
         except FileNotFoundError:
             return None
+        except PermissionError as error:
+            self._unreadable(error)
         except OSError as error:
             raise TransientError(f"{path} cannot be read: {error}") from error
+        return None
 
     def _seen(self, path: Path) -> Listed:
         found = path.stat()
@@ -417,7 +454,9 @@ class _Folder:
 
 def _csv(data: bytes, dialect: CsvDialect, columns: Sequence[str]) -> pa.Table:
     """Return a CSV file, these columns as text."""
-    return pa_csv.read_csv(
+    if data and not data.endswith(b"\n"):
+        data += "\n".encode(dialect.encoding)  # Arrow takes a header without a line break for none
+    rows = pa_csv.read_csv(
         pa.BufferReader(data),
         read_options=pa_csv.ReadOptions(encoding=dialect.encoding),
         parse_options=pa_csv.ParseOptions(
@@ -434,6 +473,13 @@ def _csv(data: bytes, dialect: CsvDialect, columns: Sequence[str]) -> pa.Table:
             quoted_strings_can_be_null=False,
         ),
     )
+    # A quote that is not closed swallows the lines after it.
+    for name, column in zip(rows.column_names, rows.columns, strict=True):
+        if not dialect.newlines_in_values and pa.types.is_string(column.type):
+            broken = pc.match_substring(column, "\n")
+            if pc.any(broken).as_py():
+                raise ValueError(f"a value of {name!r} has a line break: is a quote not closed?")
+    return rows
 
 
 def _few(names: Sequence[str]) -> str:

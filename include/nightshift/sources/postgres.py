@@ -11,7 +11,8 @@ watermark never passes the start of a transaction that still runs.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 # So that text means the same whatever the server's own settings are.
 SESSION = "-c timezone=UTC -c datestyle=ISO -c extra_float_digits=1 -c default_transaction_read_only=on"
 _CONNECT_SECONDS = 10
+# Of refusals before there is a session, only the words tell.
+_REFUSED = re.compile(r"authentication failed|does not exist|no pg_hba.conf entry|must be .*replication")
 
 
 class PostgresTable(BaseModel):
@@ -97,7 +100,16 @@ class Postgres(CapturedConnector):
             TransientError: The database or the lake cannot be reached now.
         """
         self.declared(table)
-        if self.options.tables[table].capture == "cdc":
+        newest = journal.last(self.usecase, self.source, table)
+        chosen = self.options.tables[table].capture
+        if newest is not None and newest.position.startswith("{") != (chosen == "cdc"):
+            raise DataError(
+                f"{table} was not captured by {chosen} so far",
+                rule="a journal goes on as it began: where it ends is said in the words of its kind",
+                where=f"{self.place}.tables.{table}.capture",
+                cure="take the change back, or declare the table under a new name, with a journal of its own",
+            )
+        if chosen == "cdc":
             from nightshift.sources.replication import capture
 
             return capture(self, table)
@@ -114,19 +126,36 @@ class Postgres(CapturedConnector):
 
         address = source_address(self.source)
         try:
+            psycopg.conninfo.conninfo_to_dict(address)
+        except psycopg.ProgrammingError:
+            # What it says holds the password.
+            raise self._refused(
+                "it is no address of PostgreSQL, such as postgresql://<user>@<host>/<database>"
+            ) from None
+        try:
             with psycopg.connect(
-                address, connect_timeout=_CONNECT_SECONDS, application_name="nightshift", **options
+                address,
+                connect_timeout=_CONNECT_SECONDS,
+                application_name="nightshift",
+                keepalives_idle=30,
+                tcp_user_timeout=60_000,
+                **options,
             ) as connection:
                 yield connection
-        except (psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedTable) as error:
-            raise DataError(
-                f"{self.source}: {_said(error)}",
-                rule="the role of the source may read what the catalogue names",
-                where=f"{self.place}, NIGHTSHIFT_SOURCE_{self.source.upper()}",
-                cure="grant the role what is missing, or correct the names",
-            ) from error
+        except (psycopg.ProgrammingError, psycopg.DataError, psycopg.NotSupportedError) as error:
+            raise self._refused(_said(error)) from error
         except psycopg.Error as error:
+            if _REFUSED.search(str(error)):
+                raise self._refused(_said(error)) from error
             raise TransientError(f"{self.source}: the database said: {_said(error)}") from error
+
+    def _refused(self, message: str) -> DataError:
+        return DataError(
+            f"{self.source}: {message}",
+            rule="the address leads to the database, and its role may read what sources.yml names",
+            where=f"{self.place}, NIGHTSHIFT_SOURCE_{self.source.upper()}",
+            cure="correct the address (reserved characters as %xx) or the names, or grant what is missing",
+        )
 
     def check_columns(self, connection: psycopg.Connection, table: str) -> dict[str, str]:
         """Return the columns of a table's relation, with their SQL types.
@@ -172,34 +201,73 @@ class Postgres(CapturedConnector):
 
     def _by_watermark(self, table: str) -> int:
         captured = 0
-        newest = journal.last(self.usecase, self.source, table)
-        while True:
-            with self.connected(options=SESSION, autocommit=True) as connection:
-                rows, query = self._rows_after(
-                    connection, table, json.loads(newest.position) if newest else None
-                )
-            if not rows:
-                return captured
-            chosen, names = self.options.tables[table], list(self.declared(table).columns)
-            columns = {
-                name: pa.array(values, pa.string())
-                for name, values in zip(names, zip(*rows, strict=True), strict=True)
-            }
-            changed_at = pa.chunked_array([columns[str(chosen.updated_at)]])
-            changes = self.changes(
-                table,
-                self.from_text(table, pa.table(columns)),
-                known_at=changed_at.cast(journal.MOMENT),
-            )
-            position = json.dumps([columns[name][-1].as_py() for name in self._order(table)])
-            after = newest.number if newest else 0
-            newest = journal.append(
-                self.usecase, self.source, table, after, changes, position=position, query=query
-            )
-            if newest is None:  # another process has read on from there
+        with self.connected(options=SESSION, autocommit=True) as connection:
+            types = self._check_placed(connection, table)
+            # What begins while this reads is for the next time, or it might never end.
+            horizon = self._horizon(connection, self.options.tables[table].skew_seconds)
+            while True:
                 newest = journal.last(self.usecase, self.source, table)
-            else:
-                captured += len(rows)
+                position = json.loads(newest.position) if newest else None
+                rows, query = self._rows_after(connection, table, types, position, horizon)
+                if not rows:
+                    return captured
+                names = list(self.declared(table).columns)
+                columns = {
+                    name: pa.array(values, pa.string())
+                    for name, values in zip(names, zip(*rows, strict=True), strict=True)
+                }
+                changed_at = pa.chunked_array([columns[str(self.options.tables[table].updated_at)]])
+                changes = self.changes(
+                    table,
+                    self.from_text(table, pa.table(columns)),
+                    known_at=changed_at.cast(journal.MOMENT),
+                )
+                reached = json.dumps([columns[name][-1].as_py() for name in self._order(table)])
+                after = newest.number if newest else 0
+                # None: another process has read on from there.
+                if journal.append(
+                    self.usecase, self.source, table, after, changes, position=reached, query=query
+                ):
+                    captured += len(rows)
+
+    def _check_placed(self, connection: psycopg.Connection, table: str) -> dict[str, str]:
+        """Return the SQL types of a table's columns, once no row can be passed over.
+
+        Raises:
+            DataError: The columns differ from the catalogue's, or what rows are read by is missing in some.
+        """
+        from psycopg import sql
+
+        types = self.check_columns(connection, table)
+        chosen = self.options.tables[table]
+        where = f"{self.usecase.name}/{self.source}/{table}"
+        updated_at = str(chosen.updated_at)
+        if types[updated_at] != "timestamp with time zone" or (
+            self.declared(table).columns[updated_at].type != "timestamp"
+        ):
+            raise DataError(
+                f"{updated_at} is {types[updated_at]} in {chosen.relation}",
+                rule="updated_at is `timestamp with time zone` there, and timestamp in the catalogue",
+                where=where,
+                cure="change the column's type, or read the table with `capture: cdc`",
+            )
+        row = connection.execute(
+            sql.SQL("select count(*) from {} where {} or not isfinite({})").format(
+                sql.Identifier(*chosen.relation.split(".")),
+                sql.SQL(" or ").join(
+                    sql.SQL("{} is null").format(sql.Identifier(one)) for one in self._order(table)
+                ),
+                sql.Identifier(updated_at),
+            )
+        ).fetchone()
+        if row and row[0]:
+            raise DataError(
+                f"{row[0]} rows of {chosen.relation} have no {', '.join(self._order(table))}",
+                rule="what a watermark reads by is never null or infinite, or rows would be passed over",
+                where=where,
+                cure="correct them, and declare the columns `not null` in the database",
+            )
+        return types
 
     def _order(self, table: str) -> list[str]:
         """Return the columns that rows are read in the order of: no two rows are equal in all of them."""
@@ -213,29 +281,20 @@ class Postgres(CapturedConnector):
         )
 
     def _rows_after(
-        self, connection: psycopg.Connection, table: str, position: Sequence[str] | None
+        self,
+        connection: psycopg.Connection,
+        table: str,
+        types: Mapping[str, str],
+        position: Sequence[str] | None,
+        horizon: str,
     ) -> tuple[list[tuple[str | None, ...]], str]:
         """Return the next rows of a table as text, in the catalogue's columns, and the query."""
         from psycopg import sql
 
-        types = self.check_columns(connection, table)
         chosen, order = self.options.tables[table], self._order(table)
         relation = sql.Identifier(*chosen.relation.split("."))
         # Named with their table: a bare name means what the query gives, which is text, and sorts like it.
         names = [sql.Identifier("source", name) for name in order]
-        unplaced = connection.execute(
-            sql.SQL("select count(*) from {} source where {}").format(
-                relation, sql.SQL(" or ").join(sql.SQL("{} is null").format(name) for name in names)
-            )
-        ).fetchone()
-        if unplaced and unplaced[0]:
-            raise DataError(
-                f"{unplaced[0]} rows of {chosen.relation} have no {', '.join(order)}",
-                rule="what a watermark reads by is never null, or rows would be passed over",
-                where=f"{self.usecase.name}/{self.source}/{table}",
-                cure="fill the nulls and declare the columns `not null` in the database",
-            )
-        horizon = self._horizon(connection, chosen.skew_seconds)
         conditions = [sql.SQL("{} < {}").format(names[0], sql.Literal(horizon) + sql.SQL("::timestamptz"))]
         if position is not None:
             values = sql.SQL(", ").join(
@@ -261,15 +320,18 @@ class Postgres(CapturedConnector):
             DataError: The role may not see when others' transactions began, or asks a copy of the database.
             TransientError: A prepared transaction waits for its end.
         """
+        # In a statement of its own: a transaction may begin between the two.
+        now = connection.execute("select clock_timestamp()").fetchone()
+        assert now is not None  # nosec B101  # the query has one row
         row = connection.execute(
             "select pg_is_in_recovery(),"
-            " (select count(*) from pg_stat_activity"
-            "   where datname = current_database() and query = '<insufficient privilege>'),"
+            " (select count(*) from pg_stat_activity where datname = current_database()"
+            "   and (query = '<insufficient privilege>' or state = 'disabled')),"
             " (select count(*) from pg_prepared_xacts where database = current_database()),"
-            " least(clock_timestamp(), (select min(xact_start) from pg_stat_activity"
+            " least(%s, (select min(xact_start) from pg_stat_activity"
             "   where datname = current_database() and pid <> pg_backend_pid()))"
             " - make_interval(secs => %s)",
-            [skew_seconds],
+            [now[0], skew_seconds],
         ).fetchone()
         assert row is not None  # nosec B101  # the query has one row
         copy, hidden, prepared, horizon = row
@@ -282,7 +344,8 @@ class Postgres(CapturedConnector):
                 where=f"{self.place}, NIGHTSHIFT_SOURCE_{self.source.upper()}",
                 cure="give the address of the primary, or use `capture: cdc`"
                 if copy
-                else "as a superuser: grant pg_read_all_stats to the role; or use `capture: cdc`",
+                else "as a superuser: grant pg_read_all_stats to the role, and leave track_activities on for "
+                "all; or use `capture: cdc`",
             )
         if prepared:
             raise TransientError(

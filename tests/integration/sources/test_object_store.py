@@ -136,6 +136,15 @@ def test_a_changed_file_takes_the_place_of_what_it_said(upstream: tuple[str, Put
     assert capture(uc) == 0, "the same content is no change"
 
 
+def test_a_file_that_changes_back_is_as_it_was(upstream: tuple[str, Put]) -> None:
+    prefix, put = upstream
+    uc = site(prefix)
+    for page in ("a", "b", "a", "b", "a"):
+        put("visits/a.csv", HEADER + f"1,2024-03-01,{page},1,true\n")
+        assert capture(uc) == 1
+        assert read(uc) == [(1, DAY, page, 1.0, True)]
+
+
 def test_a_file_that_is_gone_takes_nothing_with_it(upstream: tuple[str, Put], tmp_path: Path) -> None:
     prefix, put = upstream
     uc = site(prefix)
@@ -151,8 +160,8 @@ def test_a_file_that_is_gone_takes_nothing_with_it(upstream: tuple[str, Put], tm
 
 def test_what_is_being_written_is_left_for_later(upstream: tuple[str, Put], tmp_path: Path) -> None:
     prefix, put = upstream
-    uc = site(prefix, files="visits/*")
-    for name in ("_a.csv", ".a.csv", "a.csv.tmp", "a.csv.part", "_SUCCESS"):
+    uc = site(prefix, files="visits/**/*")
+    for name in ("_a.csv", ".a.csv", "a.csv.tmp", "a.csv.part", "_SUCCESS", "_temporary/0/a.csv"):
         put(f"visits/{name}", HEADER[:10])
     assert capture(uc) == 0
     if prefix.startswith("file:"):
@@ -173,6 +182,10 @@ def test_a_file_known_later_is_not_seen_by_earlier_nights(upstream: tuple[str, P
     capture(archive)
     assert [row[0] for row in read(archive, as_of=uc.as_of(DAY))] == [1]
     assert read(archive, as_of=uc.as_of(DAY) - timedelta(seconds=1)) == []
+    put("visits/a.csv", HEADER + "1,2024-03-01,corrected,1,true\n")
+    capture(archive)
+    assert [row[2] for row in read(archive, as_of=uc.as_of(DAY))] == ["a"], "what came later is known later"
+    assert [row[2] for row in read(archive)] == ["corrected"]
 
 
 @pytest.mark.parametrize("written", ["jsonl", "jsonl.gz", "parquet"])
@@ -236,9 +249,22 @@ def test_each_dump_of_a_slow_table_is_the_whole_table(upstream: tuple[str, Put])
     uc = site(prefix, refresh="slow", files="dump-{day}.csv", day=None)
     capture(uc)
     assert [row[:3] for row in read(uc)] == [(1, DAY, "second"), (3, DAY, "new")]
+    put("dump-20240301.csv", HEADER + "4,2024-03-01,late,1,true\n")
+    capture(uc)
+    assert [row[0] for row in read(uc)] == [1, 3], "a dump of an earlier day says nothing of today"
     put("dump-20240303.csv", HEADER)
     capture(uc)
     assert read(uc) == []
+
+
+def test_an_archive_of_dumps_is_known_day_by_day(upstream: tuple[str, Put]) -> None:
+    prefix, put = upstream
+    for number in (1, 2, 3):
+        put(f"dump-2024030{number}.csv", HEADER + f"{number},2024-03-01,p,1,true\n")
+    uc = site(prefix, refresh="slow", files="dump-{day}.csv", day=None, known="night")
+    capture(uc)
+    nights = [uc.as_of(DAY + timedelta(days=number)) for number in range(3)]
+    assert [[row[0] for row in read(uc, as_of=night)] for night in nights] == [[1], [2], [3]]
 
 
 @pytest.mark.parametrize(
@@ -254,6 +280,7 @@ def test_each_dump_of_a_slow_table_is_the_whole_table(upstream: tuple[str, Put])
         (HEADER + "1,2024-03-01\n", "no csv file, or not a whole one"),
         ("", "no csv file, or not a whole one"),
         (b"\xff\xfe\x00", "no csv file, or not a whole one"),
+        (HEADER + '3,2024-03-01,"c,1,true\n4,2024-03-01,d",1,true\n', "a value of 'page' has a line break"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_named_and_what_came_before_it_stays(
@@ -271,8 +298,8 @@ def test_a_file_that_cannot_be_read_is_named_and_what_came_before_it_stays(
     assert message in error.value.message
     assert error.value.where.endswith("visits/c.csv")
     assert [row[0] for row in read(uc)] == [1, 2]
-    put("visits/c.csv", HEADER + "3,2024-03-01,c,1,true\n")
-    assert capture(uc) == 1
+    put("visits/c.csv", HEADER.strip())
+    assert capture(uc) == 0, "a header alone is a file without rows"
 
 
 def test_a_place_that_is_not_there_is_named(upstream: tuple[str, Put]) -> None:
@@ -287,6 +314,7 @@ def test_a_place_that_is_not_there_is_named(upstream: tuple[str, Put]) -> None:
     [
         ({"csv": {"encoding": "latin-99"}}, "there is no encoding 'latin-99'"),
         ({"files": "{day}.csv"}, "files has {day}, so `day` names no column"),
+        ({"files": "visits/**"}, "** stands for folders"),
         ({"day": "page"}, "'page' is no date or timestamp"),
         ({"day": None}, "nothing says which day a row is of"),
         ({"colour": "red"}, "Extra inputs are not permitted"),

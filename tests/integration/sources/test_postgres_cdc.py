@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import psycopg
@@ -162,7 +164,7 @@ def test_a_killed_first_copy_is_made_again(
     place(orders, 2)
     capture(uc)
     assert_captured(orders)
-    assert slot(orders), "the slot of the killed one is gone"
+    assert slot(orders), "the slot of the one that failed is gone"
 
 
 def test_of_two_that_begin_at_once_one_does(
@@ -222,6 +224,127 @@ def test_what_was_written_before_the_slot_was_moved_counts_once(
     assert_captured(orders)
 
 
+def test_a_backlog_is_read_to_its_end_after_a_kill(
+    orders: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uc = shop("cdc", {"batch_rows": 5})
+    capture(uc)
+    for number in range(20):
+        place(orders, number)
+    append = journal.append
+
+    def killed(*arguments: Any, **options: Any) -> None:
+        append(*arguments, **options)
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journal, "append", killed)
+        with pytest.raises(ZeroDivisionError):
+            capture(uc)
+    orders.execute("create table bulk as select repeat('x', 1000) from generate_series(1, 20000)")
+    capture(uc)
+    assert_captured(orders)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "alter publication nightshift drop table orders",
+        "drop publication nightshift",
+        "drop publication nightshift; create publication nightshift for table orders",
+        "alter table orders rename to old; create table orders (like old including all);"
+        " grant select on orders to reader; alter table orders replica identity full;"
+        " alter publication nightshift add table orders",
+    ],
+)
+def test_a_table_that_is_published_no_more_or_anew_is_an_error(
+    orders: psycopg.Connection, change: str
+) -> None:
+    uc = shop("cdc")
+    place(orders, 1)
+    capture(uc)
+    orders.execute(change)
+    place(orders, 2)
+    with pytest.raises(DataError, match=r"does not have every change|was made anew"):
+        capture(uc)
+
+
+def test_a_journal_goes_on_as_it_began(orders: psycopg.Connection) -> None:
+    capture(shop("cdc"))
+    with pytest.raises(DataError, match="orders was not captured by watermark so far"):
+        capture(shop("watermark"))
+
+
+def test_one_capture_ends_while_others_write_on(orders: psycopg.Connection) -> None:
+    ended = Event()
+
+    def keep_writing() -> None:
+        number = 0
+        with psycopg.connect(orders.info.dsn, autocommit=True) as connection:
+            while not ended.is_set():
+                number += 1
+                place(connection, number)
+
+    with ThreadPoolExecutor(2) as threads:
+        writer = threads.submit(keep_writing)
+        try:
+            for how in ("cdc", "watermark"):
+                uc = shop(how, {"batch_rows": 50}).model_copy(update={"name": how})
+                threads.submit(capture, uc).result(timeout=60)
+        finally:
+            ended.set()
+        writer.result()
+
+
+def test_a_partition_that_does_not_log_whole_rows_is_refused(orders: psycopg.Connection) -> None:
+    orders.execute("drop table orders")
+    orders.execute(
+        ORDERS.replace("bigint primary key", "bigint")
+        .replace(");", ") partition by hash (order_id);", 1)
+        .replace("create publication nightshift for table orders;", "")
+    )
+    orders.execute("create table part partition of orders for values with (modulus 1, remainder 0)")
+    orders.execute("alter table orders add primary key (order_id)")
+    orders.execute("drop publication nightshift")
+    orders.execute("create publication nightshift for table orders with (publish_via_partition_root = true)")
+    uc = shop("cdc")
+    place(orders, 1)
+    with pytest.raises(DataError, match="part does not log whole rows"):
+        capture(uc)
+    orders.execute("alter table part replica identity full")
+    capture(uc)
+    orders.execute("alter table part replica identity default")
+    orders.execute("delete from orders")
+    orders.execute("alter table part replica identity full")
+    with pytest.raises(DataError, match="orders does not log whole rows"):
+        capture(uc)
+
+
+def test_an_emptied_table_is_empty_where_a_key_is_on_two_days(orders: psycopg.Connection) -> None:
+    uc = shop("cdc")
+    orders.execute("alter table orders drop constraint orders_pkey, add primary key (order_id, placed_on)")
+    insert = "insert into orders values (1, %s, 'new', 1, true, now())"
+    for day in (DAY, TOMORROW):
+        orders.execute(insert, [day])
+    capture(uc)
+    orders.execute("truncate orders")
+    capture(uc)
+    assert_captured(orders)
+
+
+def test_rows_that_change_places_are_both_there(orders: psycopg.Connection) -> None:
+    uc = shop("cdc")
+    orders.execute("alter table orders drop constraint orders_pkey, add primary key (order_id) deferrable")
+    place_plain = "insert into orders values (%s, %s, %s, 1, true, now())"
+    for number in (1, 2):
+        orders.execute(place_plain, [number, DAY, f"of {number}"])
+    capture(uc)
+    orders.execute("update orders set order_id = 3 - order_id")
+    capture(uc)
+    assert_captured(orders)
+    assert [row[2] for row in read(uc)] == ["of 2", "of 1"]
+
+
 @pytest.mark.parametrize(
     ("setup", "message", "cure"),
     [
@@ -230,6 +353,12 @@ def test_what_was_written_before_the_slot_was_moved_counts_once(
         ("alter table orders replica identity default", "does not log whole rows", "replica identity full"),
         ("alter table orders drop column paid", "- paid (in the catalogue", "sources.yml"),
         ("revoke select on orders from reader", "permission denied", "grant"),
+        ("alter table orders alter placed_on drop not null", "placed_on may be null", "set not null"),
+        (
+            "alter table orders drop column amount, add amount float8 generated always as (1.5) stored",
+            "amount is generated",
+            "ignore",
+        ),
     ],
 )
 def test_a_database_that_is_not_set_up_is_refused(
@@ -241,6 +370,9 @@ def test_a_database_that_is_not_set_up_is_refused(
     assert message in error.value.message
     assert cure in error.value.cure
     assert journal.last(shop("cdc"), "shop", "orders") is None
+    assert (
+        orders.execute("select slot_name from pg_replication_slots where database = 'shop'").fetchall() == []
+    )
 
 
 @pytest.mark.parametrize(

@@ -131,6 +131,31 @@ def test_rows_that_a_watermark_cannot_find_are_refused(orders: psycopg.Connectio
         capture(shop("watermark"))
 
 
+@pytest.mark.parametrize("kind", ["timestamp", "date", "text"])
+def test_a_watermark_without_a_time_zone_is_refused(orders: psycopg.Connection, kind: str) -> None:
+    orders.execute(f"alter table orders alter updated_at type {kind}")
+    with pytest.raises(DataError, match=r"updated_at is (timestamp without time zone|date|text) in"):
+        capture(shop("watermark"))
+
+
+def test_a_session_that_hides_what_it_does_is_not_passed(orders: psycopg.Connection) -> None:
+    dsn = orders.info.dsn
+    with psycopg.connect(dsn) as hidden:
+        hidden.execute("set track_activities = off")
+        place(hidden, 1)
+        place(orders, 2)
+        with pytest.raises(DataError, match="may not see when the transactions of 1 sessions began"):
+            capture(shop("watermark"))
+
+
+def test_an_address_that_cannot_be_is_told_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    for address in ("postgresql//reader:hidden@host/shop", "postgresql://reader:hid den@host/shop"):
+        monkeypatch.setenv("NIGHTSHIFT_SOURCE_SHOP", address)  # pragma: allowlist secret
+        with pytest.raises(DataError) as error:
+            capture(shop("watermark"))
+        assert "hid" not in str(error.value)
+
+
 def test_a_role_that_may_not_see_what_runs_is_refused(
     server: str, orders: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
