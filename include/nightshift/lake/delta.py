@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -167,19 +167,17 @@ def open_or_create(uc: UseCase, layer: str, columns: pa.Schema) -> Opened:
     store = open_store()
     declared = [field.with_nullable(True) for field in columns.append(pa.field(HASH_COLUMN, pa.string()))]
     try:
-        created = Opened.create(
+        DeltaTable.create(
             store.uri(table_folder(uc, layer)),
             schema=pa.schema(declared),
             partition_by=["partition", HASH_COLUMN],
             configuration=table_properties(uc),
             storage_options=store.storage_options(),
         )
-        return cast(Opened, created)  # a class creates objects of its own
     except DeltaError:
-        delta = open_to_change(uc, layer)
-        if delta is None:
+        if open_to_change(uc, layer) is None:
             raise
-        return delta
+    return _open(uc, layer)
 
 
 def table_properties(uc: UseCase) -> dict[str, str]:
