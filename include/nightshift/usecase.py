@@ -963,6 +963,13 @@ def load_usecase(name: str) -> UseCase:
     """
     require_name(name, "use case")
     folder = settings().usecases / name
+    if not folder.is_dir():
+        raise DataError(
+            f"there is no use case {name!r}",
+            rule="a use case is a folder of include/usecases",
+            where=str(folder),
+            cure="use one of those that are there, or make it with `make new-usecase`",
+        )
     files = {key: folder / f"{key}.yml" for key in ("usecase", "sources", "stress")}
     # The catalogue has the labels that people give beside what nights land.
     held = {"sources": {"sources", "feedback"}, "stress": {"stress"}}

@@ -366,3 +366,10 @@ def test_columns_that_an_engine_takes_for_one_are_refused(project: Path) -> None
 def test_a_use_case_is_not_looked_for_elsewhere(project: Path, name: str) -> None:
     error = refused(name)
     assert error.rule.startswith("names are lower-case letters")
+
+
+def test_a_use_case_that_is_not_there_is_told_by_its_name() -> None:
+    with pytest.raises(DataError) as error:
+        load_usecase("nope")
+    assert error.value.message == "there is no use case 'nope'"
+    assert "make new-usecase" in error.value.cure

@@ -20,6 +20,7 @@ from nightshift.partition import days, spans
 from nightshift.quality.quarantine import clear, kept, quarantine, rows_hash
 from nightshift.quality.validate import validate
 from nightshift.sources.base import Extract
+from nightshift.sources.captured import CapturedConnector
 from nightshift.sources.contract import check_columns, check_not_empty
 from nightshift.sources.registry import open_connector
 from nightshift.usecase import UseCase
@@ -344,7 +345,8 @@ def _on_day(part: Judged, day: date) -> Judged:
 
 def _extract(uc: UseCase, source: str, table: str, wanted: Mapping[date, datetime]) -> dict[date, Extract]:
     connector = open_connector(uc, source)
-    connector.capture(table)
+    if isinstance(connector, CapturedConnector):
+        connector.capture(table)
     extracts: dict[date, Extract] = {}
     for start, end in spans(wanted):
         extracts |= connector.read_range(table, start, end, wanted.__getitem__)

@@ -52,17 +52,6 @@ class Connector(ABC):
             TransientError: The upstream cannot be reached now.
         """
 
-    def capture(self, table: str) -> int:  # noqa: ARG002  # of use to those that have something to do
-        """Keep what upstream says now and may have forgotten tomorrow; return how many changes there were.
-
-        Called before a table is read. A connector whose upstream forgets nothing has nothing to do.
-
-        Raises:
-            DataError: What upstream says cannot be kept, or some of it was lost for good.
-            TransientError: The upstream or the lake cannot be reached now.
-        """
-        return 0
-
     def read_range(
         self, table: str, start: date, end: date, as_of_of: Callable[[date], datetime]
     ) -> dict[date, Extract]:

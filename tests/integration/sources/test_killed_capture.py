@@ -58,9 +58,8 @@ def capture_until(fatal: int, after: bool) -> None:
 
         return taken
 
-    psycopg.Connection.execute = deadly(psycopg.Connection.execute)  # type: ignore[method-assign]
-    FileStore.put = deadly(FileStore.put)  # type: ignore[method-assign]
-    FileStore.put_new = deadly(FileStore.put_new)  # type: ignore[method-assign]
+    for kind, name in ((psycopg.Connection, "execute"), (FileStore, "put"), (FileStore, "put_new")):
+        setattr(kind, name, deadly(getattr(kind, name)))
     uc = shop("cdc", {"batch_rows": 20})
     while True:
         # The server has not noticed yet that the one before was killed.

@@ -15,6 +15,7 @@ from tests.lakes import environment
 
 from nightshift.errors import DataError, TransientError
 from nightshift.lake import journal
+from nightshift.usecase import UseCase
 
 TOMORROW = DAY + timedelta(days=1)
 
@@ -37,6 +38,20 @@ def assert_captured(orders: psycopg.Connection) -> None:
     uc = shop("cdc")
     for day in (DAY, TOMORROW):
         assert read(uc, day) == there(orders, day)
+
+
+def capture_and_die(uc: UseCase, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Capture, and end when the first batch is written and the slot is not moved yet."""
+    append = journal.append
+
+    def killed(*arguments: Any, **options: Any) -> None:
+        append(*arguments, **options)
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journal, "append", killed)
+        with pytest.raises(ZeroDivisionError):
+            capture(uc)
 
 
 def test_first_a_copy_then_every_change(orders: psycopg.Connection) -> None:
@@ -209,16 +224,7 @@ def test_what_was_written_before_the_slot_was_moved_counts_once(
     uc = shop("cdc")
     capture(uc)
     place(orders, 1)
-    append = journal.append
-
-    def killed(*arguments: Any, **options: Any) -> None:
-        append(*arguments, **options)
-        raise ZeroDivisionError
-
-    with monkeypatch.context() as patch:
-        patch.setattr(journal, "append", killed)
-        with pytest.raises(ZeroDivisionError):
-            capture(uc)
+    capture_and_die(uc, monkeypatch)
     place(orders, 1, state="sent")
     assert capture(uc) == 1
     assert_captured(orders)
@@ -231,16 +237,7 @@ def test_a_backlog_is_read_to_its_end_after_a_kill(
     capture(uc)
     for number in range(20):
         place(orders, number)
-    append = journal.append
-
-    def killed(*arguments: Any, **options: Any) -> None:
-        append(*arguments, **options)
-        raise ZeroDivisionError
-
-    with monkeypatch.context() as patch:
-        patch.setattr(journal, "append", killed)
-        with pytest.raises(ZeroDivisionError):
-            capture(uc)
+    capture_and_die(uc, monkeypatch)
     orders.execute("create table bulk as select repeat('x', 1000) from generate_series(1, 20000)")
     capture(uc)
     assert_captured(orders)
