@@ -346,7 +346,7 @@ def _on_day(part: Judged, day: date) -> Judged:
 def _extract(uc: UseCase, source: str, table: str, wanted: Mapping[date, datetime]) -> dict[date, Extract]:
     connector = open_connector(uc, source)
     if isinstance(connector, CapturedConnector):
-        connector.capture(table)
+        connector.capture(table, max(wanted.values()))
     extracts: dict[date, Extract] = {}
     for start, end in spans(wanted):
         extracts |= connector.read_range(table, start, end, wanted.__getitem__)

@@ -94,6 +94,8 @@ def append(
 ) -> Batch | None:
     """Write the changes that follow batch ``after`` (0: the first ones) as the next batch.
 
+    One that upstream dates before the last look (``note_look``) counts as known since that look.
+
     Args:
         uc: The use case.
         source: A source of its catalogue.
@@ -117,6 +119,10 @@ def append(
             cure="have the connector check them with sources.contract.check_columns",
         )
     number = after + 1
+    if (looked := last_look(uc, source, table)) is not None:
+        known_at, look = changes[KNOWN_AT], pa.scalar(looked, MOMENT)
+        known_at = pc.if_else(pc.less(known_at, look), look, known_at)
+        changes = changes.set_column(changes.schema.get_field_index(KNOWN_AT), KNOWN_AT, known_at)
     declared = uc.sources[source].tables[table].columns
     encrypted = [name for name, column in declared.items() if column.encrypt]
     ordered = changes.append_column(_ORDER, pa.array(range(changes.num_rows), pa.int64()))
@@ -137,6 +143,19 @@ def append(
     )
     record = batch.model_dump(mode="json")
     return batch if append_log.append_next(_log(uc, source, table), after, record) else None
+
+
+def note_look(uc: UseCase, source: str, table: str, at: datetime) -> None:
+    """Record that all is here that upstream showed to somebody who began to read it ``at`` (aware)."""
+    open_store().put(_look(uc, source, table), at.astimezone(UTC).isoformat().encode())
+
+
+def last_look(uc: UseCase, source: str, table: str) -> datetime | None:
+    """Return when the last one began who read upstream to its end; None when nobody has."""
+    try:
+        return datetime.fromisoformat(open_store().get(_look(uc, source, table)).decode())
+    except NoSuchObjectError:
+        return None
 
 
 def changes_of(uc: UseCase, source: str, table: str, day: date | None) -> tuple[pa.Table, list[Batch]]:
@@ -237,6 +256,10 @@ def known(changes: pa.Table, key: Sequence[str], by: datetime) -> pa.Table:
 
 def _log(uc: UseCase, source: str, table: str) -> str:
     return f"captures/{uc.name}/{source}/{table}"
+
+
+def _look(uc: UseCase, source: str, table: str) -> str:
+    return f"looks/{uc.name}/{source}/{table}"
 
 
 def _folder(uc: UseCase, source: str, table: str, day: date | None) -> str:

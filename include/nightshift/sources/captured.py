@@ -54,16 +54,33 @@ class CapturedConnector(Connector):
             if table.refresh == "daily" and name in day_columns:
                 self._check_day_column(name, table)
 
-    @abstractmethod
-    def capture(self, table: str) -> int:
+    def capture(self, table: str, by: datetime | None = None) -> int:
         """Write all that upstream has of a table and the journal has not; return how many changes.
 
         Safe to call from several processes at once, and to kill at any moment.
 
+        Args:
+            table: A table of the source.
+            by: Upstream is left alone if it was read to its end after this moment (aware) before: nothing
+                that it has to say now was known by then.
+
         Raises:
-            DataError: Upstream's columns differ from the catalogue's, or changes were lost for good.
+            DataError: No such table, upstream's columns differ from the catalogue's, or changes were lost for
+                good.
             TransientError: Upstream or the lake cannot be reached.
         """
+        self.declared(table)
+        looked = journal.last_look(self.usecase, self.source, table)
+        if by is not None and looked is not None and looked > by:
+            return 0
+        began = datetime.now(UTC)
+        captured = self._capture(table)
+        journal.note_look(self.usecase, self.source, table, began)
+        return captured
+
+    @abstractmethod
+    def _capture(self, table: str) -> int:
+        """Write to the journal what upstream has shown since; as ``capture``."""
 
     def read(self, table: str, partition: date, as_of: datetime) -> Extract:
         """Return the rows of ``partition`` that follow from the changes known at ``as_of``.

@@ -146,14 +146,13 @@ class HttpApi(CapturedConnector):
                     cure="declare the column in the catalogue, or name another one",
                 )
 
-    def capture(self, table: str) -> int:
+    def _capture(self, table: str) -> int:
         """Write what the API says of a table and the journal has not; return how many changes.
 
         Raises:
             DataError: The API refuses, or what it answers is not what the catalogue says.
             TransientError: It cannot answer now.
         """
-        self.declared(table)
         breaker = _Breaker(self)
         breaker.check()
         with self._client() as client:

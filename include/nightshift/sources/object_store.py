@@ -188,7 +188,7 @@ class ObjectStore(CapturedConnector):
             usecase, source, {name: one.day for name, one in chosen.items() if "{day}" not in one.files}
         )
 
-    def capture(self, table: str) -> int:
+    def _capture(self, table: str) -> int:
         """Write what the files of a table say that the journal has not; return how many changes.
 
         Raises:
@@ -196,7 +196,6 @@ class ObjectStore(CapturedConnector):
                 it is written.
             TransientError: The store or the lake cannot be reached now.
         """
-        self.declared(table)
         files = self._files()
         captured = 0
         newest = journal.last(self.usecase, self.source, table)

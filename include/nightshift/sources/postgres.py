@@ -91,7 +91,7 @@ class Postgres(CapturedConnector):
                 )
         super().__init__(usecase, source, {name: chosen.day for name, chosen in self.options.tables.items()})
 
-    def capture(self, table: str) -> int:
+    def _capture(self, table: str) -> int:
         """Write all that the database has of a table and the journal has not; return how many changes.
 
         Raises:
@@ -99,7 +99,6 @@ class Postgres(CapturedConnector):
                 changes were lost for good.
             TransientError: The database or the lake cannot be reached now.
         """
-        self.declared(table)
         newest = journal.last(self.usecase, self.source, table)
         chosen = self.options.tables[table].capture
         if newest is not None and newest.position.startswith("{") != (chosen == "cdc"):

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from shop import DAY, ORDERS, place, shop, there
 
+from nightshift.errors import TransientError
 from nightshift.ingestion.land import land_partitions
 from nightshift.lake import raw
 from nightshift.settings import settings
@@ -71,6 +72,35 @@ def test_a_day_lands_as_the_night_knew_it_and_is_corrected_by_the_next(
     assert [tuple(row.values()) for row in rows] == [row for row in there(database) if row[3] > 0]
     assert land(uc, night).content_hash == first.content_hash
     assert raw.current(uc, "shop", "orders", DAY) == later, "an older night changes nothing"
+
+
+def test_a_night_run_again_does_not_know_what_the_database_showed_late(
+    database: psycopg.Connection, land: Land
+) -> None:
+    uc = shop("watermark")
+    place(database, 1)
+    with psycopg.connect(database.info.dsn, password=database.info.password) as slow:
+        place(slow, 2)  # its updated_at is now, its commit after the night
+        night = database_time(database)
+        first = land(uc, night)
+        assert first.rows_accepted == 1
+    place(database, 3)
+    later = land(uc, database_time(database) + timedelta(days=1))
+    assert later.rows_accepted == 3
+    assert land(uc, night).content_hash == first.content_hash
+
+
+def test_a_night_that_has_been_landed_needs_no_database_to_land_again(
+    database: psycopg.Connection, land: Land, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uc = shop("cdc")
+    place(database, 1)
+    night = database_time(database)
+    first = land(uc, night)
+    monkeypatch.setenv("NIGHTSHIFT_SOURCE_SHOP", "postgresql://reader@127.0.0.1:1/shop")
+    assert land(uc, night) == first
+    with pytest.raises(TransientError, match="shop: the database said"):
+        land(uc, night + timedelta(days=1))
 
 
 def database_time(database: psycopg.Connection) -> datetime:

@@ -160,7 +160,7 @@ def test_every_page_is_read_and_then_only_what_has_changed(api: Api) -> None:
     api.put(9, 7)  # shown late: its change is older than what was read
     assert capture(uc) == 2
     assert read(uc) == sorted(tickets(1, *range(3, 10)) + tickets(2, topic="b"))
-    assert read(uc, NOON + timedelta(minutes=19)) == tickets(*range(1, 10))
+    assert read(uc, NOON + timedelta(minutes=19)) == tickets(*range(1, 9)), "nobody saw the ninth then"
 
 
 def test_who_was_stopped_between_two_pages_goes_on_there(api: Api) -> None:
