@@ -42,6 +42,35 @@ _SECONDS_BETWEEN_LINES = 10.0
 # Ingestion ------------------------------------------------------------------------------------------
 
 
+def capture(uc: UseCase, source: str) -> dict[str, int]:
+    """Keep in its journal what a source that forgets has said since the last time: changes, a table.
+
+    Raises:
+        DataError: What it says of a table is bad, or lost. Every other table was captured.
+        TransientError: The source or the lake cannot be reached.
+    """
+    from nightshift.sources.captured import CapturedConnector
+    from nightshift.sources.registry import open_connector
+
+    connector = open_connector(uc, source)
+    if not isinstance(connector, CapturedConnector):
+        return {}
+    captured: dict[str, int] = {}
+    refused: list[DataError] = []
+    for table in uc.sources[source].tables:
+        try:
+            captured[table] = connector.capture(table)
+        except DataError as error:
+            log.error("%s.%s was not captured: %s", source, table, error)
+            refused.append(error)
+        else:
+            _say(f"captured {source}.{table}: {captured[table]} changes")
+    if refused:
+        raise refused[0]
+    count_rows(sum(captured.values()))
+    return captured
+
+
 def land(
     uc: UseCase, source: str, start: date, end: date, refresh: Sequence[str] = ("slow", "daily")
 ) -> dict[str, Any]:

@@ -910,6 +910,11 @@ class UseCase(_Strict):
         """Cron expression of the nightly run, in ``timezone``."""
         return f"0 {self.schedule.hour} * * *"
 
+    @property
+    def captured_sources(self) -> list[str]:
+        """Sources whose upstream forgets: what it says is kept in a journal first."""
+        return [name for name, source in self.sources.items() if source.kind]
+
     @cached_property
     def feedback_table(self) -> Table:
         """The catalogue's table of the labels that people give; a correction is another version of a row."""

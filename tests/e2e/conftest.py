@@ -36,8 +36,8 @@ def running(hook: Hook) -> Iterator[Stack]:
 
     The retrain policy is off, so that results depend on the data alone. The gate asks less: what is learned
     from ten weeks of winter does not beat the baseline, and takes a carrier for late as such. A run is late
-    after a minute. The state is not under pytest's own folder: as root, PostgreSQL runs as another user, who
-    may not enter it.
+    after a minute. Secrets are files, so that a test can bring its own. The state is not under pytest's own
+    folder: as root, PostgreSQL runs as another user, who may not enter it.
     """
     project = settings().project
     with (
@@ -46,6 +46,10 @@ def running(hook: Hook) -> Iterator[Stack]:
     ):
         copy, home = Path(folder) / "project", Path(folder) / "state"
         copy_project(project, copy, _made_for_tests)
+        secrets = Path(folder) / "secrets"
+        secrets.mkdir()
+        patch.setenv("NIGHTSHIFT_SECRETS", str(secrets))
+        patch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(secrets / "aws"))
         patch.setenv("NIGHTSHIFT_HOME", str(home))
         patch.setenv("NIGHTSHIFT_PROJECT", str(copy))
         patch.setenv("NIGHTSHIFT_RETRY_SECONDS", "3")

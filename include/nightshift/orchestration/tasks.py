@@ -38,6 +38,14 @@ STAGED = (
 
 # A mapped task takes no arguments of its operator from default_args.
 @task(map_index_template="{{ task.op_kwargs.source }}", show_return_value_in_logs=False)
+def capture(usecase: str, source: str) -> dict[str, int]:
+    """Keep what one source has said since the last time."""
+    from nightshift import stages
+
+    return stages.capture(load_usecase(usecase), source)
+
+
+@task(map_index_template="{{ task.op_kwargs.source }}", show_return_value_in_logs=False)
 def land(usecase: str, source: str) -> dict[str, Any]:
     """Extract, validate, quarantine and land one source."""
     from nightshift import stages
