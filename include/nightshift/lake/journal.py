@@ -14,7 +14,7 @@ the place of all that was said of it before.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -119,6 +119,8 @@ def append(
             cure="have the connector check them with sources.contract.check_columns",
         )
     number = after + 1
+    if (oldest := kept_from(uc, source, table)) is not None:
+        changes = changes.filter(pc.fill_null(pc.greater_equal(changes[DAY], pa.scalar(oldest)), True))
     if (looked := last_look(uc, source, table)) is not None:
         known_at, look = changes[KNOWN_AT], pa.scalar(looked, MOMENT)
         known_at = pc.if_else(pc.less(known_at, look), look, known_at)
@@ -165,15 +167,22 @@ def changes_of(uc: UseCase, source: str, table: str, day: date | None) -> tuple[
     Columns that the catalogue has gained since are null, those that it has lost are left out.
 
     Raises:
-        DataError: An object was changed or damaged, or a column is of another type than it was.
+        DataError: An object was changed or damaged, a column is of another type than it was, or retention has
+            removed what was captured of the day.
     """
+    oldest = kept_from(uc, source, table)
+    if day is not None and oldest is not None and day < oldest:
+        raise DataError(
+            f"what was captured of {day} has been removed",
+            rule=f"retention: the journal is kept from {oldest} on",
+            where=f"{uc.name}/{source}/{table}, day {day}",
+            cure=f"ask for {oldest} or later; retention.raw_days in usecase.yml says how long it is kept",
+        )
     log = _log(uc, source, table)
     folder = _folder(uc, source, table, day)
-    written = {
-        key.removeprefix(f"{folder}/").removesuffix(".parquet") for key in open_store().list(f"{folder}/")
-    }
+    written = {_parsed(key)[1] for key in open_store().list(f"{folder}/")}
     newest = append_log.length(log) if written else 0
-    numbers = sorted({number for name in written if (number := int(name.partition("-")[0])) <= newest})
+    numbers = sorted(number for number in written if number <= newest)
     records = append_log.read_numbers(log, numbers)
     # A batch that was overtaken left objects, too: its number is another's.
     found = [batch for batch in map(Batch.model_validate, records) if _name(day) in batch.contents]
@@ -218,8 +227,83 @@ def _as_declared(part: pa.Table, wanted: pa.Schema, where: str) -> pa.Table:
     return pa.table(columns, schema=wanted)
 
 
+def kept_from(uc: UseCase, source: str, table: str) -> date | None:
+    """Return the first day that retention has left; None when it has removed none."""
+    try:
+        return date.fromisoformat(open_store().get(_floor(uc, source, table)).decode())
+    except NoSuchObjectError:
+        return None
+
+
+def expire(uc: UseCase, source: str, table: str, before: date) -> int:
+    """Remove what was captured of days before ``before``; return how many objects.
+
+    What belongs to no day, as the changes of a slow table, stays.
+    """
+    old = [day for day in _folders(uc, source, table) if day is not None and day < before]
+    if not old:
+        return 0
+    store = open_store()
+    # First this, for who is killed in between must not leave half a day to be read.
+    oldest = max(before, kept_from(uc, source, table) or before)
+    store.put(_floor(uc, source, table), oldest.isoformat().encode())
+    gone = [key for day in old for key in store.list(f"{_folder(uc, source, table, day)}/")]
+    for key in gone:
+        store.delete(key)
+    return len(gone)
+
+
+def sweep(uc: UseCase, source: str, table: str, older_than_days: int) -> int:
+    """Remove what no batch names: of processes that were killed or overtaken. Return how many objects.
+
+    Args:
+        uc: The use case.
+        source: A source of its catalogue.
+        table: A table of that source.
+        older_than_days: What is younger may just be read.
+    """
+    store = open_store()
+    limit = datetime.now(UTC) - timedelta(days=older_than_days)
+    written = batches(uc, source, table)
+    if not written:
+        return 0
+    named = {
+        f"{day}/{batch.number:09d}-{digest}" for batch in written for day, digest in batch.contents.items()
+    }
+    unwanted = []
+    for key, changed in store.modified(f"journal/{uc.name}/{source}/{table}/").items():
+        day, number, name = _parsed(key)
+        # Whoever writes the next batch may find there what another one has left of it.
+        if changed < limit and number <= written[-1].number and f"{day}/{name}" not in named:
+            unwanted.append(key)
+    for key, changed in store.modified(memory_folder(uc, source, table)).items():
+        # What connectors keep beside, the last batch's position names.
+        number = int(key.rpartition("/")[2].partition("-")[0])
+        if changed < limit and number <= written[-1].number and key not in written[-1].position:
+            unwanted.append(key)
+    for key in unwanted:
+        store.delete(key)
+    return len(unwanted)
+
+
+def memory_folder(uc: UseCase, source: str, table: str) -> str:
+    """Return the folder of what a connector remembers of upstream, as ``<number of its batch>-<content>``.
+
+    The position of a batch names what of it counts.
+    """
+    return f"seen/{uc.name}/{source}/{table}/"
+
+
 def days(uc: UseCase, source: str, table: str) -> list[date | None]:
-    """Return the days that changes may belong to, oldest first, and last None if some belong to none."""
+    """Return the days that changes may belong to, oldest first, and last None if some belong to none.
+
+    Without those that retention has removed.
+    """
+    oldest = kept_from(uc, source, table) or date.min
+    return [day for day in _folders(uc, source, table) if day is None or day >= oldest]
+
+
+def _folders(uc: UseCase, source: str, table: str) -> list[date | None]:
     names = open_store().folders(f"journal/{uc.name}/{source}/{table}/")
     found = [name.removeprefix("day=") for name in names]
     return [None if day == _NO_DAY else date.fromisoformat(day) for day in found]
@@ -262,8 +346,19 @@ def _look(uc: UseCase, source: str, table: str) -> str:
     return f"looks/{uc.name}/{source}/{table}"
 
 
+def _floor(uc: UseCase, source: str, table: str) -> str:
+    return f"kept/{uc.name}/{source}/{table}"
+
+
 def _folder(uc: UseCase, source: str, table: str, day: date | None) -> str:
     return f"journal/{uc.name}/{source}/{table}/day={_name(day)}"
+
+
+def _parsed(key: str) -> tuple[str, int, str]:
+    """Return the day of an object of the journal, the number of its batch, and its name."""
+    folder, _, file = key.rpartition("/")
+    name = file.removesuffix(".parquet")
+    return folder.rpartition("day=")[2], int(name.partition("-")[0]), name
 
 
 def _name(day: date | None) -> str:

@@ -7,7 +7,7 @@ upstream has changed or deleted the row.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 
 import pyarrow as pa
@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from nightshift.errors import DataError
 from nightshift.lake import journal
+from nightshift.partition import days
 from nightshift.sources.base import Connector, Extract
 from nightshift.sources.contract import check_columns
 from nightshift.usecase import Table, UseCase
@@ -88,10 +89,28 @@ class CapturedConnector(Connector):
         Raises:
             DataError: No such table, or the journal is damaged.
         """
-        declared = self.declared(table)
-        day = partition if declared.refresh == "daily" else None
-        changes, batches = journal.changes_of(self.usecase, self.source, table, day)
-        rows = journal.known(changes, declared.key, as_of)
+        return self.read_range(table, partition, partition, lambda _: as_of)[partition]
+
+    def read_range(
+        self, table: str, start: date, end: date, as_of_of: Callable[[date], datetime]
+    ) -> dict[date, Extract]:
+        """Return one extract for each partition; the journal of a slow table is read once for all of them.
+
+        Raises:
+            DataError: As ``read``.
+        """
+        slow = self.declared(table).refresh == "slow"
+        whole = self._of_day(table, None) if slow else None
+        return {
+            day: self._known(table, as_of_of(day), *(whole or self._of_day(table, day)))
+            for day in days(start, end)
+        }
+
+    def _of_day(self, table: str, day: date | None) -> tuple[pa.Table, list[journal.Batch]]:
+        return journal.changes_of(self.usecase, self.source, table, day)
+
+    def _known(self, table: str, as_of: datetime, said: pa.Table, batches: list[journal.Batch]) -> Extract:
+        rows = journal.known(said, self.declared(table).key, as_of)
         found = f"batches {', '.join(str(batch.number) for batch in batches)}" if batches else "no batch"
         query = f"{found} of the journal of {self.source}.{table}, known at {as_of.isoformat()}"
         return Extract(rows, f"{query}; the last: {batches[-1].query}" if batches else query)
@@ -143,18 +162,18 @@ class CapturedConnector(Connector):
         known_at = known_at.cast(journal.MOMENT)
         column = checked[self.day_columns[table]] if self.day_columns.get(table) else None
         if declared.refresh == "slow" or column is None:
-            days = pa.chunked_array([pa.array([day] * checked.num_rows, pa.date32())])
+            of_days = pa.chunked_array([pa.array([day] * checked.num_rows, pa.date32())])
         else:
             local = column if pa.types.is_date(column.type) else _local_day(column, self.usecase.timezone)
-            days = pc.coalesce(local, _local_day(known_at, self.usecase.timezone))
+            of_days = pc.coalesce(local, _local_day(known_at, self.usecase.timezone))
         if copied:
-            known_at = self._known_before(declared, checked, days, known_at)
+            known_at = self._known_before(declared, checked, of_days, known_at)
         kind = [journal.UPSERT] * checked.num_rows if kinds is None else kinds
         unit = pa.nulls(checked.num_rows, pa.string()) if units is None else pa.array(units, pa.string())
         return (
             checked.append_column(journal.KIND, pa.array(kind, pa.string()))
             .append_column(journal.KNOWN_AT, known_at)
-            .append_column(journal.DAY, days)
+            .append_column(journal.DAY, of_days)
             .append_column(journal.UNIT, unit)
         )
 

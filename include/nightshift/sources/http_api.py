@@ -17,7 +17,7 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -259,11 +259,15 @@ class HttpApi(CapturedConnector):
         return changes
 
     def _news(self, table: str, changes: pa.Table) -> pa.Table:
-        """Return the changes that say something else than the journal does."""
+        """Return the changes that say something else than the journal does, of the days that it keeps."""
+        oldest = journal.kept_from(self.usecase, self.source, table) or date.min
         names = list(self.declared(table).columns)
         stays = []
         held: dict[Any, set[tuple[Any, ...]]] = {}
         for day, row in zip(changes[journal.DAY].to_pylist(), changes.select(names).to_pylist(), strict=True):
+            if day is not None and day < oldest:
+                stays.append(False)
+                continue
             if day not in held:
                 held[day] = {
                     tuple(one[name] for name in names)

@@ -129,3 +129,36 @@ def test_an_object_that_was_changed_is_an_error(uc: UseCase, store: Store) -> No
     store.put(key, store.get(key)[:-10])
     with pytest.raises(DataError, match="changed or damaged"):
         rows(uc)
+
+
+def test_retention_removes_whole_days_and_what_is_said_of_them_later(uc: UseCase) -> None:
+    old = DAY - timedelta(days=1)
+    append(uc, 0, change("a", 1, **{journal.DAY: old}), change("b", 1), change("c", 1, **{journal.DAY: None}))
+    assert journal.expire(uc, *TABLE, DAY) == 1
+    assert journal.expire(uc, *TABLE, DAY) == 0
+    append(uc, 1, change("a", 2, **{journal.DAY: old}), change("b", 2), change("c", 2, **{journal.DAY: None}))
+    assert (rows(uc), rows(uc, day=None)) == ([("b", 2)], [("c", 2)])
+    assert journal.days(uc, *TABLE) == [DAY, None]
+    with pytest.raises(DataError, match=f"what was captured of {old} has been removed"):
+        rows(uc, day=old)
+    journal.expire(uc, *TABLE, old)
+    assert journal.kept_from(uc, *TABLE) == DAY, "what is gone does not come back"
+
+
+def test_what_overtaken_processes_left_is_swept_and_nothing_that_counts(uc: UseCase, store: Store) -> None:
+    append(uc, 0, change("a", 1))
+    assert append(uc, 0, change("a", 9)) is None
+    folder = journal.memory_folder(uc, *TABLE)
+    for name in ("000000001-old", "000000001-known", "000000002-next"):
+        store.put(f"{folder}{name}", b"{}")
+    append(uc, 1, change("b", 1))
+    of_killed = pa.Table.from_pylist([change("c", 1)], schema=journal.schema(uc, *TABLE))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(journal.append_log, "append_next", lambda *_: False)
+        journal.append(uc, *TABLE, 2, of_killed, position=f"{folder}000000001-known", query="all")
+    journal.append(uc, *TABLE, 2, of_killed, position=f"{folder}000000001-known", query="all")
+    assert journal.sweep(uc, *TABLE, older_than_days=1) == 0
+    assert journal.sweep(uc, *TABLE, older_than_days=0) == 3
+    assert journal.sweep(uc, *TABLE, older_than_days=0) == 0
+    assert rows(uc) == [("a", 1), ("b", 1), ("c", 1)]
+    assert [key.rpartition("/")[2] for key in store.list(folder)] == ["000000001-known"]
