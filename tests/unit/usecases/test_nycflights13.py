@@ -393,6 +393,23 @@ def test_replayed_weather_stays_within_its_day_when_clocks_change(
     assert (weather.observed_at.dt.tz_convert("America/New_York").dt.date == shown).all()
 
 
+@pytest.mark.parametrize("day", [date(1987, 10, 1), date(2012, 12, 31), date(2014, 1, 1), date(2018, 7, 1)])
+def test_without_replay_other_years_have_no_rows_of_2013(
+    usecase: UseCase, connector: Connector, day: date
+) -> None:
+    zones = usecase.sources[SOURCE].options["time_zones"]
+    real = open_connector(with_options(usecase, replay=False, time_zones=zones), SOURCE)
+    for _, name, table in usecase.tables():
+        there = real.read(name, day, EVER).table
+        assert there.schema == arrow_schema(table)
+        same = connector.read(name, DAY, EVER).table
+        assert real.read(name, DAY, EVER).table.equals(same)
+        if table.refresh == "daily":
+            assert there.num_rows == 0
+        else:
+            assert there.equals(same)
+
+
 # Files of one's own, and what may be wrong with them
 
 
