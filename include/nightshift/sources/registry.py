@@ -9,6 +9,7 @@ from nightshift.sources.base import Connector
 from nightshift.usecase import UseCase
 
 KINDS = {
+    "documents": "nightshift.sources.documents:Documents",
     "http_api": "nightshift.sources.http_api:HttpApi",
     "object_store": "nightshift.sources.object_store:ObjectStore",
     "postgres": "nightshift.sources.postgres:Postgres",

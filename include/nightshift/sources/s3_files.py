@@ -1,4 +1,4 @@
-"""Files of an S3 bucket, as ``object_store`` reads them.
+"""Files of an S3 bucket, as every kind of source that reads files finds them.
 
 Credentials, region and endpoint come from the environment as boto3 reads it, or from a profile of its files.
 """
@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 
 from nightshift.lake.s3 import connect, explained, whole
 from nightshift.lake.store import NoSuchObjectError
-from nightshift.sources.object_store import Listed
+from nightshift.sources.files import Listed
 
 
 class S3Files:
@@ -36,7 +36,9 @@ class S3Files:
         )
         with self._explained():
             return [
-                Listed(item["Key"].removeprefix(self._folder), item["ETag"], item["LastModified"])
+                Listed(
+                    item["Key"].removeprefix(self._folder), item["ETag"], item["LastModified"], item["Size"]
+                )
                 for page in pages
                 for item in page.get("Contents", ())
             ]
