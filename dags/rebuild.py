@@ -36,7 +36,7 @@ for uc in use_cases():
         )
         months = tasks.plan_months(uc.name)
         landed = tasks.land_month.partial(usecase=uc.name).expand_kwargs(months)
-        raw >> months
+        tasks.begin_rebuild(uc.name) >> raw >> months
         landed >> tasks.load(uc.name) >> features
         features >> make_features_of_range(uc) >> predictions
         predictions >> make_predictions_of_range(uc) >> monitoring

@@ -21,6 +21,9 @@ from nightshift.errors import DataError
 _CHECKOUT = Path(__file__).resolve().parents[2]
 _PREFIX = "NIGHTSHIFT_"
 
+Role = Literal["reader", "operator", "approver", "admin"]
+"""Who may do what: each may do what those before it may."""
+
 
 class Prices(BaseModel):
     """What an hour costs. By default in hours of one core, memory and GPU weighed roughly as clouds do.
@@ -51,6 +54,13 @@ class Settings(BaseSettings):
     lake_key: SecretStr = Field(
         SecretStr(""),
         description="Key of columns that sources.yml wants encrypted; older ones behind it, after commas.",
+    )
+    audit_key: SecretStr = Field(
+        SecretStr(""),
+        description="Key of the audit log's hashes, outside the lake; older ones behind it, after commas.",
+    )
+    role: Role = Field(
+        "admin", description="What commands may be used here: reader, operator, approver, admin."
     )
     s3_encryption: Literal["", "AES256", "aws:kms"] = Field(
         "", description="How S3 shall encrypt what is written: AES256, aws:kms; empty: as the bucket says."
@@ -115,7 +125,7 @@ class Settings(BaseSettings):
         "unpausing never starts a stray night; set it after bootstrapping through the day before.",
     )
 
-    @field_validator("lake_key")
+    @field_validator("lake_key", "audit_key")
     @classmethod
     def _are_keys(cls, value: SecretStr) -> SecretStr:
         for key in filter(None, value.get_secret_value().split(",")):

@@ -978,14 +978,28 @@ def fix_rows(
     return len(recorded)
 
 
-def replay_quarantine(uc: UseCase, night: date) -> dict[str, Any]:
+def begin_rebuild(uc: UseCase, start: date, end: date, stages: Sequence[str], by: str, run_id: str) -> None:
+    """Record who has which stages of a range built again."""
+    from nightshift.lake import audit
+
+    audit.record(
+        "rebuild",
+        usecase=uc.name,
+        subject=_span(start, end),
+        who=by,
+        details={"stages": list(stages), "run_id": run_id},
+        identity=[run_id],
+    )
+
+
+def replay_quarantine(uc: UseCase, night: date, by: str = "operator") -> dict[str, Any]:
     """Judge the quarantined rows of a night's partitions again by today's rules; land those that pass."""
     from nightshift.ingestion import replay
 
     replayed, landed = {}, False
     for source, name, table in uc.tables():
         for partition in table.partitions_of_night(night, uc.history_start):
-            counts = replay(uc, source, name, partition)
+            counts = replay(uc, source, name, partition, by=by)
             # Of a slow table there is always a snapshot in force.
             landed = landed or (table.refresh == "daily" and any(counts.values()))
             replayed[f"{name} {partition}"] = counts
@@ -1005,18 +1019,23 @@ def replay_quarantine(uc: UseCase, night: date) -> dict[str, Any]:
     return replayed
 
 
-def sweep_lake(uc: UseCase, today: date) -> dict[str, int]:
-    """Delete what the use case's retention no longer keeps: number of things deleted, by kind."""
+def sweep_lake(uc: UseCase, today: date, by: str = "schedule") -> dict[str, int]:
+    """Delete what the use case's retention no longer keeps: number of things deleted, by kind.
+
+    It says the head of the audit log, too: whoever has the task's log can prove later that nothing is gone.
+    """
+    from nightshift.lake import audit
     from nightshift.lake.retention import oldest_kept, sweep
     from nightshift.monitoring import baseline, resources
     from nightshift.monitoring.pages import write
 
-    deleted = sweep(uc, today) | {
+    deleted = sweep(uc, today, by=by) | {
         "usage_records": resources.sweep(uc),
         "baselines": baseline.sweep(uc, older_than_days=uc.retention.staging_days),
         "pages": write.sweep(uc, oldest_kept(uc, today)),
     }
     _say(f"swept as of {today}: {', '.join(f'{kind} {number}' for kind, number in deleted.items())}")
+    _say(f"head of the audit log: {audit.head()}")
     return deleted
 
 
@@ -1035,11 +1054,11 @@ def describe_models(uc: UseCase) -> str:
     return str(page)
 
 
-def clean_airflow_database(keep_days: int) -> None:
+def clean_airflow_database(keep_days: int, by: str) -> None:
     """Delete what Airflow's own database holds of runs older than ``keep_days``."""
     from nightshift.services.airflow import clean_database
 
-    clean_database(keep_days)
+    clean_database(keep_days, by=by)
 
 
 def _nights(uc: UseCase, stage: str, start: date, end: date, *, only_stale: bool) -> list[date]:

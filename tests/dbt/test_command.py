@@ -9,6 +9,7 @@ from subprocess import run
 
 from nights import LAST
 
+from nightshift.lake import audit
 from nightshift.usecase import UseCase
 from nightshift.warehouse.engine import engine
 
@@ -36,6 +37,7 @@ def test_one_model_is_built_for_the_nights_asked_for(built: Path, flight_delays:
     code, output = _dbt("show", "--quiet", "--inline", query, "--output", "json")
     assert code == 0, output
     assert json.loads(output[output.index("{") :])["show"] == [{"entities": before[0][0]}]
+    assert [(entry.what, entry.subject) for entry in audit.read()] == [("dbt", "build")], "looking is not"
 
 
 def test_a_model_that_is_not_there_fails_with_dbts_words(built: Path) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nightshift.cli import access
 from nightshift.errors import DataError, NightshiftError
 from nightshift.partition import parse_partition, parse_range
 
@@ -39,6 +40,12 @@ label = typer.Typer(
     no_args_is_help=True, help="Predictions that wait for a person's label: out to a CSV file, and back in."
 )
 app.add_typer(label, name="label")
+
+audit = typer.Typer(help="Who did what, when and why: the audit log, and whether it is whole.")
+app.add_typer(audit, name="audit")
+
+roles = typer.Typer(no_args_is_help=True, help="What a login of each role may do in PostgreSQL.")
+app.add_typer(roles, name="roles")
 
 stack_app = typer.Typer(
     no_args_is_help=True,
@@ -169,8 +176,11 @@ def status(
 )
 def airflow(context: typer.Context) -> None:
     """Run a command of Airflow's own, set up for this installation: `nightshift airflow dags list`."""
+    from nightshift.cli.audit import record_airflow
     from nightshift.services.airflow import COMMAND, environment
 
+    with _explained():
+        record_airflow(context.args)
     command = [*COMMAND, *context.args]
     os.execvpe(command[0], command, environment())  # nosec B606  # what the person typed, without a shell
 
@@ -195,6 +205,8 @@ def dbt(
 
     Options of Nightshift come before dbt's command, dbt's own after it. While it runs, no other build does.
     """
+    import getpass
+
     from nightshift.warehouse import dbt as warehouse
 
     with _explained():
@@ -203,7 +215,7 @@ def dbt(
         last = parse_partition(end) if end else first
         if last < first:
             raise typer.BadParameter(f"the nights end ({last}) before they start ({first})")
-        code = warehouse.command(uc, first, last, context.args)
+        code = warehouse.command(uc, first, last, context.args, by=getpass.getuser())
     raise typer.Exit(code)
 
 
@@ -424,6 +436,8 @@ def stale(
     from nightshift.monitoring.staleness import find_stale
 
     with _explained():
+        if rebuild:
+            access.require("stale --rebuild")
         first, last = parse_range(start, end)
         for uc in _each(usecase):
             found = find_stale(uc, first, last)
@@ -484,13 +498,18 @@ def restore(
     layer: Annotated[str, typer.Argument(help="features, labels, predictions, ...")],
     partition: Annotated[str, typer.Argument(help="YYYY-MM-DD")],
     version: Annotated[int, typer.Option(help="One that `versions` lists.")],
+    reason: Annotated[str, typer.Option(help="Why; kept in the audit log.")] = "",
+    by: Annotated[str | None, typer.Option(help="Who decided; the login name by default.")] = None,
     usecase: _UseCase = None,
 ) -> None:
     """Publish again what a partition held at an earlier version. Nothing is lost: this is a version too."""
+    import getpass
+
     from nightshift.cli.partitions import restore_version
 
     with _explained():
-        typer.echo(restore_version(_one(usecase), layer, parse_partition(partition), version))
+        uc, day, who = _one(usecase), parse_partition(partition), by or getpass.getuser()
+        typer.echo(restore_version(uc, layer, day, version, reason=reason, by=who))
 
 
 @app.command()
@@ -638,10 +657,12 @@ def quarantine_fix(
 @quarantine.command("replay")
 def quarantine_replay(suite: _Suite, partition: _Partition, usecase: _UseCase = None) -> None:
     """Judge a partition again, quarantined rows as fixed and by the rules of today; land those that pass."""
+    import getpass
+
     from nightshift.cli import quarantine as command
 
     with _explained():
-        command.replay_kept(_one(usecase), suite, parse_partition(partition))
+        command.replay_kept(_one(usecase), suite, parse_partition(partition), by=getpass.getuser())
 
 
 @label.command("export")
@@ -758,6 +779,32 @@ def registry_log(usecase: _UseCases = None, as_json: _Json = False) -> None:
                 command.print_log(uc, steps)
 
 
+@audit.callback(invoke_without_command=True)
+def audit_list(context: typer.Context, usecase: _UseCases = None, as_json: _Json = False) -> None:
+    """Who did what, when and why, newest first; the last line is the head, to be remembered elsewhere."""
+    from nightshift.cli import audit as command
+
+    if context.invoked_subcommand is None:
+        with _explained():
+            access.require("audit")
+            command.print_entries(usecase, as_json=as_json)
+
+
+@audit.command("verify")
+def audit_verify(
+    head: Annotated[
+        str | None, typer.Option(help="<number>:<hash>, as an earlier `nightshift audit` or `maintain` said.")
+    ] = None,
+) -> None:
+    """Check that no entry was edited, removed, put in or put elsewhere. Exit code 1 if one was."""
+    from nightshift.cli import audit as command
+
+    with _explained():
+        whole = command.verify(head)
+    if not whole:
+        raise typer.Exit(1)
+
+
 @app.command()
 def retrain(
     reason: Annotated[str, typer.Option(help="Why; kept in the request.")],
@@ -872,6 +919,15 @@ def rollback(
             by=by or getpass.getuser(),
         )
         command.print_rollback(uc, done)
+
+
+@roles.command("grant")
+def roles_grant() -> None:
+    """Make the roles of people in PostgreSQL, and set what each may do in every schema."""
+    from nightshift.cli import stack
+
+    with _explained():
+        stack.grant_roles()
 
 
 @stack_app.command("up")
@@ -998,3 +1054,6 @@ def _explained() -> Iterator[None]:
     except KeyboardInterrupt:
         typer.echo("interrupted; `nightshift down` stops what still runs", err=True)
         sys.exit(130)
+
+
+access.guard(app, _explained)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
 from nightshift.errors import DataError, TransientError
-from nightshift.lake import raw, tables
+from nightshift.lake import audit, raw, tables
 from nightshift.usecase import UseCase
 
 
@@ -85,7 +86,9 @@ def list_versions(uc: UseCase, layer: str, partition: date) -> list[Version]:
     return found
 
 
-def restore_version(uc: UseCase, layer: str, partition: date, version: int) -> str:
+def restore_version(
+    uc: UseCase, layer: str, partition: date, version: int, *, reason: str = "", by: str
+) -> str:
     """Publish again what a partition of a table held at a version; return in words what it holds now.
 
     Raises:
@@ -105,7 +108,23 @@ def restore_version(uc: UseCase, layer: str, partition: date, version: int) -> s
             where=f"{uc.name}, {layer}, partition {partition}",
             cure=f"`nightshift versions {layer} {partition}` lists them",
         )
-    now = tables.restore_partition(uc, layer, partition, version)
+    wanted = tables.partition_versions(uc, layer, version)[partition]
+    standing = tables.partition_versions(uc, layer).get(partition)
+    before = standing.content_hash if standing else ""
+    with (
+        nullcontext()
+        if before == wanted.content_hash
+        else audit.recorded(
+            "restore",
+            usecase=uc.name,
+            subject=f"{layer} {partition}",
+            who=by,
+            why=reason,
+            details={"version": version, "content_hash": wanted.content_hash, "instead_of": before},
+            identity=[version, before],
+        )
+    ):
+        now = tables.restore_partition(uc, layer, partition, version)
     assert now is not None  # nosec B101  # it was there
     return (
         f"{layer} {partition} holds what it held at version {version}: {now.rows} rows, "

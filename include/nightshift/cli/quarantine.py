@@ -129,8 +129,8 @@ def print_fixes(suite: str, partition: date, fixes: Sequence[Fix]) -> None:
         console.print(f"Recorded. Land them: nightshift quarantine replay {suite} {partition}")
 
 
-def replay_kept(uc: UseCase, suite: str, partition: date) -> None:
-    """Judge a partition again, and print what became of it.
+def replay_kept(uc: UseCase, suite: str, partition: date, *, by: str) -> None:
+    """Judge a partition again, and print what became of it. ``by`` asks for it.
 
     Raises:
         DataError: The suite judges no raw table, or the partition was never landed.
@@ -144,7 +144,7 @@ def replay_kept(uc: UseCase, suite: str, partition: date) -> None:
             where=f"{uc.name}, {suite}, partition {partition}",
             cure="`nightshift quarantine list` names the partitions",
         )
-    replayed = replay(uc, source, table, partition)
+    replayed = replay(uc, source, table, partition, by=by)
     console.print(
         f"{suite} {partition}: {replayed['replayed']} rows were in quarantine; now "
         f"{replayed['accepted'] + replayed['quarantined']} rows = {replayed['accepted']} accepted + "

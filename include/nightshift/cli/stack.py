@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import getpass
 import os
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
 from nightshift.cli.output import console
 from nightshift.databases import ensure
-from nightshift.services import airflow, credentials, prepare, processes, production, stack
+from nightshift.errors import DataError
+from nightshift.lake import audit
+from nightshift.services import airflow, credentials, database_roles, prepare, processes, production, stack
 from nightshift.settings import settings
+from nightshift.warehouse.engine import engine
 
 
 def up(say: Callable[[str], None]) -> None:
@@ -55,12 +60,36 @@ def prepare_storage(buckets: list[str], logs: str, keep_days: int) -> None:
     """Create databases, roles and buckets, and have the store delete logs that got old."""
     roles = prepare.databases(_secrets())
     ensure([stack.SERVING])
+    if settings().warehouse == "postgres":
+        with engine().connect():
+            pass  # it exists now, and so can be opened to people
+    try:
+        database_roles.grant(prepare.administrator(_secrets()))
+    except DataError as error:
+        # On a server of one's own the administrator may do less. People then get no logins; all else works.
+        console.print(f"roles of people in PostgreSQL were not set: {error}", markup=False)
     prepare.buckets([*buckets, logs])
     console.print(f"databases of {', '.join(roles)}; buckets {', '.join([*buckets, logs])}", markup=False)
     if prepare.expire(logs, keep_days):
         console.print(f"{logs}: objects are deleted after {keep_days} days", markup=False)
     else:
         console.print(f"{logs}: the store has no lifecycle rules, delete old logs by hand", markup=False)
+
+
+def grant_roles() -> None:
+    """Make the roles of people in PostgreSQL, and set their rights."""
+    # Services are not handed that file: there, what the settings name has to do.
+    given = (_secrets() / "postgres_admin").exists()
+    with audit.recorded(
+        "grant",
+        usecase="",
+        subject="roles of people in PostgreSQL",
+        who=getpass.getuser(),
+        identity=[uuid.uuid4().hex],
+    ):
+        opened = database_roles.grant(prepare.administrator(_secrets()) if given else "")
+    console.print(f"roles: {', '.join(database_roles.GROUPS.values())}", markup=False)
+    console.print(f"their members may connect to: {', '.join(opened) or 'nothing, it is not there yet'}")
 
 
 def prepare_airflow() -> None:

@@ -21,7 +21,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from nightshift.errors import DataError
-from nightshift.lake import append_log
+from nightshift.lake import append_log, audit
 from nightshift.lake.frozen import Frozen, freeze, thaw, unseal
 from nightshift.registry.model import Model
 from nightshift.training.snapshot import Snapshot
@@ -146,6 +146,16 @@ def _write_down(
         by=by,
         recorded_at=datetime.now(UTC),
     )
+    if override:
+        audit.record(
+            "open_holdout",
+            usecase=uc.name,
+            subject=f"holdout {record.start} to {record.end}",
+            who=by,
+            why=override,
+            details={"model_hash": model_hash, "evaluation": evaluation},
+            identity=[model_hash, evaluation, sealed.content_hash, override],
+        )
     append_log.append(log, record.model_dump(mode="json"))
 
 

@@ -26,7 +26,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from nightshift.errors import DataError, TransientError
 from nightshift.ingestion.suites import suite_of, table_of
-from nightshift.lake import append_log, raw
+from nightshift.lake import append_log, audit, raw
 from nightshift.lake.canonical import arrow_schema
 from nightshift.lake.raw import RawManifest
 from nightshift.quality.quarantine import plain_rows, read_quarantine, rows_hash
@@ -162,7 +162,17 @@ def record_fixes(
     ]
     if fixes:
         log_name = _log(uc, source, table, partition)
-        append_log.append(log_name, {"fixes": [fix.model_dump(mode="json") for fix in fixes]})
+        with audit.recorded(
+            "fix",
+            usecase=uc.name,
+            subject=f"{suite} {partition}",
+            who=by,
+            why=reason,
+            # Not the values: they may be personal, and what is here is never removed.
+            details={"rows": sorted(wanted)},
+            identity=[len(recorded), sorted(wanted), reason, by],
+        ):
+            append_log.append(log_name, {"fixes": [fix.model_dump(mode="json") for fix in fixes]})
     return fixes
 
 

@@ -7,6 +7,7 @@ number, for each number is one object that only one of them can create.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from nightshift.lake.store import get_many, open_store
 
 # Records that ``read_newest`` fetches at once.
 _CHUNK = 32
+_NUMBERED = re.compile(r"/\d{9}\.json$")
 
 
 def append(log: str, record: dict[str, Any]) -> int:
@@ -62,12 +64,20 @@ def read_numbers(log: str, numbers: Sequence[int]) -> list[dict[str, Any]]:
 
 def read_newest(log: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield each record with its number, newest first; older ones are fetched only when asked for."""
-    keys = open_store().list(_folder(log))
+    for number, content in read_contents(log):
+        yield number, json.loads(content)
+
+
+def read_contents(log: str) -> Iterator[tuple[int, bytes]]:
+    """Yield each record as it is stored, with the number of its object, newest first.
+
+    For who asks whether records are what was written: a number may be missing, and a content be no JSON.
+    """
+    keys = [key for key in open_store().list(_folder(log)) if _NUMBERED.search(key)]
     for end in range(len(keys), 0, -_CHUNK):
-        first = max(0, end - _CHUNK)
-        contents = get_many(keys[first:end])
-        for number in range(end, first, -1):
-            yield number, json.loads(contents[number - 1 - first])
+        chunk = keys[max(0, end - _CHUNK) : end]
+        for key, content in zip(reversed(chunk), reversed(get_many(chunk)), strict=True):
+            yield int(key[-14:-5]), content
 
 
 def names(folder: str) -> set[str]:

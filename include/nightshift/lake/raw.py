@@ -244,25 +244,29 @@ def read_content(uc: UseCase, source: str, table: str, partition: date, content_
 
 
 def expire(uc: UseCase, before: date) -> int:
-    """Remove raw partitions earlier than ``before``; return the number of objects and manifests.
+    """Remove raw partitions earlier than ``before``; return the number of objects and manifests."""
+    store, old = open_store(), expired(uc, before)
+    # Manifests go first: a reader must never find one whose object is gone.
+    for key in sorted(old, key=lambda key: not _is_manifest(key)):
+        store.delete(key)
+    return len(old)
+
+
+def expired(uc: UseCase, before: date) -> list[str]:
+    """Return the keys of raw partitions earlier than ``before``.
 
     Of a slow table the newest of them stays: it is the snapshot still in force.
     """
-    store = open_store()
     in_force = {
         _folder(uc, source, table, snapshot.partition)
         for source, table, declared in uc.tables()
         if declared.refresh == "slow" and (snapshot := newest_snapshot(uc, source, table, before))
     }
-    # Manifests go first: a reader must never find one whose object is gone.
-    old = [
+    return [
         key
-        for key in store.list(f"raw/{uc.name}/")
+        for key in open_store().list(f"raw/{uc.name}/")
         if _day_of(key) < before and key.rpartition("/")[0] not in in_force
     ]
-    for key in sorted(old, key=lambda key: not _is_manifest(key)):
-        store.delete(key)
-    return len(old)
 
 
 def sweep_orphans(uc: UseCase, older_than_days: int = 1) -> int:

@@ -7,9 +7,10 @@ tables do not count. They can hold a day that was mistyped, and no data.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date, timedelta
 
-from nightshift.lake import checkpoints, lineage, raw, staging, tables
+from nightshift.lake import audit, checkpoints, lineage, raw, staging, tables
 from nightshift.usecase import UseCase
 
 
@@ -18,8 +19,11 @@ def oldest_kept(uc: UseCase, today: date) -> date:
     return _now(uc, today) - timedelta(days=uc.retention.table_days)
 
 
-def sweep(uc: UseCase, today: date) -> dict[str, int]:
+def sweep(uc: UseCase, today: date, *, by: str = audit.SCHEDULE) -> dict[str, int]:
     """Apply the retention of ``uc`` as of ``today``; a second call deletes nothing.
+
+    The audit log says before it begins which published partitions and how many raw files go, and before which
+    days all else does. A sweep that is run again for the same day and the same days kept has its entry.
 
     Returns:
         Number of things deleted, by kind: raw files, table partitions, table files, staged objects,
@@ -31,10 +35,31 @@ def sweep(uc: UseCase, today: date) -> dict[str, int]:
     expired = [
         (layer, day) for layer in layers for day in tables.partition_versions(uc, layer) if day < oldest
     ]
+    raw_from = now - timedelta(days=uc.retention.raw_days)
+    kept_from = {"tables": oldest.isoformat(), "raw": raw_from.isoformat()}
+    with audit.recorded(
+        "remove",
+        usecase=uc.name,
+        subject=f"what retention keeps no more as of {today}",
+        who=by,
+        details={
+            "kept_from": kept_from,
+            "retention": uc.retention.model_dump(mode="json"),
+            "partitions": {layer: [f"{day}" for name, day in expired if name == layer] for layer in layers},
+            "raw_files": len(raw.expired(uc, raw_from)),
+        },
+        identity=[kept_from, uc.retention.model_dump(mode="json")],
+    ):
+        return _sweep(uc, layers, expired, raw_from)
+
+
+def _sweep(
+    uc: UseCase, layers: Sequence[str], expired: Sequence[tuple[str, date]], raw_from: date
+) -> dict[str, int]:
     for layer, day in expired:
         tables.delete_partition(uc, layer, day)
     return {
-        "raw_files": raw.expire(uc, now - timedelta(days=uc.retention.raw_days)) + raw.sweep_orphans(uc),
+        "raw_files": raw.expire(uc, raw_from) + raw.sweep_orphans(uc),
         "table_partitions": len(expired),
         "table_files": sum(
             tables.vacuum(uc, layer, retention_days=uc.retention.version_days) for layer in layers

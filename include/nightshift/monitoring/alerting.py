@@ -23,7 +23,7 @@ from fnmatch import fnmatchcase
 from typing import Any, get_args
 
 from nightshift.errors import DataError
-from nightshift.lake import append_log
+from nightshift.lake import append_log, audit
 from nightshift.settings import settings
 from nightshift.usecase import AlertKind, AlertRules, Notifier, Severity, UseCase, load_usecase
 
@@ -266,7 +266,16 @@ def silence(
         "reason": reason,
         "by": by,
     }
-    append_log.append(f"silences/{usecase}", record)
+    with audit.recorded(
+        "silence",
+        usecase=usecase,
+        subject=f"{kind} {subject}",
+        who=by,
+        why=reason,
+        details={"until": record["until"]},
+        identity=[record["until"], reason],
+    ):
+        append_log.append(f"silences/{usecase}", record)
 
 
 def silences(usecase: str, now: datetime | None = None) -> list[Silence]:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from nightshift.lake import append_log
+from nightshift.lake import append_log, audit
 from nightshift.registry import states
 from nightshift.registry.records import Deployment
 from nightshift.usecase import RetrainTrigger, UseCase
@@ -157,6 +157,11 @@ def ask(
             by=by,
             requested_at=datetime.now(UTC),
         )
+        if by != MONITOR:
+            why = "; ".join(entry.reasons)
+            audit.record(
+                "retrain", usecase=uc.name, subject=entry.id, who=by, why=why, identity=[by, len(known)]
+            )
         if append_log.append_next(name, len(known), entry.model_dump(mode="json")):
             log.info("%s asks for a new model on %s: %s", uc.name, night, "; ".join(entry.reasons))
             return entry

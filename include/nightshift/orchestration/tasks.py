@@ -275,9 +275,8 @@ def begin_training(usecase: str) -> None:
     from nightshift import stages
 
     run = get_current_context()["dag_run"]
-    by = run.triggering_user_name or "operator"
     if not stages.begin_training(
-        load_usecase(usecase), night(), run.run_id, by_hand=run.run_type == "manual", by=by
+        load_usecase(usecase), night(), run.run_id, by_hand=run.run_type == "manual", by=_person()
     ):
         raise AirflowSkipException("the request of this night is closed already")
 
@@ -440,10 +439,20 @@ def roll_back(usecase: str) -> dict[str, Any]:
         params["version"],
         parse_partition(params["effective_from"]) if params["effective_from"] else None,
         params["reason"],
-        by=context["dag_run"].triggering_user_name or "operator",
+        by=_person(),
     )
     announce(deployment["effective_from"])
     return deployment
+
+
+@task
+def begin_rebuild(usecase: str) -> None:
+    """Record in the audit log who has what built again."""
+    from nightshift import stages
+
+    context = get_current_context()
+    chosen = context["params"]["stages"]
+    stages.begin_rebuild(load_usecase(usecase), *window(), chosen, _person(), context["run_id"])
 
 
 @task.short_circuit(ignore_downstream_trigger_rules=False, trigger_rule="none_failed")
@@ -495,10 +504,8 @@ def fix_rows(usecase: str) -> int:
     """Record what the form says that rows in quarantine should say; usually nothing."""
     from nightshift import stages
 
-    context = get_current_context()
-    params = context["params"]
-    by = context["dag_run"].triggering_user_name or "operator"
-    return stages.fix_rows(load_usecase(usecase), params["fixes"] or {}, params["reason"] or "", by)
+    params = get_current_context()["params"]
+    return stages.fix_rows(load_usecase(usecase), params["fixes"] or {}, params["reason"] or "", _person())
 
 
 @task
@@ -506,7 +513,7 @@ def replay_quarantine(usecase: str) -> dict[str, Any]:
     """Judge quarantined rows again by today's rules and land those that pass."""
     from nightshift import stages
 
-    return stages.replay_quarantine(load_usecase(usecase), night())
+    return stages.replay_quarantine(load_usecase(usecase), night(), _person())
 
 
 @task(pool=WAREHOUSE)
@@ -522,7 +529,7 @@ def sweep_lake(usecase: str) -> dict[str, int]:
     """Delete what retention says: old raw objects, staged leftovers, old table versions."""
     from nightshift import stages
 
-    return stages.sweep_lake(load_usecase(usecase), date.today())
+    return stages.sweep_lake(load_usecase(usecase), date.today(), get_current_context()["run_id"])
 
 
 @task
@@ -530,7 +537,12 @@ def clean_airflow_database(keep_days: int) -> None:
     """Delete old runs from Airflow's own database."""
     from nightshift import stages
 
-    stages.clean_airflow_database(keep_days)
+    stages.clean_airflow_database(keep_days, get_current_context()["run_id"])
+
+
+def _person() -> str:
+    """Return who started the run, as Airflow knows them."""
+    return get_current_context()["dag_run"].triggering_user_name or "operator"
 
 
 def _announce_night() -> None:

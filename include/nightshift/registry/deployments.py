@@ -14,11 +14,12 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Literal, ParamSpec, TypeVar
 
 from nightshift.errors import DataError
-from nightshift.lake import tables
+from nightshift.lake import audit, tables
 from nightshift.registry import states
 from nightshift.registry.records import Approval, Candidate, Decision, Deployment, Transition
 from nightshift.registry.states import Entry, OvertakenError, Standing
@@ -198,7 +199,17 @@ def decide(uc: UseCase, version: str, approval: Approval) -> Standing:
         facts = standing.entries[-1].model_dump(exclude={"action"})
         reasons = [approval.comment or approval.decision]
         changed = {"approval": approval, "reasons": reasons, "by": approval.by, "recorded_at": approval.at}
-        states.write(uc, Transition.model_validate({**facts, "action": action, **changed}), len(known))
+        with audit.recorded(
+            action,
+            usecase=uc.name,
+            subject=f"version {version}",
+            who=approval.by,
+            why=approval.comment,
+            details={"model_hash": standing.entries[0].model_hash},
+            # A challenger of two champions is decided about twice.
+            identity=[len(standing.entries)],
+        ):
+            states.write(uc, Transition.model_validate({**facts, "action": action, **changed}), len(known))
     elif standing.approval.decision != approval.decision:
         raise _decided(uc, version, standing.approval)
     mirror(uc)
@@ -264,22 +275,23 @@ def promote(
             where=f"deployment log of {uc.name}",
             cure=f"answer the approval of the run of {uc.name}.train that trained it, in Airflow's UI",
         )
-    return _record(
-        uc,
-        Deployment(
-            action="promote",
-            **_facts(uc, candidate, version),
-            previous_version=current.version if current else None,
-            effective_from=effective_from,
-            evaluation_hash=standing.entries[-1].evaluation_hash,
-            approval=approval,
-            metrics=decision.metrics,
-            reasons=decision.reasons,
-            by=by,
-            recorded_at=datetime.now(UTC),
-        ),
-        len(known),
+    promotion = Deployment(
+        action="promote",
+        **_facts(uc, candidate, version),
+        previous_version=current.version if current else None,
+        effective_from=effective_from,
+        evaluation_hash=standing.entries[-1].evaluation_hash,
+        approval=approval,
+        metrics=decision.metrics,
+        reasons=decision.reasons,
+        by=by,
+        recorded_at=datetime.now(UTC),
     )
+    # A version is promoted once.
+    with _audited(uc, promotion):
+        states.write(uc, promotion, len(known))
+    mirror(uc)
+    return promotion
 
 
 def rollback(
@@ -341,11 +353,14 @@ def rollback(
             "recorded_at": datetime.now(UTC),
         }
     )
-    try:
-        return _record(uc, back, len(known))
-    except OvertakenError as error:
-        # Not tried again: from another champion, it may be a step that nobody wants.
-        raise _changed_meanwhile(uc, version) from error
+    with _audited(uc, back, len(known)):
+        try:
+            states.write(uc, back, len(known))
+        except OvertakenError as error:
+            # Not tried again: from another champion, it may be a step that nobody wants.
+            raise _changed_meanwhile(uc, version) from error
+    mirror(uc)
+    return back
 
 
 def champion_before(uc: UseCase, reason: str) -> str:
@@ -500,10 +515,20 @@ def _facts(uc: UseCase, candidate: Candidate, version: str) -> dict[str, Any]:
     }
 
 
-def _record(uc: UseCase, deployment: Deployment, after: int) -> Deployment:
-    states.write(uc, deployment, after)
-    mirror(uc)
-    return deployment
+def _audited(uc: UseCase, deployment: Deployment, *identity: object) -> AbstractContextManager[None]:
+    return audit.recorded(
+        deployment.action,
+        usecase=uc.name,
+        subject=f"version {deployment.version}",
+        who=deployment.by,
+        why="; ".join(deployment.reasons),
+        details={
+            "from": deployment.effective_from.isoformat(),
+            "instead_of": deployment.previous_version,
+            "model_hash": deployment.model_hash,
+        },
+        identity=[deployment.model_hash, *identity],
+    )
 
 
 def _changed_meanwhile(uc: UseCase, version: str) -> DataError:

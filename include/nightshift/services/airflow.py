@@ -19,6 +19,7 @@ import httpx
 import psycopg
 
 from nightshift.databases import WILDCARDS, ensure, local_address, url
+from nightshift.lake import audit
 from nightshift.secrets import secret, secrets_folder, write_private
 from nightshift.services import processes
 from nightshift.settings import settings
@@ -176,8 +177,10 @@ def prepare() -> None:
     stamp.write_text(f"{installed} {_revision()}", encoding="utf-8")
 
 
-def clean_database(keep_days: int) -> None:
+def clean_database(keep_days: int, *, by: str = audit.SCHEDULE) -> None:
     """Delete rows of runs that are older than ``keep_days`` from the metadata database.
+
+    These say who triggered what, so the audit log says that they go.
 
     A task is not given the address of that database, so this runs with the services' environment: that of the
     worker, where a deployment hands it the address as a secret, else that of the services of this machine.
@@ -186,6 +189,14 @@ def clean_database(keep_days: int) -> None:
         ServiceError: ``airflow db clean`` failed.
     """
     before = (datetime.now(UTC) - timedelta(days=keep_days)).isoformat()
+    day = before[: len("YYYY-MM-DD")]
+    with audit.recorded(
+        "clean", usecase="", subject=f"Airflow's records of before {day}", who=by, identity=[day]
+    ):
+        _clean_database(before)
+
+
+def _clean_database(before: str) -> None:
     arguments = ("db", "clean", "--yes", "--skip-archive", "--clean-before-timestamp", before)
     if f"{_CONNECTION}_CMD" not in os.environ:
         run(*arguments, environment=environment())

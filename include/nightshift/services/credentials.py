@@ -15,6 +15,8 @@ from secrets import token_bytes, token_hex, token_urlsafe
 
 from nightshift.errors import DataError
 
+_AUDIT_KEY = "nightshift_audit_key"
+
 
 @dataclass(frozen=True)
 class Places:
@@ -44,6 +46,10 @@ def write(folder: Path, places: Places) -> bool:
         missing = sorted(name for name in contents if not (folder / name).exists())
         if not missing:
             return False
+        # What an earlier release did not write, and shares nothing with the others.
+        if missing == [_AUDIT_KEY]:
+            _write(folder / _AUDIT_KEY, contents[_AUDIT_KEY])
+            return True
         if any(folder.iterdir()):
             raise DataError(
                 f"{folder} lacks {', '.join(missing)}",
@@ -55,10 +61,14 @@ def write(folder: Path, places: Places) -> bool:
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(mode=0o700, parents=True)
     for name, content in contents.items():
-        (draft / name).write_text(content, encoding="ascii")
-        (draft / name).chmod(0o644)
+        _write(draft / name, content)
     draft.replace(folder)
     return True
+
+
+def _write(file: Path, content: str) -> None:
+    file.write_text(content, encoding="ascii")
+    file.chmod(0o644)
 
 
 # Who may do what in the object store, by the suffix of the file that holds the key. A worker that could write
@@ -101,6 +111,7 @@ def _contents(places: Places) -> dict[str, str]:
         "nightshift_postgres_url": database("pipeline"),
         # None, until somebody encrypts columns: docs/security.md.
         "nightshift_lake_key": "",
+        _AUDIT_KEY: base64.urlsafe_b64encode(token_bytes(32)).decode(),
         "redis.conf": f"requirepass {redis}\n",
         "s3.json": json.dumps({"identities": identities}, indent=1),
         **{

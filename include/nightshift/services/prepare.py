@@ -33,7 +33,7 @@ def databases(folder: Path) -> list[str]:
 
     A role that exists gets the password of its file, so a changed secret counts from the next start on.
     """
-    with psycopg.connect(_read(folder / "postgres_admin"), autocommit=True) as server:
+    with psycopg.connect(administrator(folder), autocommit=True) as server:
         roles = {row[0] for row in server.execute("select rolname from pg_roles")}
         existing = {row[0] for row in server.execute("select datname from pg_database")}
         done = []
@@ -56,6 +56,11 @@ def databases(folder: Path) -> list[str]:
             server.execute(sql.SQL("revoke all on database {} from public").format(sql.Identifier(database)))
             done.append(role)
     return done
+
+
+def administrator(folder: Path) -> str:
+    """Return the URL of the server's superuser: keep it out of logs."""
+    return _read(folder / "postgres_admin")
 
 
 def buckets(names: Iterable[str]) -> None:

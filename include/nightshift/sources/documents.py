@@ -119,15 +119,10 @@ class Documents(FilesConnector):
         self._told: set[str] = set()
         self._parser = ParserProcess()
 
-    def capture(self, table: str) -> int:
-        """Write what the documents of a table say that the journal has not; return how many changes.
-
-        Raises:
-            DataError: A document cannot be read; or all are gone. What was read before it is written.
-            TransientError: The store or the lake cannot be reached now, or the parser was killed.
-        """
+    def _capture(self, table: str) -> int:
+        """Write to the journal what documents have come, changed or gone since; as ``capture``."""
         with self._parser:
-            return super().capture(table)
+            return super()._capture(table)
 
     def wanted(self, table: str, listed: Sequence[Listed]) -> list[Listed]:
         """Return the documents of a table; files that are none are told of, once."""

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from nightshift.errors import DataError
-from nightshift.lake import append_log, tables
+from nightshift.lake import append_log, audit, tables
 from nightshift.lake.canonical import arrow_schema
 from nightshift.lake.hashing import content_hash
 from nightshift.lake.retention import oldest_kept
@@ -104,6 +104,14 @@ def record(
                 [known_from, *(before[one.entity][1].known_from for one in new if one.entity in before)]
             ),
             labels=tuple(_Said(entity=one.entity, day=one.day, value=one.value) for one in new),
+        )
+        audit.record(
+            "label",
+            usecase=uc.name,
+            subject=f"{len(new)} labels",
+            who=by,
+            details={"known_from": entry.known_from.isoformat(), "correct": correct},
+            identity=[len(said), [(one.entity, one.value) for one in new]],
         )
         # Somebody else's import in between may contradict this one: then all is looked at again.
         if append_log.append_next(_log(uc), len(said), entry.model_dump(mode="json")):

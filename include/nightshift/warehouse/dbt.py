@@ -14,6 +14,7 @@ import os
 import subprocess  # nosec B404  # starts dbt, without a shell
 import sys
 import threading
+import uuid
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
 from datetime import date
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from nightshift.environment import variables
 from nightshift.errors import DataError, NightshiftError, TransientError
+from nightshift.lake import audit
 from nightshift.settings import settings
 from nightshift.usecase import UseCase
 from nightshift.warehouse.engine import engine
@@ -39,6 +41,9 @@ _TABLES_READ = "import sys; from nightshift.warehouse import dbt; dbt.print_tabl
 
 DOCS = "dbt/index.html"
 """Name of dbt's documentation among a use case's reports."""
+
+# Commands that change nothing in the warehouse.
+_ONLY_READ = {"compile", "debug", "deps", "docs", "list", "ls", "parse", "show", "source"}
 
 _DBT = "from dbt.cli.main import cli; cli(prog_name='nightshift dbt')"
 
@@ -98,11 +103,12 @@ def docs(uc: UseCase) -> Path:
     return _target(uc) / "static_index.html"
 
 
-def command(uc: UseCase, start: date, end: date, arguments: Sequence[str]) -> int:
+def command(uc: UseCase, start: date, end: date, arguments: Sequence[str], *, by: str) -> int:
     """Run a command of dbt's own command line, for a person to read, and return its exit code.
 
     It has the use case's part of the project and the variables of the nights ``start`` to ``end``. What it
-    parses and compiles lies beside what ``build`` does, whose cache it would throw away.
+    parses and compiles lies beside what ``build`` does, whose cache it would throw away. What may change the
+    warehouse is recorded in the audit log as asked for ``by`` that person.
 
     Raises:
         TransientError: Another build holds the warehouse and does not end.
@@ -119,6 +125,16 @@ def command(uc: UseCase, start: date, end: date, arguments: Sequence[str]) -> in
         # dbt's own options (`--version`) stand alone; a command takes variables.
         takes_variables = arguments and not arguments[0].startswith("-") and "--vars" not in arguments
         variables = ["--vars", _variables(uc, start, end)] if takes_variables else []
+        if takes_variables and arguments[0] not in _ONLY_READ:
+            audit.record(
+                "dbt",
+                usecase=uc.name,
+                subject=arguments[0],
+                who=by,
+                details={"arguments": list(arguments), "start": start.isoformat(), "end": end.isoformat()},
+                # Typed again, it is done again.
+                identity=[uuid.uuid4().hex],
+            )
         return subprocess.run(  # nosec B603  # no shell; what the person typed
             [sys.executable, "-P", "-c", _DBT, *arguments, *variables],
             env={**os.environ, **places},

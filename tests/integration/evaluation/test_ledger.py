@@ -16,7 +16,7 @@ from tests.lakes import on_both_storages, sealed_rows
 from nightshift.errors import DataError
 from nightshift.evaluation import ledger
 from nightshift.evaluation.evaluate import evaluate
-from nightshift.lake import append_log
+from nightshift.lake import append_log, audit
 from nightshift.lake.frozen import thaw, unseal
 from nightshift.partition import days
 from nightshift.registry import deployments
@@ -130,6 +130,8 @@ def test_an_override_stays_with_the_model(
     ]
     tags = tracking.client(uc).get_run(deep.run_id).data.tags
     assert tags["holdout_override"] == "the first report was wrong"
+    opened = [(entry.who, entry.why) for entry in audit.read(uc.name) if entry.what == "open_holdout"]
+    assert opened == [("run-2", "the first report was wrong")]
     # The other one was judged for the first time.
     assert [look.override for look in ledger.looks(uc, flat.content_hash)] == [""]
     assert "holdout_override" not in tracking.client(uc).get_run(flat.run_id).data.tags

@@ -20,7 +20,7 @@ from deltalake import DeltaTable
 
 from nightshift.ingestion import land_partitions, replay
 from nightshift.ingestion.fixes import fixes_of, record_fixes
-from nightshift.lake import raw, s3, store, tables
+from nightshift.lake import audit, raw, s3, store, tables
 from nightshift.quality.engine import great_expectations
 from nightshift.quality.quarantine import kept, plain_rows, read_quarantine
 from nightshift.quality.rows import row_id
@@ -62,6 +62,7 @@ def left() -> dict[str, Any]:
         "readable": [raw.read(m).num_rows for m in manifests],
         "kept": kept(uc, "raw_weather"),
         "quarantined": {day: count for day, count in counted.items() if count},
+        "audit": [(entry.what, entry.subject, entry.details) for entry in audit.read()],
         "fixes": len(fixes_of(uc, "nycflights13", "weather", DAYS[1])),
     }
 

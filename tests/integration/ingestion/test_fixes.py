@@ -21,7 +21,7 @@ from nightshift.errors import DataError, TransientError
 from nightshift.ingestion import land as landing
 from nightshift.ingestion import land_partitions, replay
 from nightshift.ingestion.fixes import fixes_of, record_fixes
-from nightshift.lake import raw
+from nightshift.lake import audit, raw
 from nightshift.lake.raw import RawManifest
 from nightshift.lake.store import open_store
 from nightshift.quality.quarantine import kept, plain_rows, quarantine, read_quarantine
@@ -109,6 +109,10 @@ def test_a_fixed_row_lands_and_no_later_landing_undoes_it(files: Files) -> None:
     assert raw.read(first).num_rows == first.rows_accepted, "the version before is as it was"
 
     assert replay(uc, SOURCE, "flights", DAY) == expected | {"replayed": 0}
+    assert [(entry.what, entry.subject) for entry in audit.read()] == [
+        ("replay", f"{SUITE} {DAY}"),
+        ("fix", f"{SUITE} {DAY}"),
+    ], "what changes nothing is not recorded"
     assert land(uc) == fixed
     # The correction of the next night brings the same bad row again, and flights that landed late.
     corrected = land(uc, night=NIGHT + timedelta(days=1))

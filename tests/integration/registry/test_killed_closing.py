@@ -16,7 +16,7 @@ import pyarrow as pa
 from tests.forked import preload, start
 
 from nightshift import stages
-from nightshift.lake import append_log
+from nightshift.lake import append_log, audit
 from nightshift.monitoring.retrain import ask_by_hand
 from nightshift.partition import days
 from nightshift.registry import deployments
@@ -93,5 +93,11 @@ def test_killed_anywhere_its_request_has_one_outcome_and_it_is_the_truth(
         stages.training_failed(usecase, "run 1", "killed")
         (outcome,) = append_log.read_log(f"retrain_outcomes/{usecase.name}")
         assert (outcome["kind"], outcome["version"]) == (("promoted", "2") if promoted else ("failed", None))
+        acts = [(entry.what, entry.subject) for entry in audit.read()]
+        assert ("retrain", f"{NIGHT}") in acts
+        recorded = acts.count(("promote", "version 2"))
+        assert recorded <= 1
+        assert recorded or not promoted, "nothing was done that was not recorded before"
+        assert audit.verify().problem is None
         found.add((outcome["kind"], bool(moment % 2)))
     assert found == {("promoted", True), ("promoted", False), ("failed", False)}

@@ -72,7 +72,7 @@ def test_each_service_is_handed_the_secrets_that_it_reads_and_no_others() -> Non
         assert read <= handed, f"{name} reads {read - handed}"
         # These are read by programs that look in the folder themselves.
         looked_up = {"init-storage": written, "init-airflow": {"airflow_admin_password"}}
-        settings_of_ours = {"nightshift_postgres_url", "nightshift_lake_key"}
+        settings_of_ours = {"nightshift_postgres_url", "nightshift_lake_key", "nightshift_audit_key"}
         extra = handed - read - looked_up.get(name, set()) - settings_of_ours
         # YAML's anchors give servers one list; nothing beyond Airflow's own secrets is in it.
         assert all(secret.startswith("airflow_") for secret in extra), f"{name} does not need {extra}"
@@ -183,7 +183,9 @@ def test_a_setting_reaches_the_workers_or_is_the_stacks_own(
     # The image's; where servers listen; what only whoever starts it reads.
     image = {"project", "home", "image", "commit"}
     places = {"host", "airflow_port", "mlflow_port", "postgres_port", "redis_port", "s3_port"}
-    assert set(Settings.model_fields) - named - secret - image - places == {"stack_files", "pod_templates"}
+    # A role is a person's; workers do what Airflow lets people ask for.
+    own = {"stack_files", "pod_templates", "role"}
+    assert set(Settings.model_fields) - named - secret - image - places == own
     monkeypatch.setenv("NIGHTSHIFT_S3_ENCRYPTION", "AES256")
     environment = next(one for one in production.services() if one.name == "worker").environment
     assert environment["NIGHTSHIFT_S3_ENCRYPTION"] == "AES256"
@@ -236,6 +238,11 @@ def test_secrets_are_written_once_and_together(tmp_path: Path) -> None:
     assert folder.stat().st_mode & 0o777 == 0o700
     assert not credentials.write(folder, credentials.Places())
     assert {file.name: file.read_text() for file in folder.iterdir()} == first
+    # A folder that an earlier release wrote.
+    (folder / "nightshift_audit_key").unlink()
+    assert credentials.write(folder, credentials.Places())
+    again = {file.name: file.read_text() for file in folder.iterdir()}
+    assert again | {"nightshift_audit_key": ""} == first | {"nightshift_audit_key": ""}
     (folder / "redis.conf").unlink()
     with pytest.raises(DataError, match=r"lacks redis\.conf"):
         credentials.write(folder, credentials.Places())

@@ -48,7 +48,12 @@ def test_what_helm_is_told_to_find_is_made_by_the_commands_shown() -> None:
         values["fernetKeySecretName"]: {"fernet-key"},
         values["apiSecretKeySecretName"]: {"api-secret-key"},
         values["jwtSecretName"]: {"jwt-secret"},
-        "nightshift-secrets": {"aws_credentials", "nightshift_postgres_url", "nightshift_lake_key"},
+        "nightshift-secrets": {
+            "aws_credentials",
+            "nightshift_postgres_url",
+            "nightshift_lake_key",
+            "nightshift_audit_key",
+        },
         "nightshift-setup": {"airflow_admin_password"},
         "nightshift-pods": {"gpu.yaml", "upkeep.yaml"},
     }
