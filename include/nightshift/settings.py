@@ -55,6 +55,10 @@ class Settings(BaseSettings):
         SecretStr(""),
         description="Key of columns that sources.yml wants encrypted; older ones behind it, after commas.",
     )
+    pii_key: SecretStr = Field(
+        SecretStr(""),
+        description="Key that personal columns are pseudonymised with, as sources.yml wants; only one.",
+    )
     audit_key: SecretStr = Field(
         SecretStr(""),
         description="Key of the audit log's hashes, outside the lake; older ones behind it, after commas.",
@@ -125,10 +129,11 @@ class Settings(BaseSettings):
         "unpausing never starts a stray night; set it after bootstrapping through the day before.",
     )
 
-    @field_validator("lake_key", "audit_key")
+    @field_validator("lake_key", "audit_key", "pii_key")
     @classmethod
-    def _are_keys(cls, value: SecretStr) -> SecretStr:
-        for key in filter(None, value.get_secret_value().split(",")):
+    def _are_keys(cls, value: SecretStr, info: ValidationInfo) -> SecretStr:
+        given = value.get_secret_value()
+        for key in filter(None, [given] if info.field_name == "pii_key" else given.split(",")):
             try:
                 whole = len(base64.urlsafe_b64decode(key)) == 32
             except ValueError:

@@ -23,6 +23,7 @@ from nightshift.usage import count_rows, tell
 from nightshift.usecase import UseCase
 
 if TYPE_CHECKING:
+    from nightshift.lake.raw import RawManifest
     from nightshift.lake.staging import Staged
     from nightshift.lake.tables import PartitionVersion
     from nightshift.monitoring.drift import DriftResult
@@ -90,6 +91,7 @@ def land(
     """
     from nightshift.ingestion import land_good, land_partitions
 
+    began = datetime.now(UTC)
     if start < uc.history_start:
         raise DataError(
             f"there is nothing to ingest for {start}",
@@ -122,6 +124,7 @@ def land(
             "rows_quarantined": sum(m.rows_quarantined for m in manifests),
         }
         count_rows(landed[name]["rows_in"])
+        _look_for_personal(uc, source, name, [one for one in manifests if one.extracted_at >= began])
         _say(
             f"landed {source}.{name}, {_span(start, end)}: {landed[name]['rows_in']} rows in "
             f"{landed[name]['partitions']} partitions = {landed[name]['rows_accepted']} accepted + "
@@ -130,6 +133,24 @@ def land(
     if refused:
         raise _refused(uc, source, refused)
     return landed
+
+
+def _look_for_personal(uc: UseCase, source: str, table: str, landed: Sequence[RawManifest]) -> None:
+    """Alert, once each, of unclassed columns that look personal in the newest partition that was landed."""
+    from nightshift.lake import raw
+    from nightshift.monitoring.alerting import raise_alert
+    from nightshift.quality.scan import scan
+
+    if not landed:
+        return
+    newest = max(landed, key=lambda manifest: manifest.partition)
+    for found in scan(uc.sources[source].tables[table], raw.read(newest)):
+        subject = f"unclassed {source}.{table}.{found.column}"
+        message = (
+            f"{found}, and the catalogue does not call the column personal; if it is, say so under `pii` in "
+            "sources.yml, and how it is protected"
+        )
+        raise_alert(uc.name, "data", subject, message, once=f"{subject} {found.kind}")
 
 
 def _refused(uc: UseCase, source: str, refused: Sequence[tuple[str, date, DataError]]) -> DataError:

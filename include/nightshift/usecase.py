@@ -8,6 +8,7 @@ never be silently ignored.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cached_property
@@ -61,7 +62,12 @@ Severity = Literal["info", "warning", "critical"]
 # A counterfactual tries every combination of up to three features.
 _MOST_STEPS = 200
 
+Protection = Literal["none", "pseudonymise", "mask_domain", "mask_last4", "mask_year", "remove"]
+"""What becomes of a personal column's values before anything of them is kept; see ``lake.protection``."""
+
 ColumnType = Literal["string", "int64", "float64", "boolean", "date", "timestamp"]
+
+_CLOCK = re.compile(r"([01]\d|2[0-3]):[0-5]\d(:00)?")
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=48)]
 """What becomes part of paths, of keys in the lake, and of names of tables and schemas.
@@ -83,10 +89,65 @@ class Column(_Strict):
     type: ColumnType
     description: str
     nullable: bool = True
-    pii: Literal["none", "indirect", "direct"] = "none"
+    pii: Literal["none", "indirect", "direct"] = Field(
+        "none",
+        description="direct: tells a person by itself; indirect: together with other things; none: neither.",
+    )
+    purpose: str | None = Field(
+        None, min_length=1, description="What a personal column is held for; every one of them says."
+    )
     encrypt: bool = Field(
         False, description="Whether raw objects hold it encrypted, with a key of NIGHTSHIFT_LAKE_KEY."
     )
+    protect: Protection | None = Field(
+        None,
+        description="What the lake gets instead of a personal value. pseudonymise: a hash with "
+        "NIGHTSHIFT_PII_KEY, the same for the same text. mask_domain: of an e-mail address, what follows the "
+        "@. mask_last4: the last four characters. mask_year: the first day of the year. remove: null. none: "
+        "the value itself. A column with `pii: direct` has to say.",
+    )
+    domain: Name | None = Field(
+        None,
+        description="With pseudonymise: columns of one domain have the same pseudonym for the same text, and "
+        "so can be joined; by default each column is alone.",
+    )
+
+    @property
+    def protected(self) -> bool:
+        """Whether the lake gets something else than the value."""
+        return self.protect not in (None, "none")
+
+    @property
+    def hidden(self) -> bool:
+        """Whether no report, log or error shows a value."""
+        return self.pii != "none" or self.encrypt
+
+    @model_validator(mode="after")
+    def _is_for_something(self) -> Column:
+        if self.pii != "none" and self.purpose is None:
+            raise ValueError(f"a column with `pii: {self.pii}` says under `purpose` what it is held for")
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_protected(self) -> Column:
+        if self.protected and self.pii == "none":
+            raise ValueError("what is protected is personal: say how, with `pii: direct` or `pii: indirect`")
+        if self.domain and self.protect != "pseudonymise":
+            raise ValueError("a domain is of pseudonyms: it stands beside `protect: pseudonymise` alone")
+        wanted: dict[Protection | None, tuple[ColumnType, ...]] = {
+            "pseudonymise": ("string",),
+            "mask_domain": ("string",),
+            "mask_last4": ("string",),
+            "mask_year": ("date", "timestamp"),
+        }
+        if self.type not in wanted.get(self.protect, (self.type,)):
+            raise ValueError(
+                f"`protect: {self.protect}` is of columns of type {' or '.join(wanted[self.protect])}, and "
+                f"this one is {self.type}; `remove` is of every type"
+            )
+        if self.protect == "remove" and not self.nullable:
+            raise ValueError("`protect: remove` makes every value null, so the column is nullable")
+        return self
 
 
 class Table(_Strict):
@@ -106,8 +167,24 @@ class Table(_Strict):
     available_at: ColumnName | None = Field(
         None, description="Column that says when a row became known (UTC)."
     )
+    deadline: time | None = Field(
+        None,
+        description='When the partitions of a night are there at the latest, "HH:MM" in the use case\'s time '
+        "zone, on the day of the night; by default when the night begins.",
+    )
+    raw_days: int | None = Field(
+        None, gt=0, description="Days that raw objects of it are kept, instead of retention.raw_days."
+    )
     allow_empty: bool = False
     columns: dict[ColumnName, Column]
+
+    @field_validator("deadline", mode="before")
+    @classmethod
+    def _is_a_clock_time(cls, value: Any) -> Any:
+        # To YAML, 13:30 without quotes is the number 810.
+        if not (value is None or isinstance(value, time) or _CLOCK.fullmatch(str(value))):
+            raise ValueError('a time of day in quotes, such as "03:30"')
+        return value
 
     @model_validator(mode="after")
     def _columns_differ(self) -> Table:
@@ -123,6 +200,28 @@ class Table(_Strict):
             if name not in self.columns:
                 raise ValueError(f"column {name!r} is not declared under columns")
         return self
+
+    @model_validator(mode="after")
+    def _rows_stay_apart(self) -> Table:
+        for name in self.key:
+            if self.columns[name].protect not in (None, "none", "pseudonymise"):
+                raise ValueError(
+                    f"key column {name!r} is protected by {self.columns[name].protect}, so that rows could "
+                    "not be told apart: use `pseudonymise`, or `none`"
+                )
+        if self.available_at and self.columns[self.available_at].protected:
+            raise ValueError(f"available_at {self.available_at!r} is protected, and has to be known exactly")
+        return self
+
+    @property
+    def protected(self) -> tuple[str, ...]:
+        """Columns of whose values the lake gets something else."""
+        return tuple(name for name, column in self.columns.items() if column.protected)
+
+    @property
+    def hidden(self) -> frozenset[str]:
+        """Columns whose values no report, log or error shows."""
+        return frozenset(name for name, column in self.columns.items() if column.hidden)
 
     def partitions_of_night(self, night: date, history_start: date) -> tuple[date, ...]:
         """Return the partitions that the night of ``night`` extracts, oldest first."""
@@ -151,6 +250,21 @@ class Source(_Strict):
     def _has_one_connector(self) -> Source:
         if (self.kind is None) == (self.connector is None):
             raise ValueError("a source has either a kind or a connector")
+        return self
+
+    @model_validator(mode="after")
+    def _direct_is_decided(self) -> Source:
+        undecided = [
+            f"{table}.{name}"
+            for table, declared in self.tables.items()
+            for name, column in declared.columns.items()
+            if column.pii == "direct" and column.protect is None
+        ]
+        if undecided:
+            raise ValueError(
+                f"{', '.join(undecided)} with `pii: direct` have to say how they are protected: "
+                f"`protect:` is one of {', '.join(get_args(Protection))}"
+            )
         return self
 
 
@@ -193,6 +307,11 @@ class Features(_Strict):
     )
     categorical: tuple[ColumnName, ...]
     numeric: tuple[ColumnName, ...]
+    personal: dict[ColumnName, Annotated[str, Field(min_length=1)]] = Field(
+        default_factory=dict,
+        description="Personal columns of the catalogue that features and labels are made from: the purpose. "
+        "Others never reach them.",
+    )
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -795,6 +914,32 @@ class UseCase(_Strict):
         return self
 
     @model_validator(mode="after")
+    def _personal_has_a_purpose(self) -> UseCase:
+        read = {self.entity, self.event_time, self.label.column, *self.features.columns}
+        if unnamed := sorted((read & self.personal_columns) - self.features.personal.keys()):
+            raise ValueError(
+                f"features.personal: {', '.join(unnamed)} are personal columns of the catalogue, and no "
+                "purpose is named"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _tables_are_there_when_read(self) -> UseCase:
+        for source, name, table in self.tables():
+            if table.deadline and table.deadline > time(self.schedule.hour):
+                raise ValueError(
+                    f"sources.{source}.tables.{name}.deadline: {table.deadline:%H:%M} is after "
+                    f"{self.schedule.hour:02d}:00, when the night reads it (schedule.hour)"
+                )
+            needed = self.features.lookback_days + table.lag_days + table.correction_days
+            if table.raw_days is not None and table.raw_days < needed:
+                raise ValueError(
+                    f"sources.{source}.tables.{name}.raw_days: {table.raw_days} is less than {needed}, the "
+                    "days that a night reads (features.lookback_days, lag_days and correction_days)"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _labels_are_built(self) -> UseCase:
         corrections = max(table.correction_days for _, _, table in self.tables())
         needed = self.label.lag_days + corrections
@@ -815,6 +960,10 @@ class UseCase(_Strict):
     @model_validator(mode="after")
     def _feedback_has_its_columns(self) -> UseCase:
         needed = {name: column.type for name, column in self._feedback_columns.items()}
+        if guarded := [name for name, column in (self.feedback.columns or {}).items() if column.protected]:
+            raise ValueError(
+                f"feedback.columns: {', '.join(guarded)} cannot be protected: only columns of sources can"
+            )
         declared = {name: column.type for name, column in (self.feedback.columns or {}).items()}
         if hidden := [name for name, column in (self.feedback.columns or {}).items() if column.encrypt]:
             raise ValueError(
@@ -905,6 +1054,16 @@ class UseCase(_Strict):
         local = datetime.combine(night, time(self.schedule.hour), tzinfo=self.zone)
         return local.astimezone(UTC)
 
+    def due(self, table: Table, partition: date) -> datetime:
+        """Return the moment (UTC) at which a partition of a table is there at the latest, by its deadline."""
+        day = partition + timedelta(days=table.lag_days)
+        clock = table.deadline or time(self.schedule.hour)
+        return datetime.combine(day, clock, tzinfo=self.zone).astimezone(UTC)
+
+    def raw_days(self, table: Table) -> int:
+        """Return for how many days raw objects of a table are kept."""
+        return table.raw_days or self.retention.raw_days
+
     @property
     def cron(self) -> str:
         """Cron expression of the nightly run, in ``timezone``."""
@@ -936,20 +1095,31 @@ class UseCase(_Strict):
             "label_available_on": Column(
                 type="date", description="First night that knows the label.", nullable=False
             ),
-            "labelled_by": Column(type="string", description="Who said so.", nullable=False, pii="direct"),
+            "labelled_by": Column(
+                type="string",
+                description="Who said so.",
+                nullable=False,
+                pii="direct",
+                purpose="To ask back about a label.",
+            ),
             "imported_at": Column(type="timestamp", description="When it was imported.", nullable=False),
         }
+
+    @cached_property
+    def personal_columns(self) -> frozenset[str]:
+        """Names of the columns of sources that the catalogue classes as personal, protected or not."""
+        return frozenset(
+            name
+            for _, _, table in self.tables()
+            for name, column in table.columns.items()
+            if column.pii != "none"
+        )
 
     @cached_property
     def hidden_columns(self) -> frozenset[str]:
         """Columns whose values no report shows: the catalogue calls them personal, or encrypts them."""
         tables = [table for _, _, table in self.tables()] + [self.feedback_table]
-        return frozenset(
-            name
-            for table in tables
-            for name, column in table.columns.items()
-            if column.pii != "none" or column.encrypt
-        )
+        return frozenset().union(*(table.hidden for table in tables))
 
     def tables(self) -> list[tuple[str, str, Table]]:
         """Return every (source, table name, table) of the catalogue, in declared order."""

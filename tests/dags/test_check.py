@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from tests.stacks import copy_project
 
 from nightshift.settings import settings
@@ -85,9 +86,22 @@ def _read_another_table(project: Path) -> Path:
     return file
 
 
+def _make_features_of_people(project: Path) -> Path:
+    file = project / "dbt_project" / "models" / "flight_delays" / "features" / "features_flight_delays.yml"
+    text = file.read_text()
+    at = text.index("      - name: carrier\n") + len("      - name: carrier\n")
+    file.write_text(text[:at] + "        config: {meta: {personal: [tail_number]}}\n" + text[at:])
+    purposes = project / "include" / "usecases" / "flight_delays" / "usecase.yml"
+    content = yaml.safe_load(purposes.read_text())
+    del content["features"]["personal"]
+    purposes.write_text(yaml.safe_dump(content))
+    return file
+
+
 @pytest.mark.parametrize(
     ("edit", "told"),
     [
+        (_make_features_of_people, "personal data reach features_flight_delays: carrier (from tail_number)"),
         (_break_dag, "dags/score.py"),
         (_break_suite, "there is no column wind_sped_mph"),
         (_break_model, "no_such_model"),

@@ -134,6 +134,69 @@ def table(content: dict[str, Any]) -> dict[str, Any]:
             "columns.origin.description",
         ),
         ("sources.yml", lambda c: table(c)["columns"]["origin"].update(pii="some"), "columns.origin.pii"),
+        (
+            "sources.yml",
+            lambda c: table(c)["columns"]["origin"].update(pii="direct", purpose="t"),
+            "weather.origin with `pii: direct` have to say",
+        ),
+        (
+            "sources.yml",
+            lambda c: table(c)["columns"]["origin"].update(protect="pseudonymise"),
+            "what is protected is personal",
+        ),
+        (
+            "sources.yml",
+            lambda c: table(c)["columns"]["temperature_f"].update(
+                pii="direct", purpose="t", protect="pseudonymise"
+            ),
+            "columns of type string, and this one is float64",
+        ),
+        (
+            "sources.yml",
+            lambda c: table(c)["columns"]["origin"].update(pii="direct", purpose="t", protect="remove"),
+            "so the column is nullable",
+        ),
+        (
+            "sources.yml",
+            lambda c: table(c)["columns"]["origin"].update(pii="direct", purpose="t", protect="mask_last4"),
+            "key column 'origin' is protected by mask_last4",
+        ),
+        (
+            "sources.yml",
+            lambda c: table(c)["columns"]["observed_at"].update(
+                pii="direct", purpose="t", protect="mask_year"
+            ),
+            "key column 'observed_at'",
+        ),
+        (
+            "sources.yml",
+            lambda c: table(c)["columns"]["origin"].update(
+                pii="direct", purpose="t", protect="none", domain="airport"
+            ),
+            "a domain is of pseudonyms",
+        ),
+        (
+            "sources.yml",
+            lambda c: table(c)["columns"]["origin"].update(pii="indirect", purpose="t"),
+            "features.personal: origin are personal columns",
+        ),
+        (
+            "sources.yml",
+            lambda c: table(c)["columns"]["origin"].update(pii="indirect"),
+            "says under `purpose` what it is held for",
+        ),
+        (
+            "sources.yml",
+            lambda c: table(c).update(deadline="05:00"),
+            "weather.deadline: 05:00 is after 04:00",
+        ),
+        ("sources.yml", lambda c: table(c).update(deadline=810), 'such as "03:30"'),
+        ("sources.yml", lambda c: table(c).update(raw_days=28), "weather.raw_days: 28 is less than 29"),
+        (
+            "sources.yml",
+            lambda c: c["feedback"]["columns"]["labelled_by"].update(protect="pseudonymise"),
+            "labelled_by cannot be protected",
+        ),
         ("sources.yml", lambda c: c["sources"]["nycflights13"].pop("owner"), "sources.nycflights13.owner"),
         ("sources.yml", lambda c: c.update(sources={}), "sources"),
         ("sources.yml", lambda c: c.pop("sources"), "sources"),
@@ -373,3 +436,13 @@ def test_a_use_case_that_is_not_there_is_told_by_its_name() -> None:
         load_usecase("nope")
     assert error.value.message == "there is no use case 'nope'"
     assert "make new-usecase" in error.value.cure
+
+
+def test_a_deadline_is_by_the_clocks_of_the_use_case(project: Path) -> None:
+    edit(project / "sources.yml", lambda c: table(c).update(deadline="03:30"))
+    uc = load_usecase(NAME)
+    weather = uc.sources["nycflights13"].tables["weather"]
+    assert uc.due(weather, date(2013, 7, 1)) == datetime(2013, 7, 2, 7, 30, tzinfo=UTC)
+    assert uc.due(weather, date(2013, 1, 1)) == datetime(2013, 1, 2, 8, 30, tzinfo=UTC)
+    by_default = weather.model_copy(update={"deadline": None})
+    assert uc.due(by_default, date(2013, 7, 1)) == uc.as_of(date(2013, 7, 2))

@@ -328,6 +328,43 @@ def alerts(usecase: _UseCases = None, as_json: _Json = False) -> None:
 
 
 @app.command()
+def catalog(usecase: _UseCases = None, as_json: _Json = False) -> None:
+    """Show the source catalogue: each table's owner, key, refresh, deadline, retention and columns."""
+    from nightshift.cli import catalog as command
+
+    with _explained():
+        for uc in _each(usecase):
+            if as_json:
+                for table in command.collect(uc):
+                    typer.echo(json.dumps({"usecase": uc.name} | table))
+            else:
+                command.print_catalog(uc)
+
+
+@app.command()
+def scan(usecase: _UseCases = None, as_json: _Json = False) -> None:
+    """Find columns that look personal and are not classed so, in the newest raw partitions; shows no values.
+
+    Exit code 1: there are such columns.
+    """
+    from nightshift.quality.scan import scan_newest
+
+    suspected = False
+    with _explained():
+        for uc in _each(usecase):
+            for source, table, found in scan_newest(uc):
+                suspected = True
+                if as_json:
+                    held = {"usecase": uc.name, "source": source, "table": table, **asdict(found)}
+                    typer.echo(json.dumps(held))
+                else:
+                    typer.echo(f"{uc.name}, {source}.{table}.{found}")
+    if not suspected and not as_json:
+        typer.echo("no unclassed column looks personal")
+    raise typer.Exit(1 if suspected else 0)
+
+
+@app.command()
 def silence(
     kind: Annotated[str, typer.Argument(help="A kind of alerts, such as drift; '*' is all of them.")],
     reason: Annotated[str, typer.Option(help="Why, for whoever wonders about the quiet.")],

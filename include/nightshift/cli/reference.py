@@ -13,9 +13,10 @@ from typing import Any
 
 import yaml
 
+from nightshift.cli import catalog
 from nightshift.settings import Settings, settings
 from nightshift.sources.registry import KINDS
-from nightshift.usecase import UseCase
+from nightshift.usecase import UseCase, load_usecase, usecase_names
 
 _WRITTEN = "Written from the code by `make reference`; do not edit it by hand.\n"
 
@@ -26,6 +27,7 @@ def pages() -> dict[str, str]:
         "settings.md": _settings(),
         "usecase.md": _usecase(),
         "sources.md": _sources(),
+        "catalogue.md": _catalogue(),
         "commands.md": _commands(),
         "dags.md": _dags(),
         "tables.md": _tables(),
@@ -83,6 +85,33 @@ def _sources() -> str:
         module, _, name = path.partition(":")
         connector = getattr(import_module(module), name)
         parts += _models(kind, connector.Options.model_json_schema())
+    return "\n".join(parts)
+
+
+def _catalogue() -> str:
+    """Return what the catalogue of each use case says of its tables and columns."""
+    parts = [
+        "# Catalogue\n",
+        _WRITTEN,
+        "What `sources.yml` of each use case says of its tables; `nightshift catalog` shows the same. A type "
+        "with `?` may be null. What the keys mean: [use case and catalogue](usecase.md).\n",
+    ]
+    for name in usecase_names():
+        uc = load_usecase(name)
+        for table in catalog.collect(uc):
+            rows = [
+                (
+                    f"`{column}`",
+                    catalog.kind_of(held),
+                    catalog.personal(held),
+                    _as_text(held["description"]) + (f" For: {held['purpose']}" if held["purpose"] else ""),
+                )
+                for column, held in table["columns"].items()
+            ]
+            first, *summary = map(_as_text, catalog.summary(table))
+            parts += [f"## {name}: {catalog.title_of(table)}\n", f"{first}\n"]
+            parts += [*(f"- {line}" for line in summary), ""]
+            parts += [*_table(("column", "type", "personal", "says"), rows), ""]
     return "\n".join(parts)
 
 
@@ -181,6 +210,11 @@ def _tables() -> str:
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     lines = [head, ["---"] * len(head), *rows]
     return [f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |" for line in lines]
+
+
+def _as_text(text: str) -> str:
+    """Return words of a YAML file on one line, none of which is taken for HTML."""
+    return _one_line(text).replace("<", "&lt;")
 
 
 def _one_line(text: str) -> str:

@@ -28,6 +28,7 @@ from nightshift.errors import DataError, TransientError
 from nightshift.ingestion.suites import suite_of, table_of
 from nightshift.lake import append_log, audit, raw
 from nightshift.lake.canonical import arrow_schema
+from nightshift.lake.protection import protect
 from nightshift.lake.raw import RawManifest
 from nightshift.quality.quarantine import plain_rows, read_quarantine, rows_hash
 from nightshift.quality.rows import from_plain, row_id, to_plain
@@ -240,7 +241,9 @@ def with_fixes(
                 if after != row:
                     done.setdefault(row_id(after), []).append(origin[row_id(row)])
             if done:
-                fixed[day] = as_table(uc, source, table, day, rows), dict(sorted(done.items()))
+                # A fix may be older than the wish to protect its column.
+                landed = protect(uc, source, table, as_table(uc, source, table, day, rows))
+                fixed[day] = landed, dict(sorted(done.items()))
     return fixed
 
 
@@ -300,14 +303,13 @@ def _matched(fixes: Sequence[Fix], rows: Iterable[Row], key: Sequence[str]) -> I
 
 
 def _changed(uc: UseCase, source: str, table: str, row: Row, values: Mapping[str, Any]) -> Row:
+    """Return a row with new values, which a person gives as they are: personal ones are protected here."""
     schema = arrow_schema(uc.sources[source].tables[table])
     parsed = {
-        name: to_plain(
-            pa.table({name: pa.array([parse_value(uc, source, table, name, value)], schema.field(name).type)})
-        )[0][name]
+        name: pa.array([parse_value(uc, source, table, name, value)], schema.field(name).type)
         for name, value in values.items()
     }
-    return row | parsed
+    return row | to_plain(protect(uc, source, table, pa.table(parsed)))[0] if parsed else row
 
 
 def _apply(

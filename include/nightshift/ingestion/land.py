@@ -15,6 +15,7 @@ from nightshift.ingestion.fixes import with_fixes
 from nightshift.ingestion.suites import suite_of
 from nightshift.lake import raw
 from nightshift.lake.hashing import content_hash
+from nightshift.lake.protection import protect
 from nightshift.lake.raw import RawManifest
 from nightshift.partition import days, spans
 from nightshift.quality.quarantine import clear, kept, quarantine, rows_hash
@@ -116,17 +117,15 @@ def land_good(
 
 
 def judge(uc: UseCase, source: str, table: str, extracts: Mapping[date, Extract]) -> dict[date, Judged]:
-    """Check, fix and validate extracted partitions together, without writing anything but reports.
+    """Check, protect, fix and validate extracted partitions together, without writing anything but reports.
 
     Raises:
-        DataError: A partition breaks the catalogue or a batch-level rule.
+        DataError: A partition breaks the catalogue or a batch-level rule, or there is no key to protect
+            personal columns with.
     """
     where = f"raw/{source}/{table}"
     catalogue = uc.sources[source].tables[table]
-    given = {
-        day: check_columns(uc, source, table, extract.table, partition=day)
-        for day, extract in extracts.items()
-    }
+    given = {day: _taken(uc, source, table, extract, day) for day, extract in extracts.items()}
     fixed = with_fixes(uc, source, table, given)
     checked = {day: part for day, (part, _) in fixed.items()}
     together = pa.concat_tables(
@@ -259,7 +258,7 @@ def _land_snapshots(
         if standing is not None and not standing.rows_quarantined and not standing.fixed:
             # Nothing new and nothing bad: most nights end here, without importing Great Expectations.
             if first not in given:
-                rows = check_columns(uc, source, table, extracts[first].table, partition=first)
+                rows = _taken(uc, source, table, extracts[first], first)
                 given[first] = content_hash(rows, key, exact=True)
             if given[first] == standing.content_hash:
                 manifests[standing.partition, standing.version] = standing
@@ -333,6 +332,12 @@ def _equal_neighbours(extracts: Mapping[date, Extract]) -> dict[date, date]:
             first = day
         first_of[day] = first
     return first_of
+
+
+def _taken(uc: UseCase, source: str, table: str, extract: Extract, day: date) -> pa.Table:
+    """Return rows as they may be kept: in the catalogue's columns, what is personal protected."""
+    rows = check_columns(uc, source, table, extract.table, partition=day)
+    return protect(uc, source, table, rows)
 
 
 def _on_day(part: Judged, day: date) -> Judged:

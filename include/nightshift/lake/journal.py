@@ -27,6 +27,7 @@ from nightshift.lake.canonical import arrow_schema
 from nightshift.lake.encryption import NoKeyError
 from nightshift.lake.hashing import content_hash
 from nightshift.lake.objects import object_key, read_object, write_object
+from nightshift.lake.protection import protect
 from nightshift.lake.store import NoSuchObjectError, open_store
 from nightshift.usecase import UseCase
 
@@ -167,8 +168,9 @@ def changes_of(uc: UseCase, source: str, table: str, day: date | None) -> tuple[
     Columns that the catalogue has gained since are null, those that it has lost are left out.
 
     Raises:
-        DataError: An object was changed or damaged, a column is of another type than it was, or retention has
-            removed what was captured of the day.
+        DataError: An object was changed or damaged, a column is of another type than it was, retention has
+            removed what was captured of the day, or there is no key to protect what was captured before it
+            was to be protected.
     """
     oldest = kept_from(uc, source, table)
     if day is not None and oldest is not None and day < oldest:
@@ -205,7 +207,8 @@ def changes_of(uc: UseCase, source: str, table: str, day: date | None) -> tuple[
             ) from error
         numbers_of = pa.array([batch.number] * part.num_rows, pa.int64())
         parts.append(_as_declared(part.sort_by(_ORDER), wanted, where).append_column(_BATCH, numbers_of))
-    return pa.concat_tables(parts), found
+    # What was captured before the catalogue wanted a column protected.
+    return protect(uc, source, table, pa.concat_tables(parts)), found
 
 
 def _as_declared(part: pa.Table, wanted: pa.Schema, where: str) -> pa.Table:

@@ -255,17 +255,24 @@ def expire(uc: UseCase, before: date) -> int:
 def expired(uc: UseCase, before: date) -> list[str]:
     """Return the keys of raw partitions earlier than ``before``.
 
-    Of a slow table the newest of them stays: it is the snapshot still in force.
+    A table with ``raw_days`` of its own has its own limit, earlier or later by the difference. Of a slow
+    table the newest of them stays: it is the snapshot still in force.
     """
+    store = open_store()
+    limits = {
+        (source, table): before + timedelta(days=uc.retention.raw_days - uc.raw_days(declared))
+        for source, table, declared in uc.tables()
+    }
     in_force = {
         _folder(uc, source, table, snapshot.partition)
         for source, table, declared in uc.tables()
-        if declared.refresh == "slow" and (snapshot := newest_snapshot(uc, source, table, before))
+        if declared.refresh == "slow"
+        and (snapshot := newest_snapshot(uc, source, table, limits[source, table]))
     }
     return [
         key
-        for key in open_store().list(f"raw/{uc.name}/")
-        if _day_of(key) < before and key.rpartition("/")[0] not in in_force
+        for key in store.list(f"raw/{uc.name}/")
+        if _day_of(key) < limits.get(_table_of(key), before) and key.rpartition("/")[0] not in in_force
     ]
 
 
@@ -358,6 +365,11 @@ def _named(folder: str) -> set[str]:
 
 def _is_manifest(key: str) -> bool:
     return key.endswith(".json")
+
+
+def _table_of(key: str) -> tuple[str, str]:
+    _, _, source, table, *_ = key.split("/")
+    return source, table
 
 
 def _day_of(key: str) -> date:

@@ -19,6 +19,7 @@ from typing import Any
 
 from nightshift.errors import DataError, NightshiftError
 from nightshift.ingestion.suites import raw_suites, table_of
+from nightshift.quality.personal import require_purpose
 from nightshift.quality.suites import load_suite, suite_names
 from nightshift.services.checks import Finding
 from nightshift.settings import settings
@@ -42,6 +43,7 @@ def everything() -> Iterator[Finding]:
         )
         yield _suites(uc)
         yield _models(uc)
+        yield _personal(uc)
     yield from _dags()
 
 
@@ -91,6 +93,31 @@ def _models(uc: UseCase) -> Finding:
             cure="name tables of sources.yml in source() and in the sources of the models, or add the table",
         )
     return Finding(check, passed=True, detail=f"{' and '.join(relations)} rest on {', '.join(sorted(read))}")
+
+
+def _personal(uc: UseCase) -> Finding:
+    check = f"{uc.name}: personal data"
+    relations = {
+        uc.features.relation: (uc.entity, uc.event_time, *uc.features.columns),
+        uc.label.relation: (uc.entity, uc.label.column),
+    }
+    try:
+        for relation, columns in relations.items():
+            require_purpose(uc, relation, columns)
+    except DataError as error:
+        return _failed(check, error)
+    if unknown := sorted(uc.features.personal.keys() - uc.personal_columns):
+        return Finding(
+            check,
+            passed=False,
+            detail=f"features.personal names {', '.join(unknown)}, which sources.yml does not call personal",
+            cure="correct the name in usecase.yml, or class the column (`pii`) in sources.yml",
+        )
+    held, named = len(uc.personal_columns), len(uc.features.personal)
+    detail = (
+        f"{held} personal columns in the catalogue, {named} of them with a purpose reach features or labels"
+    )
+    return Finding(check, passed=True, detail=detail)
 
 
 def _dags() -> Iterator[Finding]:

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from nightshift.lake import tables
 from nightshift.lake.raw import check_conserved
 from nightshift.lake.staging import Staged, read_staged, stage
+from nightshift.quality.personal import require_purpose
 from nightshift.quality.quarantine import kept, quarantine
 from nightshift.quality.reference import compare, recall, unlike
 from nightshift.quality.schema import check_schema, feature_columns
@@ -71,6 +72,9 @@ def _judge(
     layer = staged[0].layer
     rows = {item.partition: read_staged(item) for item in staged}
     together = pa.concat_tables(rows.values(), promote_options="permissive")
+    if layer in ("features", "labels"):
+        relation = uc.features.relation if layer == "features" else uc.label.relation
+        require_purpose(uc, relation, together.column_names)
     if layer == "features":
         check_schema(
             together,

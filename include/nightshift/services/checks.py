@@ -54,6 +54,7 @@ def everything() -> Iterator[Finding]:
         yield stale_records()
         yield whole_state()
         yield lake()
+        yield pii_key()
         yield whole_tables()
         yield warehouse()
         yield whole_tracking()
@@ -213,6 +214,27 @@ def lake() -> Finding:
         detail = f"{uri}: an object was overwritten although it was there, so that commits would be lost"
         return Finding("lake", False, detail, OTHER_STORE)
     return Finding("lake", True, f"{uri} keeps the first of two writers")
+
+
+def pii_key() -> Finding:
+    """Check that there is a key where columns are to be pseudonymised, and that it is the lake's."""
+    from nightshift.lake.protection import has_key, key_of
+    from nightshift.usecase import load_usecase, usecase_names
+
+    wanting = []
+    try:
+        for name in usecase_names():
+            uc = load_usecase(name)
+            tables = [table for _, _, table in uc.tables()]
+            if any(one.protect == "pseudonymise" for table in tables for one in table.columns.values()):
+                wanting.append(name)
+                if has_key(uc) or not settings().pii_key.get_secret_value():
+                    key_of(uc)
+    except DataError as error:
+        return Finding("pii key", False, error.message, error.cure)
+    except NightshiftError as error:
+        return Finding("pii key", False, str(error), "mend what the message names first")
+    return Finding("pii key", True, f"of {', '.join(wanting)}" if wanting else "no use case needs one")
 
 
 def whole_tables() -> Finding:

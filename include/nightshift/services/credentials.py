@@ -109,9 +109,10 @@ def _contents(places: Places) -> dict[str, str]:
         "airflow_admin_password": token_urlsafe(24),
         "mlflow_database": database("mlflow"),
         "nightshift_postgres_url": database("pipeline"),
-        # None, until somebody encrypts columns: docs/security.md.
+        # None, until somebody encrypts or pseudonymises columns: docs/security.md.
         "nightshift_lake_key": "",
         _AUDIT_KEY: base64.urlsafe_b64encode(token_bytes(32)).decode(),
+        "nightshift_pii_key": "",
         "redis.conf": f"requirepass {redis}\n",
         "s3.json": json.dumps({"identities": identities}, indent=1),
         **{

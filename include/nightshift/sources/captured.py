@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from nightshift.errors import DataError
 from nightshift.lake import journal
 from nightshift.partition import days
+from nightshift.lake.protection import protect, seal, unseal
 from nightshift.sources.base import Connector, Extract
 from nightshift.sources.contract import check_columns
 from nightshift.usecase import Table, UseCase
@@ -54,6 +55,7 @@ class CapturedConnector(Connector):
         for name, table in usecase.sources[source].tables.items():
             if table.refresh == "daily" and name in day_columns:
                 self._check_day_column(name, table)
+            self.require_clear(name, day_columns.get(name), "day")
 
     def capture(self, table: str, by: datetime | None = None) -> int:
         """Write all that upstream has of a table and the journal has not; return how many changes.
@@ -142,7 +144,7 @@ class CapturedConnector(Connector):
         day: date | None = None,
         copied: bool = False,
     ) -> pa.Table:
-        """Return rows as changes that the journal takes, checked against the catalogue.
+        """Return rows as changes that the journal takes: checked against the catalogue, and protected by it.
 
         Args:
             table: A table of the source.
@@ -155,7 +157,7 @@ class CapturedConnector(Connector):
                 tells since when: without it, since the night that would have read them.
 
         Raises:
-            DataError: The columns differ from the catalogue's.
+            DataError: The columns differ from the catalogue's, or there is no key to protect them with.
         """
         declared = self.declared(table)
         checked = check_columns(self.usecase, self.source, table, rows)
@@ -171,11 +173,47 @@ class CapturedConnector(Connector):
         kind = [journal.UPSERT] * checked.num_rows if kinds is None else kinds
         unit = pa.nulls(checked.num_rows, pa.string()) if units is None else pa.array(units, pa.string())
         return (
-            checked.append_column(journal.KIND, pa.array(kind, pa.string()))
+            protect(self.usecase, self.source, table, checked)
+            .append_column(journal.KIND, pa.array(kind, pa.string()))
             .append_column(journal.KNOWN_AT, known_at)
             .append_column(journal.DAY, of_days)
             .append_column(journal.UNIT, unit)
         )
+
+    def hides(self, table: str) -> bool:
+        """Tell whether what upstream says of a table may hold personal values: no error repeats it then."""
+        return bool(self.declared(table).hidden)
+
+    def kept_position(self, table: str, position: str) -> str:
+        """Return a position as the journal takes it: sealed where values of protected columns may be in it.
+
+        Raises:
+            DataError: There is no key to seal it with.
+        """
+        return seal(self.usecase, position) if self.declared(table).protected else position
+
+    def position_of(self, batch: journal.Batch) -> str:
+        """Return the position of a batch, as it was before ``kept_position``.
+
+        Raises:
+            DataError: It is sealed, and there is not its key.
+        """
+        return unseal(self.usecase, batch.position)
+
+    def require_clear(self, table: str, column: str | None, place: str) -> None:
+        """Refuse that a column is protected by whose values a table is read.
+
+        Raises:
+            DataError: It is.
+        """
+        if column in self.declared(table).protected:
+            options = f"sources.{self.source}.options.tables.{table}"
+            raise DataError(
+                f"{column!r} of {table} is protected, and says what is read when",
+                rule="the column of each row's day, and of its last change, is known exactly",
+                where=f"{self.usecase.name}/sources.yml: {options}.{place}",
+                cure="name another column there, or protect this one by `none`",
+            )
 
     def from_text(self, table: str, rows: pa.Table) -> pa.Table:
         """Return rows of text with their booleans read. All else stays text, which ``changes`` converts."""

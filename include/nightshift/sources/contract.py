@@ -6,6 +6,7 @@ expectation suites find them and quarantine them one by one.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any
 
@@ -14,6 +15,7 @@ import pyarrow.compute as pc
 
 from nightshift.errors import DataError
 from nightshift.lake.canonical import arrow_schema
+from nightshift.lake.protection import HIDDEN_TEXT
 from nightshift.usecase import UseCase
 
 # Days since 1970 of 0001-01-01 and of 10000-01-01.
@@ -42,13 +44,7 @@ def check_columns(
     """
     schema = arrow_schema(usecase.sources[source].tables[table])
     names = data.column_names
-    problems = [f"column {name!r} is missing" for name in schema.names if name not in names]
-    problems += [
-        f"column {name!r} is not declared" for name in dict.fromkeys(names) if name not in schema.names
-    ]
-    problems += [
-        f"column {name!r} comes {names.count(name)} times" for name in schema.names if names.count(name) > 1
-    ]
+    changed = {name: f"comes {names.count(name)} times" for name in schema.names if names.count(name) > 1}
     columns = []
     for field in schema:
         if names.count(field.name) != 1:
@@ -56,19 +52,45 @@ def check_columns(
         try:
             columns.append(_convert(data[field.name], field.type))
         except pa.ArrowInvalid as error:
-            declared = usecase.sources[source].tables[table].columns[field.name].type
+            declared = usecase.sources[source].tables[table].columns[field.name]
             given = data[field.name].type
-            what = f"is {given}, not {declared}" if given != field.type else f"holds what is no {declared}"
-            problems.append(f"column {field.name!r} {what}: {error}")
-    if problems:
+            what = (
+                f"is {given}, not {declared.type}"
+                if given != field.type
+                else f"holds what is no {declared.type}"
+            )
+            why = HIDDEN_TEXT if declared.hidden else error
+            changed[field.name] = f"{what}: {why}"
+    if diff := column_diff(schema.names, names, "what came", changed):
         raise DataError(
-            "; ".join(problems),
+            f"the columns of {source}.{table} are not those of the catalogue:{diff}",
             rule="a source yields exactly the columns of the catalogue, in its types",
             where=_place(usecase, source, table, partition),
             cure=f"correct the source, or declare the change in {usecase.name}/sources.yml "
             f"under sources.{source}.tables.{table}.columns",
         )
     return pa.table(columns, schema=schema)
+
+
+def column_diff(
+    declared: Sequence[str], found: Sequence[str], place: str, changed: Mapping[str, str] | None = None
+) -> str:
+    """Return how columns differ from the catalogue's, a line each, to be read as a diff; empty if in nothing.
+
+    Args:
+        declared: The catalogue's columns.
+        found: Those that are there.
+        place: What has them, in words.
+        changed: Columns that both have and that are not the same, with what is different.
+    """
+    lines = [f"- {name} (in the catalogue, not in {place})" for name in declared if name not in found]
+    lines += [
+        f"+ {name} (in {place}, not in the catalogue)"
+        for name in dict.fromkeys(found)
+        if name not in declared
+    ]
+    lines += [f"~ {name} {what}" for name, what in (changed or {}).items()]
+    return "".join(f"\n    {line}" for line in lines)
 
 
 def check_not_empty(usecase: UseCase, source: str, table: str, data: pa.Table, *, partition: date) -> None:
@@ -111,18 +133,20 @@ def parse_value(usecase: UseCase, source: str, table: str, column: str, value: A
             cure="use one of these",
         )
     wanted = schema.field(column).type
+    declared = usecase.sources[source].tables[table].columns[column]
     if pa.types.is_boolean(wanted) and value in ("true", "false"):
         value = value == "true"
     try:
         return _convert(pa.chunked_array([pa.array([value])]), wanted)[0]
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError) as error:
+        shown = f"the value is no {declared.type}: {HIDDEN_TEXT}"
         raise DataError(
-            f"{value!r} is no {usecase.sources[source].tables[table].columns[column].type}: {error}",
+            shown if declared.hidden else f"{value!r} is no {declared.type}: {error}",
             rule="a value has the type that the catalogue declares for its column",
             where=f"{_place(usecase, source, table, None)}, column {column}",
             cure="write numbers as 12 or 3.5, booleans as true or false, dates as 2013-07-01, and times with "
             "their zone, as 2013-07-01T09:30:00Z",
-        ) from error
+        ) from (None if declared.hidden else error)
 
 
 def _place(usecase: UseCase, source: str, table: str, partition: date | None) -> str:

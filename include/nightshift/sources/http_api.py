@@ -13,6 +13,7 @@ in a row, nobody asks it for a while: the moment until which is kept in the lake
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -28,6 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from nightshift.errors import DataError, TransientError
 from nightshift.lake import journal
 from nightshift.lake.canonical import arrow_schema
+from nightshift.lake.protection import HIDDEN_TEXT
 from nightshift.lake.store import NoSuchObjectError, open_store
 from nightshift.settings import source_address
 from nightshift.sources.captured import CapturedConnector
@@ -141,6 +143,7 @@ class HttpApi(CapturedConnector):
                     where=f"{usecase.name}/sources.yml: sources.{source}.options.tables.{name}.since",
                     cure="declare the column in the catalogue, or name another one",
                 )
+            self.require_clear(name, column, "since")
 
     def _capture(self, table: str) -> int:
         """Write what the API says of a table and the journal has not; return how many changes.
@@ -163,7 +166,7 @@ class HttpApi(CapturedConnector):
         captured = 0
         newest = journal.last(self.usecase, self.source, table)
         while True:
-            position = _Position.model_validate_json(newest.position) if newest else _Position()
+            position = _Position.model_validate_json(self.position_of(newest)) if newest else _Position()
             if position.next is None and position.highest is not None:
                 overlap = timedelta(seconds=chosen.since.overlap_seconds)
                 position = position.model_copy(update={"since": position.highest - overlap})
@@ -190,7 +193,8 @@ class HttpApi(CapturedConnector):
                 table,
                 newest.number if newest else 0,
                 news,
-                position=reached.model_dump_json(),
+                # The next page may be named by a value of the last row.
+                position=self.kept_position(table, reached.model_dump_json()),
                 query=asking.asked,
             )
             captured += written.rows if written else 0
@@ -240,7 +244,8 @@ class HttpApi(CapturedConnector):
         try:
             given = pa.table({name: pa.array([row.get(name) for row in rows]) for name in names})
         except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
-            raise self.defect(table, f"a field has values of several types: {error}") from error
+            why, cause = (HIDDEN_TEXT, None) if self.hides(table) else (error, error)
+            raise self.defect(table, f"a field has values of several types: {why}") from cause
         if not rows:
             given = arrow_schema(declared).empty_table()
         now = pa.scalar(datetime.now(UTC), journal.MOMENT)
@@ -297,6 +302,8 @@ class HttpApi(CapturedConnector):
     def _client(self) -> httpx.Client:
         import httpx
 
+        # It would log the address of every request, and with it what the next page is named by.
+        logging.getLogger("httpx").setLevel(logging.WARNING)
         headers = {"Accept": "application/json", "User-Agent": "nightshift"}
         if self.options.header:
             headers[self.options.header] = source_address(self.source)
@@ -338,20 +345,24 @@ class _Asking:
         elif next_page is not None:
             address, wanted = urljoin(address, next_page), {}
             if urlsplit(address)[:2] != urlsplit(url)[:2]:
-                raise self._source.defect(table, f"its next page is elsewhere: {address}")
+                shown = urlsplit(address).netloc if self._source.hides(table) else address
+                raise self._source.defect(table, f"its next page is elsewhere: {shown}")
         answer = self._answer(table, address, wanted)
         rows = _at(answer, chosen.rows)
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise self._source.defect(table, f"there is no list of rows at {chosen.rows or 'the top'!r}")
         following = _at(answer, chosen.next) if chosen.next else None
         if following is not None and str(following) == next_page:
-            raise self._source.defect(table, f"the page {next_page!r} names itself as the next one")
+            named = "a page" if self._source.hides(table) else f"the page {next_page!r}"
+            raise self._source.defect(table, f"{named} names itself as the next one")
         return rows, str(following) if following else None
 
     def _answer(self, table: str, address: str, params: Mapping[str, str]) -> Any:
         options = self._source.options
         request = self._client.build_request("GET", address, params=params or None)
-        self.asked = f"GET {request.url}"
+        hides = self._source.hides(table)
+        # What is asked for by page may name a value of the last row.
+        self.asked = f"GET {f'{options.url}{options.tables[table].path}' if hides else request.url}"
 
         def attempt() -> Any:
             self._bucket.take()
@@ -361,7 +372,7 @@ class _Asking:
             if not answer.is_success:
                 raise DataError(
                     f"{self._source.source} answered {answer.status_code} {answer.reason_phrase}: "
-                    f"{answer.text[:200]}",
+                    f"{HIDDEN_TEXT if hides else answer.text[:200]}",
                     rule="the API answers what sources.yml asks for, with the secret that it is given",
                     where=f"{self._source.usecase.name}/{self._source.source}/{table}: {self.asked}",
                     cure=f"correct the options, or NIGHTSHIFT_SOURCE_{self._source.source.upper()}",

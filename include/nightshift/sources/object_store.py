@@ -32,6 +32,7 @@ from nightshift.sources.files import (
     Memory,
     PrefixOptions,
 )
+from nightshift.lake.protection import HIDDEN_TEXT
 from nightshift.sources.options import checked
 from nightshift.usecase import ColumnName, ColumnType, UseCase
 
@@ -168,9 +169,11 @@ class ObjectStore(FilesConnector):
             else:
                 rows = self.from_text(table, _csv(data, chosen.csv, list(declared)))
         except (pa.ArrowException, OSError, EOFError, ValueError, zlib.error) as error:
+            # A parser repeats the line that it does not understand.
+            why, cause = (HIDDEN_TEXT, None) if self.hides(table) else (error, error)
             raise self._defect(
-                table, file.name, f"it is no {chosen.format} file, or not a whole one: {error}"
-            ) from error
+                table, file.name, f"it is no {chosen.format} file, or not a whole one: {why}"
+            ) from cause
         return rows.drop_columns([name for name in chosen.ignore if name in rows.column_names])
 
     def _defect(self, table: str, name: str, message: str) -> DataError:

@@ -23,11 +23,13 @@ from nightshift.errors import DataError, TransientError
 from nightshift.lake import journal
 from nightshift.settings import source_address
 from nightshift.sources.captured import CapturedConnector
+from nightshift.sources.contract import column_diff
 from nightshift.sources.options import checked
 from nightshift.usecase import ColumnName, UseCase
 
 if TYPE_CHECKING:
     import psycopg
+    from psycopg import sql
 
 # So that text means the same whatever the server's own settings are.
 SESSION = "-c timezone=UTC -c datestyle=ISO -c extra_float_digits=1 -c default_transaction_read_only=on"
@@ -90,6 +92,8 @@ class Postgres(CapturedConnector):
                     cure="declare the column in the catalogue, with type timestamp",
                 )
         super().__init__(usecase, source, {name: chosen.day for name, chosen in self.options.tables.items()})
+        for name, chosen in self.options.tables.items():
+            self.require_clear(name, chosen.updated_at, "updated_at")
 
     def _capture(self, table: str) -> int:
         """Write all that the database has of a table and the journal has not; return how many changes.
@@ -141,12 +145,17 @@ class Postgres(CapturedConnector):
                 **options,
             ) as connection:
                 yield connection
-        except (psycopg.ProgrammingError, psycopg.DataError, psycopg.NotSupportedError) as error:
-            raise self._refused(_said(error)) from error
         except psycopg.Error as error:
-            if _REFUSED.search(str(error)):
-                raise self._refused(_said(error)) from error
-            raise TransientError(f"{self.source}: the database said: {_said(error)}") from error
+            hides = any(self.hides(table) for table in self.options.tables)
+            wrong = isinstance(
+                error, psycopg.ProgrammingError | psycopg.DataError | psycopg.NotSupportedError
+            )
+            told = (
+                self._refused(_said(error, hides))
+                if wrong or _REFUSED.search(str(error))
+                else TransientError(f"{self.source}: the database said: {_said(error, hides)}")
+            )
+            raise told from (None if hides else error)
 
     def _refused(self, message: str) -> DataError:
         return DataError(
@@ -180,18 +189,10 @@ class Postgres(CapturedConnector):
             DataError: They differ; all differences are named.
         """
         chosen, declared = self.options.tables[table], self.declared(table).columns
-        problems = [
-            f"- {name} (in the catalogue, not in {chosen.relation})" for name in declared if name not in found
-        ]
-        problems += [
-            f"+ {name} (in {chosen.relation}, not in the catalogue)"
-            for name in found
-            if name not in declared and name not in chosen.ignore
-        ]
-        if problems:
+        read = [name for name in found if name in declared or name not in chosen.ignore]
+        if diff := column_diff(list(declared), read, chosen.relation):
             raise DataError(
-                f"the columns of {chosen.relation} are not those of the catalogue:\n    "
-                + "\n    ".join(problems),
+                f"the columns of {chosen.relation} are not those of the catalogue:{diff}",
                 rule="a source has exactly the columns of the catalogue, but for those under `ignore`",
                 where=f"{self.usecase.name}/{self.source}/{table}",
                 cure="declare the change in sources.yml, or name a new column under "
@@ -206,7 +207,7 @@ class Postgres(CapturedConnector):
             horizon = self._horizon(connection, self.options.tables[table].skew_seconds)
             while True:
                 newest = journal.last(self.usecase, self.source, table)
-                position = json.loads(newest.position) if newest else None
+                position = json.loads(self.position_of(newest)) if newest else None
                 rows, query = self._rows_after(connection, table, types, position, horizon)
                 if not rows:
                     return captured
@@ -221,7 +222,9 @@ class Postgres(CapturedConnector):
                     self.from_text(table, pa.table(columns)),
                     known_at=changed_at.cast(journal.MOMENT),
                 )
-                reached = json.dumps([columns[name][-1].as_py() for name in self._order(table)])
+                reached = self.kept_position(
+                    table, json.dumps([columns[name][-1].as_py() for name in self._order(table)])
+                )
                 after = newest.number if newest else 0
                 # None: another process has read on from there.
                 if journal.append(
@@ -287,7 +290,21 @@ class Postgres(CapturedConnector):
         position: Sequence[str] | None,
         horizon: str,
     ) -> tuple[list[tuple[str | None, ...]], str]:
-        """Return the next rows of a table as text, in the catalogue's columns, and the query."""
+        """Return the next rows of a table as text, in the catalogue's columns, and the query for people."""
+        query = self._query_after(table, types, position, horizon)
+        rows = connection.execute(query).fetchall()
+        if position is not None:
+            hidden = self.declared(table).hidden
+            shown = [
+                "..." if name in hidden else value
+                for name, value in zip(self._order(table), position, strict=True)
+            ]
+            query = self._query_after(table, types, shown, horizon)
+        return rows, query.as_string(connection)
+
+    def _query_after(
+        self, table: str, types: Mapping[str, str], position: Sequence[str] | None, horizon: str
+    ) -> sql.Composed:
         from psycopg import sql
 
         chosen, order = self.options.tables[table], self._order(table)
@@ -301,7 +318,7 @@ class Postgres(CapturedConnector):
                 for name, value in zip(order, position, strict=True)
             )
             conditions.append(sql.SQL("({}) > ({})").format(sql.SQL(", ").join(names), values))
-        query = sql.SQL("select {} from {} source where {} order by {} limit {}").format(
+        return sql.SQL("select {} from {} source where {} order by {} limit {}").format(
             sql.SQL(", ").join(
                 sql.SQL("{}::text").format(sql.Identifier(name)) for name in self.declared(table).columns
             ),
@@ -310,7 +327,6 @@ class Postgres(CapturedConnector):
             sql.SQL(", ").join(names),
             sql.Literal(self.options.batch_rows),
         )
-        return connection.execute(query).fetchall(), query.as_string(connection)
 
     def _horizon(self, connection: psycopg.Connection, skew_seconds: float) -> str:
         """Return the moment before which nothing more can appear: no transaction that runs began earlier.
@@ -358,5 +374,7 @@ def _quoted(relation: str) -> str:
     return ".".join('"' + part.replace('"', '""') + '"' for part in relation.split("."))
 
 
-def _said(error: BaseException) -> str:
-    return " ".join(str(error).split())
+def _said(error: psycopg.Error, hides: bool) -> str:
+    """Return what the server said; if values are to be hidden, without the details, which repeat them."""
+    brief = error.diag.message_primary if hides and error.sqlstate else None
+    return " ".join((brief or str(error)).split())

@@ -272,11 +272,11 @@ def test_an_archive_of_dumps_is_known_day_by_day(upstream: tuple[str, Put]) -> N
     [
         (
             HEADER.replace("page", "title") + "1,2024-03-01,a,1,true\n",
-            "column 'page' is missing; column 'title'",
+            "- page (in the catalogue, not in what came)\n    + title",
         ),
-        (HEADER + "one,2024-03-01,a,1,true\n", "column 'visit' is string, not int64"),
-        (HEADER + "1,2024-03-01,a,1,perhaps\n", "column 'known' is string, not boolean"),
-        (HEADER.replace("page", "visit") + "1,2024-03-01,a,1,true\n", "'visit' comes 2 times"),
+        (HEADER + "one,2024-03-01,a,1,true\n", "~ visit is string, not int64"),
+        (HEADER + "1,2024-03-01,a,1,perhaps\n", "~ known is string, not boolean"),
+        (HEADER.replace("page", "visit") + "1,2024-03-01,a,1,true\n", "~ visit comes 2 times"),
         (HEADER + "1,2024-03-01\n", "no csv file, or not a whole one"),
         ("", "no csv file, or not a whole one"),
         (b"\xff\xfe\x00", "no csv file, or not a whole one"),

@@ -52,6 +52,7 @@ def test_what_helm_is_told_to_find_is_made_by_the_commands_shown() -> None:
             "aws_credentials",
             "nightshift_postgres_url",
             "nightshift_lake_key",
+            "nightshift_pii_key",
             "nightshift_audit_key",
         },
         "nightshift-setup": {"airflow_admin_password"},

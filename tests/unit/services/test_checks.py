@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
+from cryptography.fernet import Fernet
 
 from nightshift.errors import DataError
+from nightshift.lake.protection import key_of
 from nightshift.services import checks
 from nightshift.settings import settings
+from nightshift.usecase import load_usecase
 
 
 def test_a_state_folder_that_cannot_be_made_is_explained(
@@ -73,3 +77,36 @@ def test_a_misspelt_setting_is_named(home: Path, monkeypatch: pytest.MonkeyPatch
 def test_the_environment_is_the_one_that_constraints_list() -> None:
     finding = checks.package_versions()
     assert finding.passed, finding.detail
+
+
+def test_a_key_of_pseudonyms_that_is_missing_or_another_one_is_explained(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "no use case needs one" in checks.pii_key().detail
+    usecases = tmp_path / "project" / "include" / "usecases"
+    shutil.copytree(settings().usecases, usecases)
+    file = usecases / "flight_delays" / "sources.yml"
+    before, maker, after = file.read_text().partition("description: Maker, as registered; spellings vary\n")
+    hashed = "pii: direct\n            purpose: test\n            protect: pseudonymise"
+    file.write_text(before + maker + after.replace("pii: none", hashed, 1))
+    monkeypatch.setenv("NIGHTSHIFT_PROJECT", str(tmp_path / "project"))
+    settings.cache_clear()
+    finding = checks.pii_key()
+    assert not finding.passed
+    assert "there is no key" in finding.detail
+    assert "NIGHTSHIFT_SECRETS" in finding.cure
+
+    def use(key: str) -> None:
+        monkeypatch.setenv("NIGHTSHIFT_PII_KEY", key)
+        settings.cache_clear()
+
+    use(Fernet.generate_key().decode())
+    assert checks.pii_key().passed
+    use(Fernet.generate_key().decode())
+    assert checks.pii_key().passed, "looking decided nothing: no value was hashed yet"
+    key_of(load_usecase("flight_delays"))
+    use(Fernet.generate_key().decode())
+    assert "another key" in checks.pii_key().detail
+    use("short")
+    with pytest.raises(DataError, match="cannot use NIGHTSHIFT_PII_KEY"):
+        settings()
