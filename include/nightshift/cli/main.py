@@ -40,6 +40,10 @@ label = typer.Typer(
     no_args_is_help=True, help="Predictions that wait for a person's label: out to a CSV file, and back in."
 )
 app.add_typer(label, name="label")
+lineage = typer.Typer(
+    no_args_is_help=True, help="What was made of what, from the source to the prediction and back."
+)
+app.add_typer(lineage, name="lineage")
 
 audit = typer.Typer(help="Who did what, when and why: the audit log, and whether it is whole.")
 app.add_typer(audit, name="audit")
@@ -80,6 +84,9 @@ _Start = Annotated[str, typer.Option(help="First partition, YYYY-MM-DD.", show_d
 _End = Annotated[str, typer.Option(help="Last partition, YYYY-MM-DD.", show_default="the last")]
 _Version = Annotated[str, typer.Argument(help="A registered version: `registry list` shows them.")]
 _Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
+_Upstream = Annotated[bool, typer.Option("--upstream", help="Only what it was made of.")]
+_Downstream = Annotated[bool, typer.Option("--downstream", help="Only what was made of it.")]
+_Picture = Annotated[Path | None, typer.Option(help="SVG file that it is drawn into.")]
 _FIRST, _LAST = date.min.isoformat(), date.max.isoformat()
 
 
@@ -609,6 +616,93 @@ def explain(
     with _explained():
         day = parse_partition(partition) if partition else None
         command.run(list(_each(usecase)), entity, day, as_json=as_json)
+
+
+@lineage.command("prediction")
+def lineage_prediction(
+    entity: Annotated[str, typer.Argument(metavar="ENTITY_ID", help="What was scored.")],
+    day: Annotated[str, typer.Argument(help="The night, YYYY-MM-DD.")],
+    usecase: _UseCases = None,
+    upstream: _Upstream = False,
+    downstream: _Downstream = False,
+    picture: _Picture = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+) -> None:
+    """Follow a prediction to the model and the features behind it, and these to raw objects and queries.
+
+    Shows what it was made of, or with --downstream what was made of it.
+    """
+    from nightshift.cli import lineage as command
+
+    with _explained():
+        found = command.prediction(list(_each(usecase)), entity, parse_partition(day))
+        up, down = (upstream, downstream) if upstream or downstream else (True, False)
+        command.show(found, up=up, down=down, as_json=as_json, picture=picture)
+
+
+@lineage.command("model")
+def lineage_model(
+    version: _Version,
+    usecase: _UseCase = None,
+    upstream: _Upstream = False,
+    downstream: _Downstream = False,
+    picture: _Picture = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+) -> None:
+    """Follow a version to its snapshot, code and configuration, and on to the nights that it scored."""
+    from nightshift.cli import lineage as command
+    from nightshift.lineage.models import lineage_of_model
+
+    with _explained():
+        found = lineage_of_model(_one(usecase), version)
+        up, down = (upstream, downstream) if upstream or downstream else (True, True)
+        command.show(found, up=up, down=down, as_json=as_json, picture=picture)
+
+
+@lineage.command("table")
+def lineage_table(
+    name: Annotated[str, typer.Argument(help="<source>.<table>, a dbt model, or features, predictions, ...")],
+    day: Annotated[
+        str | None, typer.Argument(help="YYYY-MM-DD: what is published for it, instead of the table as such.")
+    ] = None,
+    usecase: _UseCase = None,
+    upstream: _Upstream = False,
+    downstream: _Downstream = False,
+    picture: _Picture = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+) -> None:
+    """Show which tables a table is made of, and which of it; of a day, which contents and raw objects."""
+    from nightshift.cli import lineage as command
+    from nightshift.lineage.tables import lineage_of_table
+
+    with _explained():
+        found = lineage_of_table(_one(usecase), name, parse_partition(day) if day else None)
+        up, down = (upstream, downstream) if upstream or downstream else (True, True)
+        command.show(found, up=up, down=down, as_json=as_json, picture=picture)
+
+
+@lineage.command("column")
+def lineage_column(
+    name: Annotated[
+        str, typer.Argument(help="<source>.<table>.<column>, <dbt model>.<column>, or a feature.")
+    ],
+    usecase: _UseCase = None,
+    upstream: _Upstream = False,
+    downstream: _Downstream = False,
+    picture: _Picture = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+) -> None:
+    """List every column, feature, model and report that a column reaches, or what it is made of.
+
+    Of a raw column by default what it reaches, of any other both.
+    """
+    from nightshift.cli import lineage as command
+    from nightshift.lineage.columns import is_raw, lineage_of_column
+
+    with _explained():
+        found = lineage_of_column(_one(usecase), name)
+        up, down = (upstream, downstream) if upstream or downstream else (not is_raw(found), True)
+        command.show(found, up=up, down=down, as_json=as_json, picture=picture)
 
 
 @quarantine.command("list")

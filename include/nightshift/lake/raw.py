@@ -185,9 +185,20 @@ def read_manifests(
     if not versions:
         return {}
     there = _manifest_keys(uc, source, table, min(versions), max(versions))
-    wanted = [f"{_folder(uc, source, table, day)}/v{version}.json" for day, version in versions.items()]
+    wanted = [manifest_key(uc, source, table, day, version) for day, version in versions.items()]
     known = {key for keys in there.values() for key in keys}
     return {one.partition: one for one in _read_manifests(key for key in wanted if key in known)}
+
+
+def stored(uc: UseCase, source: str, table: str, start: date, end: date) -> set[str]:
+    """Return the keys of all objects and manifests of a table's partitions from ``start`` to ``end``."""
+    first, last = f"partition={start}", f"partition={end}"
+    return set(open_store().list_between(f"raw/{uc.name}/{source}/{table}/", first, last))
+
+
+def manifest_key(uc: UseCase, source: str, table: str, partition: date, version: int) -> str:
+    """Return the key under which the manifest of a version lies."""
+    return f"{_folder(uc, source, table, partition)}/v{version}.json"
 
 
 def newest_snapshot(uc: UseCase, source: str, table: str, on_or_before: date) -> RawManifest | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import date, timedelta
 
-from nightshift.lake import audit, checkpoints, lineage, raw, staging, tables
+from nightshift.lake import audit, checkpoints, journal, lineage, raw, staging, tables
 from nightshift.usecase import UseCase
 
 
@@ -26,8 +26,8 @@ def sweep(uc: UseCase, today: date, *, by: str = audit.SCHEDULE) -> dict[str, in
     days all else does. A sweep that is run again for the same day and the same days kept has its entry.
 
     Returns:
-        Number of things deleted, by kind: raw files, table partitions, table files, staged objects,
-        checkpoints of trainings, records of lineage.
+        Number of things deleted, by kind: raw files, table partitions, table files, objects of journals,
+        staged objects, checkpoints of trainings, records of lineage.
     """
     layers = tables.layers(uc)
     now = _now(uc, today)
@@ -64,6 +64,7 @@ def _sweep(
         "table_files": sum(
             tables.vacuum(uc, layer, retention_days=uc.retention.version_days) for layer in layers
         ),
+        "journal_objects": _sweep_journals(uc, raw_from),
         "staged_objects": staging.sweep(uc, older_than_days=uc.retention.staging_days),
         "checkpoints": checkpoints.sweep(uc, older_than_days=uc.retention.staging_days),
         "lineage_records": lineage.sweep(
@@ -79,6 +80,17 @@ def _sweep(
             keep_days=uc.retention.table_days,
         ),
     }
+
+
+def _sweep_journals(uc: UseCase, raw_from: date) -> int:
+    """Keep what was captured of a day for as long as the raw partition that is made of it."""
+    swept = 0
+    for source, table, declared in uc.tables():
+        if source in uc.captured_sources:
+            before = raw_from + timedelta(days=uc.retention.raw_days - uc.raw_days(declared))
+            swept += journal.expire(uc, source, table, before)
+            swept += journal.sweep(uc, source, table, older_than_days=uc.retention.staging_days)
+    return swept
 
 
 def _now(uc: UseCase, today: date) -> date:

@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 
 from nightshift.errors import DataError
 from nightshift.lake import journal
-from nightshift.partition import days
 from nightshift.lake.protection import protect, seal, unseal
+from nightshift.partition import days
 from nightshift.sources.base import Connector, Extract
 from nightshift.sources.contract import check_columns
 from nightshift.usecase import Table, UseCase

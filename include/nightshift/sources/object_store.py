@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from nightshift.errors import DataError
 from nightshift.lake import journal
+from nightshift.lake.protection import HIDDEN_TEXT
 from nightshift.sources.files import (
     Encoding,
     FilesConnector,
@@ -32,7 +33,6 @@ from nightshift.sources.files import (
     Memory,
     PrefixOptions,
 )
-from nightshift.lake.protection import HIDDEN_TEXT
 from nightshift.sources.options import checked
 from nightshift.usecase import ColumnName, ColumnType, UseCase
 

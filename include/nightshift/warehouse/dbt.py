@@ -15,11 +15,13 @@ import subprocess  # nosec B404  # starts dbt, without a shell
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+
+from pydantic import BaseModel, ConfigDict
 
 from nightshift.environment import variables
 from nightshift.errors import DataError, NightshiftError, TransientError
@@ -37,7 +39,9 @@ log = logging.getLogger(__name__)
 # dbt's words when a model selects other columns than its table has.
 _COLUMNS_CHANGED = "The source and target schemas on this incremental model are out of sync"
 
+# What a child process is told to do; see `_ask_child`.
 _TABLES_READ = "import sys; from nightshift.warehouse import dbt; dbt.print_tables_read(sys.argv[1:])"
+_COMPILED = "from nightshift.warehouse import dbt; dbt.print_compiled()"
 
 DOCS = "dbt/index.html"
 """Name of dbt's documentation among a use case's reports."""
@@ -46,6 +50,44 @@ DOCS = "dbt/index.html"
 _ONLY_READ = {"compile", "debug", "deps", "docs", "list", "ls", "parse", "show", "source"}
 
 _DBT = "from dbt.cli.main import cli; cli(prog_name='nightshift dbt')"
+
+
+class CompiledModel(BaseModel):
+    """A model as dbt compiles it.
+
+    Attributes:
+        name: Its name.
+        place: Its relation in the warehouse, as SQL.
+        sql: The query that its rows come from.
+        file: Where its source lies within the project.
+        columns: Those that its YAML file describes.
+        reads: Names of the models and tables that it reads.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    place: str
+    sql: str
+    file: str
+    columns: tuple[str, ...]
+    reads: tuple[str, ...]
+
+
+class Compiled(BaseModel):
+    """A use case's part of the project.
+
+    Attributes:
+        dialect: Name of the engine that its SQL is written for.
+        sources: The relation, as SQL, of each raw table.
+        models: Every model, after those that it reads.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dialect: str
+    sources: dict[str, str]
+    models: tuple[CompiledModel, ...]
 
 
 def build(uc: UseCase, start: date, end: date, *, full: bool = False) -> dict[str, float]:
@@ -181,13 +223,8 @@ def tables_read(uc: UseCase, *relations: str) -> dict[str, frozenset[str]]:
         said = json.loads(kept.read_bytes())
         if said["digest"] == digest and set(relations) <= set(said["tables"]):
             return {relation: frozenset(said["tables"][relation]) for relation in relations}
-    found = _ask_child(uc, relations)
-    # Whoever cannot write here, or is killed meanwhile, asks dbt again.
-    with suppress(OSError):
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        new = kept.with_name(f"{kept.name}.{os.getpid()}.{threading.get_ident()}")
-        new.write_text(json.dumps({"digest": digest, "tables": found}), encoding="utf-8")
-        new.replace(kept)
+    found = _ask_child(uc, _TABLES_READ, relations)
+    _keep(kept, {"digest": digest, "tables": found})
     return {relation: frozenset(found[relation]) for relation in relations}
 
 
@@ -199,13 +236,107 @@ def print_tables_read(relations: Sequence[str]) -> None:
             manifest = _parse(uc)
         answer: dict[str, Any] = {name: sorted(_sources(uc, manifest, name)) for name in relations}
     except DataError as error:
-        answer = {"error": [error.message, error.rule, error.where, error.cure]}
+        answer = _as_answer(error)
     sys.stdout.write(f"\n{json.dumps(answer)}\n")
 
 
-def _ask_child(uc: UseCase, relations: Sequence[str]) -> dict[str, list[str]]:
+def compiled(uc: UseCase) -> Compiled:
+    """Return the SQL of every model of the use case, as it is for one night.
+
+    Nothing of the warehouse is opened. As with ``tables_read``, dbt runs in a process of its own, and only
+    when a file of the project, or what its variables are made of, has changed.
+
+    Raises:
+        DataError: The project cannot be read, or a model asks the warehouse before its SQL is known.
+    """
+    night = uc.history_start
+    asked = f"{_digest(uc)} {engine().name} {_variables(uc, night, night)}"
+    kept, digest = _target(uc).parent / "compiled.json", hashlib.sha256(asked.encode()).hexdigest()
+    with suppress(OSError, ValueError):
+        said = json.loads(kept.read_bytes())
+        if said["digest"] == digest:
+            return Compiled.model_validate(said["compiled"])
+    found = Compiled.model_validate(_ask_child(uc, _COMPILED, ()))
+    _keep(kept, {"digest": digest, "compiled": found.model_dump()})
+    return found
+
+
+def print_compiled() -> None:
+    """Answer ``compiled`` for the use case on standard input: JSON, the last line on standard output."""
+    from dbt.cli.main import dbtRunner
+
+    uc = UseCase.model_validate_json(sys.stdin.read())
+    night = uc.history_start
+    # The compiled SQL of the last build lies elsewhere: errors of that one name it.
+    target = _target(uc).parent / "compiled"
+    arguments = [
+        *("compile", "--no-write-json", "--no-introspect", "--no-populate-cache"),
+        *("--exclude", "resource_type:test", "resource_type:unit_test"),
+        *("--vars", _variables(uc, night, night)),
+    ]
+    try:
+        with _environment(uc):
+            manifest = _parse(uc)
+            outcome: Any = dbtRunner(manifest=manifest).invoke([*arguments, *_common(uc, target)])
+        if not outcome.success:
+            raise _not_compiled(uc, outcome)
+        answer = _compiled_of(manifest, [result.node for result in outcome.result]).model_dump()
+    except DataError as error:
+        answer = _as_answer(error)
+    sys.stdout.write(f"\n{json.dumps(answer)}\n")
+
+
+def _compiled_of(manifest: Manifest, nodes: Sequence[Any]) -> Compiled:
+    """Return what dbt has compiled, each model after those that it reads."""
+    names = {key: node.name for key, node in {**manifest.nodes, **manifest.sources}.items()}
+    waiting = {node.unique_id: node for node in nodes if node.resource_type == "model" and node.relation_name}
+    models: list[CompiledModel] = []
+    while waiting:
+        reads = {key: set(node.depends_on_nodes) & waiting.keys() for key, node in waiting.items()}
+        for key in sorted(key for key in waiting if not reads[key]):
+            node = waiting.pop(key)
+            models.append(
+                CompiledModel(
+                    name=node.name,
+                    place=node.relation_name,
+                    sql=node.compiled_code,
+                    file=node.original_file_path,
+                    columns=tuple(node.columns),
+                    reads=tuple(sorted(names[one] for one in node.depends_on_nodes if one in names)),
+                )
+            )
+    sources = {node.name: node.relation_name for node in manifest.sources.values()}
+    return Compiled(dialect=engine().name, sources=sources, models=tuple(models))
+
+
+def _not_compiled(uc: UseCase, outcome: Any) -> DataError:
+    failed = [result for result in outcome.result or () if str(result.status) == "error"]
+    said = str(failed[0].message).strip() if failed else str(outcome.exception)
+    return DataError(
+        f"dbt cannot compile {failed[0].node.name if failed else uc.name}: {said}",
+        rule="the SQL of a model follows from files and variables, not from what the warehouse holds",
+        where=failed[0].node.original_file_path if failed else str(settings().dbt_project),
+        cure="mend the model that dbt names; one that calls run_query() has no lineage of columns",
+    )
+
+
+def _as_answer(error: DataError) -> dict[str, Any]:
+    return {"error": [error.message, error.rule, error.where, error.cure]}
+
+
+def _keep(file: Path, said: Mapping[str, Any]) -> None:
+    """Keep an answer. Whoever cannot write here, or is killed meanwhile, asks dbt again."""
+    with suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        new = file.with_name(f"{file.name}.{os.getpid()}.{threading.get_ident()}")
+        new.write_text(json.dumps(said), encoding="utf-8")
+        new.replace(file)
+
+
+def _ask_child(uc: UseCase, program: str, arguments: Sequence[str]) -> dict[str, Any]:
+    """Return what ``program`` answers, and raise what it could not."""
     done = subprocess.run(  # nosec B603  # no shell; names of models, after ours
-        [sys.executable, "-P", "-c", _TABLES_READ, *relations],
+        [sys.executable, "-P", "-c", program, *arguments],
         input=uc.model_dump_json(),
         capture_output=True,
         text=True,
@@ -217,7 +348,7 @@ def _ask_child(uc: UseCase, relations: Sequence[str]) -> dict[str, list[str]]:
     if "error" in answer:
         message, rule, where, cure = answer["error"]
         raise DataError(message, rule=rule, where=where, cure=cure)
-    return cast("dict[str, list[str]]", answer)
+    return cast("dict[str, Any]", answer)
 
 
 def _digest(uc: UseCase) -> str:
@@ -278,14 +409,14 @@ def _parse(uc: UseCase) -> Manifest:
     return cast("Manifest", parsed.result)
 
 
-def _common(uc: UseCase) -> list[str]:
+def _common(uc: UseCase, target: Path | None = None) -> list[str]:
     return [
         "--project-dir",
         str(settings().dbt_project),
         "--profiles-dir",
         str(settings().dbt_project),
         "--target-path",
-        str(_target(uc)),
+        str(target or _target(uc)),
         "--log-path",
         str(_target(uc).parent / "logs"),
         "--log-level",
