@@ -48,7 +48,7 @@ def print_catalog(uc: UseCase) -> None:
         for name, column in table["columns"].items():
             says = escape(" ".join(column["description"].split()))
             if column["purpose"]:
-                says += f"\n[dim]For: {escape(column['purpose'])}[/]"
+                says += f"\n[dim]Held for: {escape(column['purpose'])}[/]"
             grid.add_row(name, kind_of(column), personal(column), says)
         console.print(grid, soft_wrap=False)
 
