@@ -104,7 +104,8 @@ def _catalogue() -> str:
                     f"`{column}`",
                     catalog.kind_of(held),
                     catalog.personal(held),
-                    _as_text(held["description"]) + (f". Held for: {held['purpose']}" if held["purpose"] else ""),
+                    _as_text(held["description"])
+                    + (f". Held for: {held['purpose']}" if held["purpose"] else ""),
                 )
                 for column, held in table["columns"].items()
             ]

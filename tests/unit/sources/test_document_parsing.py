@@ -68,7 +68,7 @@ def encrypted() -> bytes:
     from pypdf import PdfWriter
 
     writer, out = PdfWriter(clone_from=io.BytesIO(pdf("secret"))), io.BytesIO()
-    writer.encrypt(user_password="x", owner_password="y", algorithm="AES-256")
+    writer.encrypt("x", "y", algorithm="AES-256")
     writer.write(out)
     return out.getvalue()
 
