@@ -89,7 +89,7 @@ def land(
             those that were not; of a single night no later table was, so that nothing is built on it.
         TransientError: The source or the lake cannot be reached.
     """
-    from nightshift.ingestion import land_good, land_partitions
+    from nightshift.ingestion import land_good, land_partitions, record_feedback
 
     began = datetime.now(UTC)
     if start < uc.history_start:
@@ -130,6 +130,12 @@ def land(
             f"{landed[name]['partitions']} partitions = {landed[name]['rows_accepted']} accepted + "
             f"{landed[name]['rows_quarantined']} quarantined"
         )
+        if heard := record_feedback(uc, source, name, wanted):
+            landed[name]["labels_recorded"] = heard.recorded
+            _say(
+                f"labels of {source}.{name}: {heard.recorded} recorded, {heard.waiting} wait for a "
+                f"prediction, {heard.odd} are neither 0 nor 1"
+            )
     if refused:
         raise _refused(uc, source, refused)
     return landed

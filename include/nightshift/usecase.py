@@ -233,7 +233,7 @@ class Table(_Strict):
 class Source(_Strict):
     """One upstream system."""
 
-    kind: Literal["documents", "http_api", "object_store", "postgres"] | None = Field(
+    kind: Literal["documents", "events", "feedback", "http_api", "object_store", "postgres"] | None = Field(
         None, description="A connector that Nightshift brings."
     )
     connector: str | None = Field(

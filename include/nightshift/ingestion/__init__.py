@@ -5,7 +5,8 @@ order of nights, once or again after a crash. The manifest is written last, so a
 has its object and its quarantined rows.
 """
 
+from nightshift.ingestion.feedback import record_feedback
 from nightshift.ingestion.land import land_good, land_partitions
 from nightshift.ingestion.replay import replay
 
-__all__ = ["land_good", "land_partitions", "replay"]
+__all__ = ["land_good", "land_partitions", "record_feedback", "replay"]

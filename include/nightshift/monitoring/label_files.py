@@ -130,7 +130,7 @@ def import_labels(
             cure="name a later night, or leave --known-from out: the first night after now",
         )
     filled, empty = _filled(uc, file)
-    days = _days(uc, filled)
+    days = feedback.predicted_on(uc, list(dict.fromkeys(entity for _, entity, _ in filled)))
     labels, problems = [], []
     for line, entity, text in filled:
         where = f"row {line}"
@@ -219,17 +219,6 @@ def _text(file: Path) -> str:
             "a file of labels is UTF-8, or UTF-16 with its mark",
             'save it in Excel as "CSV UTF-8 (comma delimited)"',
         ) from error
-
-
-def _days(uc: UseCase, filled: Sequence[tuple[int, str, str]]) -> Mapping[str, date]:
-    """Return of each entity the day that it belongs to; without those that were never predicted."""
-    entities = list(dict.fromkeys(entity for _, entity, _ in filled))
-    nights = set(tables.partition_versions(uc, "predictions"))
-    return {
-        row[uc.entity]: row["partition"]
-        for table in tables.newest_rows(uc, "predictions", nights, uc.entity, entities)
-        for row in table.select([uc.entity, "partition"]).to_pylist()
-    }
 
 
 def _new(uc: UseCase, file: Path, labels: Sequence[Label]) -> list[Label]:

@@ -24,14 +24,13 @@ from nightshift.sources.files import (
     FilesConnector,
     FilesOfTable,
     Known,
-    Listed,
-    Memory,
-    PrefixOptions,
+    WholeFilesOptions,
     few,
 )
 from nightshift.sources.options import checked
 from nightshift.sources.parser_process import ParserProcess
 from nightshift.sources.parsing import Document, UnreadableError, is_document, language_of, parsers
+from nightshift.sources.prefix import Listed, Memory
 from nightshift.usecase import ColumnType, Table, UseCase
 
 log = logging.getLogger(__name__)
@@ -92,7 +91,7 @@ class DocumentsTable(FilesOfTable):
         )
 
 
-class DocumentsOptions(PrefixOptions):
+class DocumentsOptions(WholeFilesOptions):
     """``options`` of the source in ``sources.yml``."""
 
     tables: Mapping[str, DocumentsTable] = Field(description="Every table of the source.")
@@ -134,7 +133,9 @@ class Documents(FilesConnector):
             log.warning("%s.%s: files that are no documents: %s", self.source, table, few(untold))
         return [file for file in found if is_document(file.name)]
 
-    def changes_of_file(self, table: str, file: Listed, content: bytes, memory: Memory) -> Iterator[pa.Table]:
+    def changes_of_file(
+        self, table: str, file: Listed, content: bytes, memory: Memory[Known]
+    ) -> Iterator[pa.Table]:
         """Yield the pieces of a document, and remember it.
 
         Raises:

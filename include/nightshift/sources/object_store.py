@@ -17,30 +17,17 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
-import pyarrow.json as pa_json
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from nightshift.errors import DataError
 from nightshift.lake import journal
 from nightshift.lake.protection import HIDDEN_TEXT
-from nightshift.sources.files import (
-    Encoding,
-    FilesConnector,
-    FilesOfTable,
-    Known,
-    Listed,
-    Memory,
-    PrefixOptions,
-)
+from nightshift.sources import json_lines
+from nightshift.sources.files import Encoding, FilesConnector, FilesOfTable, Known, WholeFilesOptions
 from nightshift.sources.options import checked
-from nightshift.usecase import ColumnName, ColumnType, UseCase
-
-_JSON_TYPES: dict[ColumnType, pa.DataType] = {
-    "int64": pa.int64(),
-    "float64": pa.float64(),
-    "boolean": pa.bool_(),
-}
+from nightshift.sources.prefix import Listed, Memory
+from nightshift.usecase import ColumnName, UseCase
 
 
 class CsvDialect(BaseModel):
@@ -80,7 +67,7 @@ class FilesTable(FilesOfTable):
         return self
 
 
-class FilesOptions(PrefixOptions):
+class FilesOptions(WholeFilesOptions):
     """``options`` of the source in ``sources.yml``."""
 
     tables: Mapping[str, FilesTable] = Field(description="Every table of the source.")
@@ -104,7 +91,9 @@ class ObjectStore(FilesConnector):
             usecase, source, {name: one.day for name, one in chosen.items() if "{day}" not in one.files}
         )
 
-    def changes_of_file(self, table: str, file: Listed, content: bytes, memory: Memory) -> Iterator[pa.Table]:
+    def changes_of_file(
+        self, table: str, file: Listed, content: bytes, memory: Memory[Known]
+    ) -> Iterator[pa.Table]:
         """Yield the changes that a file makes, and remember it.
 
         Raises:
@@ -158,14 +147,7 @@ class ObjectStore(FilesConnector):
             if chosen.format == "parquet":
                 rows = pq.read_table(pa.BufferReader(data))
             elif chosen.format == "jsonl":
-                fields = {
-                    name: _JSON_TYPES.get(column.type, pa.string()) for name, column in declared.items()
-                }
-                options = pa_json.ParseOptions(explicit_schema=pa.schema(fields.items()))
-                empty = pa.schema(fields.items()).empty_table()
-                rows = (
-                    pa_json.read_json(pa.BufferReader(data), parse_options=options) if data.strip() else empty
-                )
+                return json_lines.parse(data.split(b"\n"), declared, chosen.ignore)
             else:
                 rows = self.from_text(table, _csv(data, chosen.csv, list(declared)))
         except (pa.ArrowException, OSError, EOFError, ValueError, zlib.error) as error:

@@ -10,6 +10,8 @@ from nightshift.usecase import UseCase
 
 KINDS = {
     "documents": "nightshift.sources.documents:Documents",
+    "events": "nightshift.sources.events:Events",
+    "feedback": "nightshift.sources.feedback:Feedback",
     "http_api": "nightshift.sources.http_api:HttpApi",
     "object_store": "nightshift.sources.object_store:ObjectStore",
     "postgres": "nightshift.sources.postgres:Postgres",

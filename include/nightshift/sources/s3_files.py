@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 
 from nightshift.lake.s3 import connect, explained, whole
 from nightshift.lake.store import NoSuchObjectError
-from nightshift.sources.files import Listed
+from nightshift.sources.prefix import Listed
 
 
 class S3Files:
@@ -50,6 +50,23 @@ class S3Files:
                 return self._asked(file)
         except NoSuchObjectError:
             return None
+
+    def part(self, name: str, start: int, end: int) -> bytes | None:
+        """Return bytes of an object from ``start`` to ``end``, as far as it has them; None if it is gone."""
+        try:
+            with self._explained():
+                return self._range(name, start, end)
+        except NoSuchObjectError:
+            return None
+
+    def _range(self, name: str, start: int, end: int) -> bytes:
+        wanted = f"bytes={start}-{end - 1}"
+        try:
+            return whole(self._client, Bucket=self._bucket, Key=f"{self._folder}{name}", Range=wanted)
+        except ClientError as error:
+            if error.response.get("Error", {}).get("Code") in ("InvalidRange", "416"):
+                return b""
+            raise
 
     def _asked(self, file: Listed) -> bytes | None:
         try:

@@ -1,6 +1,7 @@
 """Labels that people gave, recorded once and in order, each known from a night on.
 
-The record is an append-only log of imports: who, when, which labels, and the first night that knows them.
+The record is an append-only log of imports: who, when, which labels, and the first night that knows them. A
+person imports a file; a source of feedback is imported by the night that lands it.
 The Delta table ``feedback``, a partition a day of the entities, is made from the log and can be made again at
 any time, of the days that retention keeps: what it removed stays removed. An import is one record, so all of
 it counts or nothing. A correction is a row with the next version; what was said before stays. A night sees
@@ -42,12 +43,35 @@ class Label:
     where: str
 
 
+@dataclass(frozen=True)
+class Said:
+    """One label as a source has it.
+
+    Attributes:
+        entity: Of which entity.
+        value: 0 or 1.
+        at: When it was said (aware).
+        by: Who said so; None: the source does not tell.
+        known_from: The first night that may know it.
+    """
+
+    entity: str
+    value: int
+    at: datetime
+    by: str | None
+    known_from: date
+
+
 class _Said(BaseModel):
+    """``by`` and ``at`` are of labels that a source has; else they are those of the import."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     entity: str
     day: date
     value: int
+    by: str | None = None
+    at: AwareDatetime | None = None
 
 
 class _Import(BaseModel):
@@ -114,10 +138,67 @@ def record(
             identity=[len(said), [(one.entity, one.value) for one in new]],
         )
         # Somebody else's import in between may contradict this one: then all is looked at again.
-        if append_log.append_next(_log(uc), len(said), entry.model_dump(mode="json")):
+        if append_log.append_next(_log(uc), len(said), _record(entry)):
             break
     publish(uc, (label.day for label in labels))
     return len(new)
+
+
+def record_said(uc: UseCase, source: str, said: Sequence[Said], *, at: datetime) -> tuple[int, int]:
+    """Record labels of a source; the last one by the moment at which it was said counts.
+
+    Of one moment, what the source says now takes the place of what it said before. An import by a person
+    counts as said when it was imported. Recording again changes nothing.
+
+    Args:
+        uc: The use case.
+        source: What the labels are of, such as ``source.table``: it is recorded as who imported them.
+        said: Each entity once.
+        at: Now (aware).
+
+    Returns:
+        How many labels were recorded, and how many wait because their entities were never predicted.
+    """
+    recorded = 0
+    days: dict[str, date] | None = None
+    while True:
+        imports = _imports(uc)
+        before = {label.entity: (label, entry) for entry in imports for label in entry.labels}
+        later = [one for one in said if _is_later(one, source, before.get(one.entity))]
+        if days is None:
+            days = predicted_on(uc, [one.entity for one in later])
+        new = [one for one in later if one.entity in days]
+        if not new:
+            break
+        # A correction is never known before what it corrects: the highest version counts.
+        nights = {
+            one.entity: max(one.known_from, before[one.entity][1].known_from)
+            if one.entity in before
+            else one.known_from
+            for one in new
+        }
+        night = min(nights.values())
+        labels = tuple(
+            _Said(entity=one.entity, day=days[one.entity], value=one.value, by=one.by, at=one.at)
+            for one in new
+            if nights[one.entity] == night
+        )
+        entry = _Import(by=source, at=at, known_from=night, labels=labels)
+        if append_log.append_next(_log(uc), len(imports), _record(entry)):
+            recorded += len(labels)
+    # Also of what was recorded before: by whoever was killed then, it was not published.
+    publish(uc, [before[one.entity][0].day for one in said if one.entity in before])
+    return recorded, len(later)
+
+
+def predicted_on(uc: UseCase, entities: Sequence[str]) -> dict[str, date]:
+    """Return of each entity the newest day of its predictions; without those that were never predicted."""
+    nights = set(tables.partition_versions(uc, "predictions"))
+    return {
+        row[uc.entity]: row["partition"]
+        for table in tables.newest_rows(uc, "predictions", nights, uc.entity, entities)
+        for row in table.select([uc.entity, "partition"]).to_pylist()
+    }
 
 
 def labelled(uc: UseCase) -> dict[str, int]:
@@ -146,7 +227,7 @@ def publish(uc: UseCase, days: Iterable[date]) -> None:
                             "version": versions[label.entity],
                             uc.label.column: label.value,
                             LABEL_AVAILABLE_ON: entry.known_from,
-                            "labelled_by": entry.by,
+                            "labelled_by": label.by or entry.by,
                             "imported_at": entry.at,
                         }
                     )
@@ -235,6 +316,19 @@ def _refuse_contradictions(
             cure="talk to who gave the other label; take the rows out of the file, or, if they are "
             "corrections, import it with --correct. Nothing was imported",
         )
+
+
+def _is_later(said: Said, source: str, before: tuple[_Said, _Import] | None) -> bool:
+    if before is None:
+        return True
+    label, entry = before
+    moment = label.at or entry.at
+    again = said.at == moment and entry.by == source and label.value != said.value
+    return said.at > moment or again
+
+
+def _record(entry: _Import) -> dict[str, Any]:
+    return entry.model_dump(mode="json", exclude_none=True)
 
 
 def _imports(uc: UseCase) -> list[_Import]:

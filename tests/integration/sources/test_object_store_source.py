@@ -302,6 +302,14 @@ def test_a_file_that_cannot_be_read_is_named_and_what_came_before_it_stays(
     assert capture(uc) == 0, "a header alone is a file without rows"
 
 
+@pytest.mark.parametrize("line", [b"null", b'{"visit": 1}{"visit": 2}', b'{"z": ' + b"[" * 200_000 + b"}"])
+def test_a_line_of_json_that_is_no_row_is_told(upstream: tuple[str, Put], line: bytes) -> None:
+    prefix, put = upstream
+    put("visits/a.jsonl", line + b"\n")
+    with pytest.raises(DataError, match="it is no jsonl file"):
+        capture(site(prefix, files="visits/*.jsonl", format="jsonl"))
+
+
 def test_a_place_that_is_not_there_is_named(upstream: tuple[str, Put]) -> None:
     prefix, _ = upstream
     with pytest.raises(DataError) as error:
