@@ -221,12 +221,12 @@ BROKEN = {
     b"{]}\n": "JSON parse error",
     line("x")[:-1] + line("y"): "a line holds more than one JSON object",
     line("x").replace(b'"x"', b'"x'): "JSON parse error",
-    b'{"event": "\xff"}\n': "column 'event'",
+    b'{"event": "\xff"}\n': "~ event holds",
     b'{"z": ' + b"[" * 200_000 + b"]" * 200_000 + b"}\n": "more than 1000 lists and objects",
-    line("x", colour="red"): "column 'colour' is not declared",
+    line("x", colour="red"): "+ colour (in ",
     line("x", count="one"): "Column(/count) changed",
-    line("x", "2024-03-01T10:00:00"): "column 'at'",
-    line("x", "yesterday"): "column 'at'",
+    line("x", "2024-03-01T10:00:00"): "~ at is",
+    line("x", "yesterday"): "~ at is",
     line("x", "9999-12-31T23:59:59Z", count=2**63): "int64",
 }
 
