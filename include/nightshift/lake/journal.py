@@ -9,6 +9,13 @@ change is there once, whoever was killed when.
 What a table looked like follows from its changes: of each key the last one that was known by a moment. Rows
 that come and go together, as those of a file do, are of one unit instead: what a batch says of a unit takes
 the place of all that was said of it before.
+
+Beside it stands which night read it last. What comes later was not to be seen by that night, whatever
+upstream says of when it came about, and is not known to it: a night that is run again finds what it found the
+first time.
+
+What retention removes, it removes day by day. What is said later of such a day is not taken up any more, and
+who asks for it is told so: half of its changes would give rows that never were.
 """
 
 from __future__ import annotations
@@ -48,6 +55,7 @@ DELETE: Literal["delete"] = "delete"
 """The row of this key is there no more; its other columns may be null."""
 
 _NO_DAY = "none"
+_NIGHT = "%Y%m%dT%H%M%S.%fZ"
 _EVER = datetime.max.replace(tzinfo=UTC)
 
 
@@ -95,7 +103,7 @@ def append(
 ) -> Batch | None:
     """Write the changes that follow batch ``after`` (0: the first ones) as the next batch.
 
-    One that upstream dates before the last look (``note_look``) counts as known since that look.
+    One that upstream dates before the last night (``note_night``) counts as known just after it.
 
     Args:
         uc: The use case.
@@ -122,9 +130,10 @@ def append(
     number = after + 1
     if (oldest := kept_from(uc, source, table)) is not None:
         changes = changes.filter(pc.fill_null(pc.greater_equal(changes[DAY], pa.scalar(oldest)), True))
-    if (looked := last_look(uc, source, table)) is not None:
-        known_at, look = changes[KNOWN_AT], pa.scalar(looked, MOMENT)
-        known_at = pc.if_else(pc.less(known_at, look), look, known_at)
+    if (night := last_night(uc, source, table)) is not None:
+        known_at, then = changes[KNOWN_AT], pa.scalar(night, MOMENT)
+        next_to_it = pa.scalar(night + timedelta(microseconds=1), MOMENT)
+        known_at = pc.if_else(pc.less_equal(known_at, then), next_to_it, known_at)
         changes = changes.set_column(changes.schema.get_field_index(KNOWN_AT), KNOWN_AT, known_at)
     declared = uc.sources[source].tables[table].columns
     encrypted = [name for name, column in declared.items() if column.encrypt]
@@ -148,17 +157,20 @@ def append(
     return batch if append_log.append_next(_log(uc, source, table), after, record) else None
 
 
-def note_look(uc: UseCase, source: str, table: str, at: datetime) -> None:
-    """Record that all is here that upstream showed to somebody who began to read it ``at`` (aware)."""
-    open_store().put(_look(uc, source, table), at.astimezone(UTC).isoformat().encode())
+def note_night(uc: UseCase, source: str, table: str, as_of: datetime) -> None:
+    """Record that the night of ``as_of`` (aware) is about to read all that upstream has shown by now."""
+    store = open_store()
+    store.put(f"{_nights(uc, source, table)}{as_of.astimezone(UTC).strftime(_NIGHT)}", b"")
+    # Of several that come here at once the latest counts, in whatever order they do.
+    for older in sorted(store.list(_nights(uc, source, table)))[:-1]:
+        store.delete(older)
 
 
-def last_look(uc: UseCase, source: str, table: str) -> datetime | None:
-    """Return when the last one began who read upstream to its end; None when nobody has."""
-    try:
-        return datetime.fromisoformat(open_store().get(_look(uc, source, table)).decode())
-    except NoSuchObjectError:
-        return None
+def last_night(uc: UseCase, source: str, table: str) -> datetime | None:
+    """Return the latest moment that ``note_night`` was given; None when it was given none."""
+    if noted := open_store().list(_nights(uc, source, table)):
+        return datetime.strptime(max(noted).rpartition("/")[2], _NIGHT).replace(tzinfo=UTC)
+    return None
 
 
 def changes_of(uc: UseCase, source: str, table: str, day: date | None) -> tuple[pa.Table, list[Batch]]:
@@ -345,8 +357,8 @@ def _log(uc: UseCase, source: str, table: str) -> str:
     return f"captures/{uc.name}/{source}/{table}"
 
 
-def _look(uc: UseCase, source: str, table: str) -> str:
-    return f"looks/{uc.name}/{source}/{table}"
+def _nights(uc: UseCase, source: str, table: str) -> str:
+    return f"nights/{uc.name}/{source}/{table}/"
 
 
 def _floor(uc: UseCase, source: str, table: str) -> str:

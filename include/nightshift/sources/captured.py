@@ -24,7 +24,10 @@ from nightshift.usecase import Table, UseCase
 # As PostgreSQL's log, its casts, and most files write them.
 _BOOLEANS = {"t": True, "true": True, "True": True, "TRUE": True}
 _BOOLEANS |= {"f": False, "false": False, "False": False, "FALSE": False}
-_ALWAYS = datetime(1970, 1, 1, tzinfo=UTC)
+ALWAYS = datetime(1970, 1, 1, tzinfo=UTC)
+"""Before anything was known."""
+# A night that runs as late as this has still run in its time.
+_IN_ITS_TIME = timedelta(days=2)
 
 
 class CapturedConnector(Connector):
@@ -64,8 +67,8 @@ class CapturedConnector(Connector):
 
         Args:
             table: A table of the source.
-            by: Upstream is left alone if it was read to its end after this moment (aware) before: nothing
-                that it has to say now was known by then.
+            by: The moment (aware) as of which a night reads the table afterwards; none does by default. What
+                comes later is not known to that night, and upstream is not asked again for it.
 
         Raises:
             DataError: No such table, upstream's columns differ from the catalogue's, or changes were lost for
@@ -73,12 +76,15 @@ class CapturedConnector(Connector):
             TransientError: Upstream or the lake cannot be reached.
         """
         self.declared(table)
-        looked = journal.last_look(self.usecase, self.source, table)
-        if by is not None and looked is not None and looked > by:
+        night = journal.last_night(self.usecase, self.source, table)
+        if by is not None and night is not None and by <= night:
             return 0
-        began = datetime.now(UTC)
         captured = self._capture(table)
-        journal.note_look(self.usecase, self.source, table, began)
+        # A night of long ago, or one to come, is told by upstream's own times: more of it may be brought.
+        in_its_time = by is not None and timedelta(0) <= datetime.now(UTC) - by <= _IN_ITS_TIME
+        # Nothing at all is more often a mistake in sources.yml than what a night found.
+        if by and in_its_time and journal.last(self.usecase, self.source, table):
+            journal.note_night(self.usecase, self.source, table, by)
         return captured
 
     @abstractmethod
@@ -233,7 +239,7 @@ class CapturedConnector(Connector):
         if declared.available_at:
             since = rows[declared.available_at]
         elif declared.refresh == "slow":
-            since = pa.chunked_array([pa.repeat(pa.scalar(_ALWAYS, latest.type), len(latest))])
+            since = pa.chunked_array([pa.repeat(pa.scalar(ALWAYS, latest.type), len(latest))])
         else:
             lag = timedelta(days=declared.lag_days)
             nights = [self.usecase.as_of(one + lag) for one in day.to_pylist()]

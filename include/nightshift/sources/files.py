@@ -18,6 +18,7 @@ from pydantic import AfterValidator, Field
 
 from nightshift.errors import DataError
 from nightshift.lake import journal
+from nightshift.sources.captured import ALWAYS
 from nightshift.sources.prefix import (
     READERS,
     Files,
@@ -150,7 +151,9 @@ class FilesConnector(PrefixConnector[Known]):
         gone = self._gone(table, listed, memory) if self.retires else []
         new = self._new(table, listed, memory, memory.now - unsettled)
         parts = [journal.schema(self.usecase, self.source, table).empty_table()]
-        parts += [self.ended(table, name, None, memory.now) for name in gone]
+        # While those of the beginning are still being read, nobody has relied on what is gone.
+        ended_at = memory.now if memory.looked else ALWAYS
+        parts += [self.ended(table, name, None, ended_at) for name in gone]
         names: list[str] = []
         size = 1 if self.is_dump(table) else READERS
         for first in range(0, len(new), size):

@@ -165,6 +165,7 @@ class HttpApi(CapturedConnector):
         assert chosen.since is not None  # nosec B101  # the caller has looked
         captured = 0
         newest = journal.last(self.usecase, self.source, table)
+        begun_here = newest is None or _Position.model_validate_json(self.position_of(newest)).next is None
         while True:
             position = _Position.model_validate_json(self.position_of(newest)) if newest else _Position()
             if position.next is None and position.highest is not None:
@@ -200,7 +201,10 @@ class HttpApi(CapturedConnector):
             captured += written.rows if written else 0
             newest = written or journal.last(self.usecase, self.source, table)
             if written and following is None:
-                return captured
+                # The pass may have been begun long ago: what has changed on its first pages is for another.
+                if begun_here:
+                    return captured
+                begun_here = True
 
     def _all(self, table: str, asking: _Asking) -> int:
         newest = journal.last(self.usecase, self.source, table)

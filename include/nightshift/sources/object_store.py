@@ -113,10 +113,10 @@ class ObjectStore(FilesConnector):
             memory.files[file.name] = Known(mark=file.mark, sha256=digest, days=())
             return
         rows = self._parsed(table, file, content)
-        # An archive: what was there when the journal began. What comes or changes later is known since then.
-        archived = (
-            self.options.tables[table].known == "night" and before is None and file.changed_at < memory.began
-        )
+        # An archive: what was there when the journal began, also if it had to be mended before it could be
+        # read. What comes or changes later is known since then.
+        at_first = memory.looked is None or file.changed_at < memory.began
+        archived = self.options.tables[table].known == "night" and before is None and at_first
         since = file.changed_at
         if archived and of_file is not None:
             lag = timedelta(days=self.declared(table).lag_days)

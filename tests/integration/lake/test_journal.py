@@ -89,12 +89,14 @@ def test_what_a_batch_says_of_a_unit_takes_the_place_of_all_before(uc: UseCase) 
     assert rows(uc) == [("a", 9)]
 
 
-def test_what_upstream_did_not_show_when_it_was_looked_at_is_known_since_then(uc: UseCase) -> None:
+def test_what_comes_after_a_night_is_not_known_to_it(uc: UseCase) -> None:
     append(uc, 0, change("a", 1))
-    journal.note_look(uc, *TABLE, NOON + timedelta(hours=3))
+    journal.note_night(uc, *TABLE, NOON + timedelta(hours=3))
+    journal.note_night(uc, *TABLE, NOON + timedelta(hours=2))
+    assert journal.last_night(uc, *TABLE) == NOON + timedelta(hours=3), "an older night changes nothing"
     append(uc, 1, change("a", 2, hours=1), change("b", 1, hours=5))
-    assert rows(uc, 2) == [("a", 1)]
-    assert rows(uc, 3) == [("a", 2)]
+    assert rows(uc, 3) == [("a", 1)]
+    assert rows(uc, 4) == [("a", 2)]
     assert rows(uc, 5) == [("a", 2), ("b", 1)]
 
 

@@ -15,6 +15,7 @@ from nightshift.errors import TransientError
 from nightshift.ingestion.land import land_partitions
 from nightshift.lake import raw
 from nightshift.settings import settings
+from nightshift.sources.registry import open_connector
 from nightshift.usecase import UseCase
 
 SUITE = {
@@ -88,6 +89,31 @@ def test_a_night_run_again_does_not_know_what_the_database_showed_late(
     later = land(uc, database_time(database) + timedelta(days=1))
     assert later.rows_accepted == 3
     assert land(uc, night).content_hash == first.content_hash
+
+
+def test_what_is_captured_between_two_nights_takes_nothing_from_the_next(
+    database: psycopg.Connection, land: Land
+) -> None:
+    uc = shop("watermark")
+    place(database, 1)
+    with psycopg.connect(database.info.dsn, password=database.info.password) as report:
+        report.execute("select 1")
+        place(database, 2)
+        night = database_time(database)
+        assert open_connector(uc, "shop").capture("orders") == 0, "the open report holds both back"
+    assert land(uc, night).rows_accepted == 2
+
+
+def test_a_night_of_long_ago_may_be_told_more_of(database: psycopg.Connection, land: Land) -> None:
+    uc = shop("watermark")
+    night = database_time(database) - timedelta(days=30)
+    place(database, 1)
+    database.execute("update orders set updated_at = %s", [night - timedelta(days=1)])
+    assert land(uc, night).rows_accepted == 1
+    place(database, 2)
+    # The row of another system, brought over with its own times.
+    database.execute("update orders set updated_at = %s where order_id = 2", [night - timedelta(hours=1)])
+    assert land(uc, night).rows_accepted == 2
 
 
 def test_a_night_that_has_been_landed_needs_no_database_to_land_again(

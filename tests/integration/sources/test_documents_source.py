@@ -250,6 +250,19 @@ def test_a_renamed_document_is_never_there_twice_to_nights_before(upstream: Upst
     assert texts(uc, night) == {"a.txt": ["one"]}
 
 
+def test_a_document_that_is_renamed_while_the_first_ones_are_read_is_there_once(upstream: Upstream) -> None:
+    uc = library(upstream.prefix)
+    upstream.put("a.txt", "The rules of the house.", age=9000)
+    upstream.put("bad.txt", b"\xff\xfe\xfa", age=5000)
+    with pytest.raises(DataError, match="is not utf-16"):
+        capture(uc)
+    upstream.rename("a.txt", "b.txt")
+    upstream.put("bad.txt", "mended")
+    capture(uc)
+    assert list(texts(uc)) == ["b.txt", "bad.txt"]
+    assert list(texts(uc, datetime.now(UTC) - timedelta(seconds=7000))) in (["b.txt"], [])
+
+
 def test_the_same_content_at_another_time_is_no_change(upstream: Upstream) -> None:
     upstream.put("a.txt", "one")
     uc = library(upstream.prefix)

@@ -333,3 +333,24 @@ def test_options_that_make_no_sense_are_refused(tmp_path: Path, wrong: dict[str,
         open_connector(site(f"{tmp_path.as_uri()}/", **wrong), "site")
     assert message in error.value.message
     assert error.value.where.startswith("toy/sources.yml: sources.site.options.tables.visits")
+
+
+def test_a_night_that_was_read_from_a_wrong_place_is_read_again(upstream: tuple[str, Put]) -> None:
+    prefix, put = upstream
+    put("visits/a.csv", HEADER + "1,2024-03-01,p,1,true\n")
+    wrong = site(prefix, files="visit/*.csv")
+    now = datetime.now(UTC)
+    assert open_connector(wrong, "site").capture("visits", now) == 0
+    assert open_connector(site(prefix), "site").capture("visits", now) == 1
+
+
+def test_a_file_of_an_archive_may_be_mended_before_it_is_read(upstream: tuple[str, Put]) -> None:
+    prefix, put = upstream
+    uc = site(prefix, known="night", settle_seconds=0)
+    put("visits/a.csv", HEADER + "1,2024-03-01,p,1,true\n")
+    put("visits/b.csv", HEADER + "2,2024-03-01,p,ONE,true\n")
+    with pytest.raises(DataError):
+        capture(uc)
+    put("visits/b.csv", HEADER + "2,2024-03-01,p,1,true\n")
+    assert capture(uc) == 1
+    assert [row[0] for row in read(uc, as_of=uc.as_of(DAY))] == [1, 2]
