@@ -129,6 +129,12 @@ class Settings(BaseSettings):
         "unpausing never starts a stray night; set it after bootstrapping through the day before.",
     )
 
+    @field_validator("role", mode="before")
+    @classmethod
+    def _given(cls, value: object) -> object:
+        """A variable that is empty says nothing, as in compose files; then it is the default."""
+        return cls.model_fields["role"].default if value == "" else value
+
     @field_validator("lake_key", "audit_key", "pii_key")
     @classmethod
     def _are_keys(cls, value: SecretStr, info: ValidationInfo) -> SecretStr:

@@ -89,6 +89,15 @@ def test_a_rollback_that_is_refused_leaves_no_entry(production: UseCase) -> None
     assert acts() == []
 
 
+def test_nobody_is_asked_about_a_rollback_that_cannot_be(production: UseCase) -> None:
+    for words in (["7", "--reason", "x"], ["7"]):
+        result = CliRunner().invoke(app, ["rollback", *words], input="x\ny\n")
+        assert result.exit_code == 1
+        assert "was never champion of flight_delays; champions so far: 1, 2" in result.stderr
+        assert result.stdout == ""
+    assert acts() == []
+
+
 @pytest.mark.parametrize(("decision", "act"), [("approved", "approve"), ("rejected", "reject")])
 def test_what_a_person_decides_about_a_challenger(production: UseCase, decision: str, act: str) -> None:
     for action in ("register", "challenge"):

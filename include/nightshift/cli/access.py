@@ -102,6 +102,8 @@ def require(command: str) -> None:
 def guard(app: typer.Typer, explained: Callable[[], Any], above: str = "") -> None:
     """Have every command of ``app``, and of the groups in it, ask for its role first.
 
+    What it records in the audit log and fails is said there not to be done, for nobody retries a command.
+
     Args:
         app: With all its commands.
         explained: The context in which an error is told.
@@ -121,6 +123,12 @@ def _guarded(callback: Callable[..., Any], command: str, explained: Callable[[],
     def guarded(*arguments: Any, **options: Any) -> Any:
         with explained():
             require(command)
-        return callback(*arguments, **options)
+        if NEEDS.get(command) == "reader":
+            return callback(*arguments, **options)
+        # Only now: who just looks does not wait for what the lake imports.
+        from nightshift.lake.audit import nobody_retries
+
+        with nobody_retries():
+            return callback(*arguments, **options)
 
     return guarded

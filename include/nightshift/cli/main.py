@@ -58,6 +58,13 @@ stack_app = typer.Typer(
 app.add_typer(stack_app, name="stack")
 
 
+def _not_empty(reason: str | None) -> str | None:
+    """Refuse a reason that says nothing: it is kept for good, for whoever asks later."""
+    if reason is not None and not reason.strip():
+        raise typer.BadParameter("say why, in words; it is kept")
+    return reason
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
@@ -374,7 +381,9 @@ def scan(usecase: _UseCases = None, as_json: _Json = False) -> None:
 @app.command()
 def silence(
     kind: Annotated[str, typer.Argument(help="A kind of alerts, such as drift; '*' is all of them.")],
-    reason: Annotated[str, typer.Option(help="Why, for whoever wonders about the quiet.")],
+    reason: Annotated[
+        str, typer.Option(help="Why, for whoever wonders about the quiet.", callback=_not_empty)
+    ],
     subject: Annotated[str, typer.Option(help="About what; * and ? stand for anything.")] = "*",
     until: Annotated[
         str | None, typer.Option(help="By the clock, in UTC: YYYY-MM-DD or YYYY-MM-DDTHH:MM.")
@@ -542,7 +551,9 @@ def restore(
     layer: Annotated[str, typer.Argument(help="features, labels, predictions, ...")],
     partition: Annotated[str, typer.Argument(help="YYYY-MM-DD")],
     version: Annotated[int, typer.Option(help="One that `versions` lists.")],
-    reason: Annotated[str, typer.Option(help="Why; kept in the audit log.")] = "",
+    reason: Annotated[
+        str | None, typer.Option(help="Why; kept in the audit log.", callback=_not_empty)
+    ] = None,
     by: Annotated[str | None, typer.Option(help="Who decided; the login name by default.")] = None,
     usecase: _UseCase = None,
 ) -> None:
@@ -553,7 +564,7 @@ def restore(
 
     with _explained():
         uc, day, who = _one(usecase), parse_partition(partition), by or getpass.getuser()
-        typer.echo(restore_version(uc, layer, day, version, reason=reason, by=who))
+        typer.echo(restore_version(uc, layer, day, version, reason=reason or "", by=who))
 
 
 @app.command()
@@ -755,7 +766,7 @@ def quarantine_show(
 def quarantine_fix(
     suite: _Suite,
     partition: _Partition,
-    reason: Annotated[str, typer.Option(help="Why, for whoever has to judge it later.")],
+    reason: Annotated[str, typer.Option(help="Why, for whoever has to judge it later.", callback=_not_empty)],
     row: Annotated[str | None, typer.Option(help="Id of the row, as `show` gives it.")] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="column=value, as often as needed; column= means null.")
@@ -912,13 +923,18 @@ def registry_log(usecase: _UseCases = None, as_json: _Json = False) -> None:
 
 @audit.callback(invoke_without_command=True)
 def audit_list(context: typer.Context, usecase: _UseCases = None, as_json: _Json = False) -> None:
-    """Who did what, when and why, newest first; the last line is the head, to be remembered elsewhere."""
+    """Who did what, when and why, newest first; the last line is the head, to be remembered elsewhere.
+
+    Exit code 1: the chain is broken, and there is no head to remember.
+    """
     from nightshift.cli import audit as command
 
     if context.invoked_subcommand is None:
         with _explained():
             access.require("audit")
-            command.print_entries(usecase, as_json=as_json)
+            whole = command.print_entries(usecase, as_json=as_json)
+        if not whole:
+            raise typer.Exit(1)
 
 
 @audit.command("verify")
@@ -938,7 +954,7 @@ def audit_verify(
 
 @app.command()
 def retrain(
-    reason: Annotated[str, typer.Option(help="Why; kept in the request.")],
+    reason: Annotated[str, typer.Option(help="Why; kept in the request.", callback=_not_empty)],
     partition: Annotated[
         str | None,
         typer.Option(help="Night whose knowledge the model is to have.", show_default="the newest"),
@@ -1002,7 +1018,8 @@ def rollback(
         ),
     ] = None,
     reason: Annotated[
-        str | None, typer.Option(help="Why; kept in the deployment log. Asked for if missing.")
+        str | None,
+        typer.Option(help="Why; kept in the deployment log. Asked for if missing.", callback=_not_empty),
     ] = None,
     effective_from: Annotated[
         str | None,
@@ -1038,7 +1055,7 @@ def rollback(
         if not yes:
             gone = f"version {current.version}" if current else "none"
             typer.echo(f"{uc.name}: version {wanted} takes the place of {gone} from {first} on")
-        reason = reason or typer.prompt("Why")
+        reason = reason or _not_empty(typer.prompt("Why"))
         if not yes:
             typer.confirm("Roll back?", abort=True)
         done = deployments.rollback(
@@ -1180,7 +1197,9 @@ def _explained() -> Iterator[None]:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error
     except NightshiftError as error:
-        typer.echo(f"error: {error}\n  cure:  `nightshift doctor` checks the usual causes", err=True)
+        known = "\n  cure:" in str(error)
+        usual = "" if known else "\n  cure:  `nightshift doctor` checks the usual causes"
+        typer.echo(f"error: {error}{usual}", err=True)
         raise typer.Exit(1) from error
     except KeyboardInterrupt:
         typer.echo("interrupted; `nightshift down` stops what still runs", err=True)

@@ -179,9 +179,11 @@ def rollback_plan(
     """Return the version that a rollback would restore, and the first day it would score.
 
     Raises:
-        DataError: No version is given, and there is no champion before this one, or it is not clear which.
+        DataError: No version is given, and there is no champion before this one, or it is not clear which; or
+            the one that is given was never champion. So nobody is asked about what cannot be.
     """
     version = version or deployments.champion_before(uc, reason or "")
+    deployments.earlier_champion(uc, version)
     return version, effective_from or deployments.next_night(uc)
 
 

@@ -85,6 +85,7 @@ def grant_roles() -> None:
         usecase="",
         subject="roles of people in PostgreSQL",
         who=getpass.getuser(),
+        details=database_roles.planned(),
         identity=[uuid.uuid4().hex],
     ):
         opened = database_roles.grant(prepare.administrator(_secrets()) if given else "")

@@ -2,7 +2,9 @@
 
 An entry is written before the act that it is about, so nothing that was done lacks one, whoever is killed
 when. An act that was refused or failed afterwards has a second entry, ``not_done``, that names the first.
-The same act tried again is known by its identity, and gets no second entry.
+The same act tried again is known by its identity, and gets no second entry. So what a task does has no
+``not_done`` for bad luck, after which it is tried again; what a person typed has (``nobody_retries``), for
+perhaps it never is.
 
 Each entry holds the hash of the one before it and its own, over canonical JSON. What was edited, removed,
 put in between or put elsewhere is found by ``verify``. Two things are not:
@@ -25,6 +27,7 @@ import re
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -66,6 +69,8 @@ _LOG = "audit"
 
 # A task may take a week (``task_hours``). What is asked for again after that is another act.
 _TRIED_AGAIN_WITHIN = timedelta(days=8)
+
+_retried: ContextVar[bool] = ContextVar("retried", default=True)
 
 
 class Entry(BaseModel):
@@ -120,11 +125,19 @@ class Head:
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong with the chain, where it is first seen."""
+    """What is wrong with the chain, where it is first seen.
+
+    Attributes:
+        number: The first entry that proves nothing.
+        kind: What happened to it; ``unproven`` when it cannot be told.
+        message: The same in words.
+        last: The last entry that proves nothing, where those after it are whole; None where none is.
+    """
 
     number: int
     kind: Literal["edited", "removed", "reordered", "inserted", "unproven"]
     message: str
+    last: int | None = None
 
 
 @dataclass(frozen=True)
@@ -134,6 +147,16 @@ class Verdict:
     entries: int
     head: Head | None
     problem: Problem | None
+
+
+@contextmanager
+def nobody_retries() -> Iterator[None]:
+    """Within it, an act that fails by bad luck is recorded as not done: nobody is there to try it again."""
+    token = _retried.set(False)
+    try:
+        yield
+    finally:
+        _retried.reset(token)
 
 
 @contextmanager
@@ -147,7 +170,10 @@ def recorded(
     details: Mapping[str, Any] | None = None,
     identity: Sequence[object] = (),
 ) -> Iterator[None]:
-    """Record an act, then let it happen; one that fails for good is recorded as not done, too.
+    """Record an act, then let it happen; one that fails is recorded as not done, too.
+
+    What fails by bad luck (``TransientError``) is not, where a task tries it again as the same act; within
+    ``nobody_retries`` it is, and whoever tries again begins another act.
 
     Args:
         what: The act.
@@ -166,12 +192,12 @@ def recorded(
     number = _append(what, usecase, subject, who, why, dict(details or {}), identity)
     try:
         yield
-    except TransientError:
-        raise  # to be tried again, as the same act
     except Exception as error:
-        said = error.message if isinstance(error, DataError) else type(error).__name__
-        with suppress(NightshiftError):
-            _append("not_done", usecase, f"entry {number}", who, said, {"entry": number}, [number])
+        if not (isinstance(error, TransientError) and _retried.get()):
+            with suppress(NightshiftError):
+                _append(
+                    "not_done", usecase, f"entry {number}", who, _said(error), {"entry": number}, [number]
+                )
         raise
 
 
@@ -199,20 +225,41 @@ def read(usecase: str | None = None) -> list[Entry]:
         DataError: One is no entry any more.
     """
     entries = []
-    for number, content in append_log.read_contents(_LOG):
-        stored = _parse(content)
-        try:
-            entry = Entry.model_validate(stored)
-        except ValueError as error:
+    for number, entry in read_each(usecase):
+        if entry is None:
             raise DataError(
                 f"entry {number} of the audit log cannot be read",
                 rule="an entry, once written, never changes",
                 where=f"audit log, entry {number}",
                 cure="`nightshift audit verify` says what happened to it",
-            ) from error
-        if usecase in (None, entry.usecase):
-            entries.append(entry)
+            )
+        entries.append(entry)
     return entries
+
+
+def read_each(usecase: str | None = None) -> Iterator[tuple[int, Entry | None]]:
+    """Yield the entries by number, newest first: all, or those of one use case.
+
+    One that cannot be read any more is None, whichever use case is asked for: nobody knows of which it was.
+    """
+    for number, content in append_log.read_contents(_LOG):
+        try:
+            entry = Entry.model_validate(_parse(content))
+        except ValueError:
+            yield number, None
+            continue
+        if usecase in (None, entry.usecase):
+            yield number, entry
+
+
+def _said(error: Exception) -> str:
+    """Return why an act was not done, in the words of its error if these are ours."""
+    if isinstance(error, DataError):
+        return error.message
+    if isinstance(error, TransientError):
+        # A server that stopped to answer may have done some of it, or all.
+        return f"broken off, and perhaps done in part: {str(error).partition(chr(10))[0]}"
+    return type(error).__name__
 
 
 def head() -> Head | None:
@@ -426,8 +473,9 @@ def _unproven(entries: Sequence[dict[str, Any] | None], remembered: Head | None)
     return Problem(
         1,
         "unproven",
-        f"{which} made without the key, and prove nothing by themselves: verify with a head of entry "
+        f"{which} made without the key, so anybody could have written them: verify with a head of entry "
         f"{without[-1]} or later, noted when the key came into use",
+        last=without[-1],
     )
 
 

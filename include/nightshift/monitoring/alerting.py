@@ -258,21 +258,23 @@ def silence(
             where="nightshift silence",
             cure=f"name one of {', '.join(KINDS)}, or '*'",
         )
+    now = now or datetime.now(UTC)
     record = {
         "kind": kind,
         "subject": subject,
-        "at": (now or datetime.now(UTC)).isoformat(),
+        "at": now.isoformat(),
         "until": until.astimezone(UTC).isoformat(),
         "reason": reason,
         "by": by,
     }
+    ends = f"until {until.astimezone(UTC):%Y-%m-%d %H:%M}" if until > now else "ended"
     with audit.recorded(
         "silence",
         usecase=usecase,
-        subject=f"{kind} {subject}",
+        subject=f"{kind} {subject}, {ends}",
         who=by,
         why=reason,
-        details={"until": record["until"]},
+        details={"until": record["until"], "ended": until <= now},
         identity=[record["until"], reason],
     ):
         append_log.append(f"silences/{usecase}", record)

@@ -320,14 +320,7 @@ def rollback(
     known = states.read(uc)
     entries = _deployments(known)
     version = version or champion_before(uc, reason)
-    earlier = next((entry for entry in reversed(entries) if entry.version == version), None)
-    if earlier is None:
-        raise DataError(
-            f"version {version!r} was never champion of {uc.name}; champions so far: {_versions(entries)}",
-            rule="rollback returns to an earlier champion",
-            where=f"deployment log of {uc.name}",
-            cure="name one of those versions",
-        )
+    earlier = earlier_champion(uc, version, entries)
     current = entries[-1]
     if instead_of not in (None, current.version):
         raise _changed_meanwhile(uc, version)
@@ -361,6 +354,27 @@ def rollback(
             raise _changed_meanwhile(uc, version) from error
     mirror(uc)
     return back
+
+
+def earlier_champion(uc: UseCase, version: str, entries: Sequence[Deployment] | None = None) -> Deployment:
+    """Return the newest entry that made ``version`` champion.
+
+    Args:
+        entries: Those of the log, from whoever has read it.
+
+    Raises:
+        DataError: It was never champion.
+    """
+    entries = history(uc) if entries is None else entries
+    earlier = next((entry for entry in reversed(entries) if entry.version == version), None)
+    if earlier is None:
+        raise DataError(
+            f"version {version!r} was never champion of {uc.name}; champions so far: {_versions(entries)}",
+            rule="rollback returns to an earlier champion",
+            where=f"deployment log of {uc.name}",
+            cure="name one of those versions",
+        )
+    return earlier
 
 
 def champion_before(uc: UseCase, reason: str) -> str:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import get_args
+from typing import Any, get_args
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 import psycopg
@@ -71,6 +71,26 @@ def grant(admin: str = "") -> list[str]:
             with _connected(admin, name) as connection:
                 _in_database(connection, name, owner)
     return ours
+
+
+def planned() -> dict[str, Any]:
+    """Return what ``grant`` is about, as JSON-able values for the audit log.
+
+    Returns:
+        ``roles``; ``schemas`` by database, each with the least role that gets into it; and the databases that
+        are ``closed`` to all of them. Databases and schemas that do not exist yet are named, too.
+    """
+    return {
+        "roles": list(GROUPS.values()),
+        "schemas": {
+            database: {
+                schema: GROUPS["reader" if readers else "operator"]
+                for schema, readers in _schemas(database).items()
+            }
+            for database in (WAREHOUSE, SERVING)
+        },
+        "closed": list(_CLOSED),
+    }
 
 
 def _make_groups(server: psycopg.Connection, owner: str) -> None:
@@ -174,7 +194,18 @@ def _connected(admin: str, database: str) -> Iterator[psycopg.Connection]:
     """Connect to one database, in one transaction by default; its errors in our words."""
     parts = urlsplit(admin)
     try:
-        with psycopg.connect(urlunsplit(parts._replace(path=f"/{database}")), connect_timeout=10) as found:
+        opened = psycopg.connect(urlunsplit(parts._replace(path=f"/{database}")), connect_timeout=10)
+    except psycopg.OperationalError as error:
+        first, _, _ = str(error).partition("\n")
+        raise TransientError(
+            f"PostgreSQL does not let anybody in: {first}\n"
+            "  rule:  roles are made in a server that runs\n"
+            f"  where: database {database} at {parts.hostname}, port {parts.port or 5432}\n"
+            "  cure:  start it with `nightshift up` (of docker/: `nightshift stack up`), then try again; if "
+            "it runs, see NIGHTSHIFT_POSTGRES_URL"
+        ) from error
+    try:
+        with opened as found:
             yield found
     except psycopg.errors.InsufficientPrivilege as error:
         raise DataError(

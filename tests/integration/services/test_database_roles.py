@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -243,3 +244,30 @@ def test_who_may_not_make_roles_is_told_where_it_is_done(
     result = CliRunner().invoke(app, ["roles", "grant"], catch_exceptions=False)
     assert "may connect to: warehouse, serving" in result.output
     assert [entry.what for entry in audit.read()] == ["grant", "not_done", "grant"]
+    details = audit.read()[0].details
+    assert details["roles"] == list(database_roles.GROUPS.values())
+    assert details["schemas"]["serving"] == {"predictions": "nightshift_reader"}
+    assert details["schemas"]["warehouse"]["raw_flight_delays"] == "nightshift_reader"
+    assert "airflow" in details["closed"]
+
+
+def test_a_grant_without_a_server_is_not_done_and_says_what_to_start(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as closed:
+        # Bound, and nobody listens: whoever connects is refused.
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+        monkeypatch.setenv("NIGHTSHIFT_POSTGRES_URL", f"postgresql://postgres:hunter2@127.0.0.1:{port}/")
+        settings.cache_clear()
+        for _ in range(2):
+            result = CliRunner().invoke(app, ["roles", "grant"])
+            assert result.exit_code == 1
+            for part in ("rule:", f"where: database postgres at 127.0.0.1, port {port}", "nightshift up"):
+                assert part in result.stderr
+            assert result.stderr.count("cure:") == 1
+            assert "hunter2" not in result.stderr
+    entries = audit.read()
+    assert [entry.what for entry in entries] == ["not_done", "grant"] * 2, "trying again is another act"
+    assert "perhaps done in part: PostgreSQL does not let anybody in" in entries[0].why
+    assert "\n" not in entries[0].why

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from nightshift.cli import access
 from nightshift.cli.main import app
 from nightshift.cli.reference import _walk
+from nightshift.lake import audit
 from nightshift.settings import Role, settings
 
 # What commands are given here: enough that nothing but the role can refuse them.
@@ -111,8 +112,27 @@ def test_what_declares_no_role_is_for_admins(act_as: Any) -> None:
     access.require("something new")
 
 
-def test_a_role_that_is_none_is_refused(act_as: Any) -> None:
-    act_as("root")
+@pytest.mark.parametrize("role", ["root", " "])
+def test_a_role_that_is_none_is_refused(act_as: Any, role: str) -> None:
+    act_as(role)
     result = CliRunner().invoke(app, ["status"])
     assert result.exit_code == 1
     assert "cannot use NIGHTSHIFT_ROLE" in result.stderr
+    for known in get_args(Role):
+        assert known in result.stderr
+
+
+def test_an_empty_role_is_the_default(act_as: Any) -> None:
+    act_as("")
+    assert settings().role == "admin"
+
+
+@pytest.mark.parametrize("command", ["quarantine fix", "restore", "retrain", "rollback", "silence"])
+@pytest.mark.parametrize("reason", ["", "  "])
+def test_a_reason_that_says_nothing_is_refused(act_as: Any, command: str, reason: str) -> None:
+    act_as("admin")
+    given = [argument for argument in ARGUMENTS[command] if argument not in ("--reason", "x")]
+    result = CliRunner().invoke(app, [*command.split(), *given, "--reason", reason])
+    assert result.exit_code == 2
+    assert "say why" in result.stderr
+    assert audit.read() == []

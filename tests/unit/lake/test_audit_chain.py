@@ -304,6 +304,26 @@ def test_an_act_is_recorded_before_it_happens_and_one_that_failed_says_so(home: 
     assert broken() is None
 
 
+@on_files
+def test_an_act_that_nobody_retries_is_not_done_after_bad_luck_either(home: Path) -> None:
+    def attempt(error: Exception | None) -> None:
+        with (
+            audit.nobody_retries(),
+            audit.recorded("restore", usecase="toy", subject="features", who="ann", identity=[1]),
+        ):
+            if error:
+                raise error
+
+    with pytest.raises(TransientError):
+        attempt(TransientError("the store is away\nin many words"))
+    newest = audit.read()[0]
+    assert (newest.what, newest.subject) == ("not_done", "entry 1")
+    assert newest.why == "broken off, and perhaps done in part: the store is away"
+    attempt(None)
+    assert [entry.what for entry in audit.read()] == ["restore", "not_done", "restore"]
+    assert broken() is None
+
+
 def _record_many(writer: int) -> None:
     for number in range(4):
         audit.record("silence", usecase="toy", subject=f"{writer} {number}", who="ann")
