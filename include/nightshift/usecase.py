@@ -932,10 +932,14 @@ class UseCase(_Strict):
                     f"{self.schedule.hour:02d}:00, when the night reads it (schedule.hour)"
                 )
             needed = self.features.lookback_days + table.lag_days + table.correction_days
-            if table.raw_days is not None and table.raw_days < needed:
+            kept = self.raw_days(table)
+            # Of a slow table the snapshot in force stays, however old it is.
+            if kept < needed and (table.refresh == "daily" or table.raw_days is not None):
+                place = f"sources.{source}.tables.{name}"
+                said = f"{place}.raw_days" if table.raw_days is not None else "retention.raw_days"
                 raise ValueError(
-                    f"sources.{source}.tables.{name}.raw_days: {table.raw_days} is less than {needed}, the "
-                    "days that a night reads (features.lookback_days, lag_days and correction_days)"
+                    f"{said}: {kept} is less than {needed}, the days that a night reads of {place} "
+                    "(features.lookback_days, lag_days and correction_days)"
                 )
         return self
 

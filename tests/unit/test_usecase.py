@@ -193,6 +193,11 @@ def table(content: dict[str, Any]) -> dict[str, Any]:
         ("sources.yml", lambda c: table(c).update(deadline=810), 'such as "03:30"'),
         ("sources.yml", lambda c: table(c).update(raw_days=28), "weather.raw_days: 28 is less than 29"),
         (
+            "usecase.yml",
+            lambda c: c["retention"].update(raw_days=3),
+            "retention.raw_days: 3 is less than 28, the days that a night reads of sources.nycflights13",
+        ),
+        (
             "sources.yml",
             lambda c: c["feedback"]["columns"]["labelled_by"].update(protect="pseudonymise"),
             "labelled_by cannot be protected",

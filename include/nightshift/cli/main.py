@@ -359,6 +359,7 @@ def catalog(usecase: _UseCases = None, as_json: _Json = False) -> None:
 def scan(usecase: _UseCases = None, as_json: _Json = False) -> None:
     """Find columns that look personal and are not classed so, in the newest raw partitions; shows no values.
 
+    Says of each table what was looked at; as JSON, in a line, with partition null where nothing has landed.
     Exit code 1: there are such columns.
     """
     from nightshift.quality.scan import scan_newest
@@ -366,15 +367,28 @@ def scan(usecase: _UseCases = None, as_json: _Json = False) -> None:
     suspected = False
     with _explained():
         for uc in _each(usecase):
-            for source, table, found in scan_newest(uc):
-                suspected = True
-                if as_json:
-                    held = {"usecase": uc.name, "source": source, "table": table, **asdict(found)}
-                    typer.echo(json.dumps(held))
-                else:
-                    typer.echo(f"{uc.name}, {source}.{table}.{found}")
-    if not suspected and not as_json:
-        typer.echo("no unclassed column looks personal")
+            looked = list(scan_newest(uc))
+            suspected = suspected or any(one.suspicions for one in looked)
+            if as_json:
+                for one in looked:
+                    typer.echo(json.dumps({"usecase": uc.name, **asdict(one)}, default=str))
+                continue
+            if not any(one.partition for one in looked):
+                typer.echo(f"{uc.name}: nothing has landed yet")
+                continue
+            for one in looked:
+                if one.partition is None:
+                    typer.echo(f"{uc.name}, {one.source}.{one.table}: nothing has landed yet")
+                    continue
+                named = ", ".join(one.columns) or "none"
+                typer.echo(
+                    f"{uc.name}, {one.source}.{one.table}, partition {one.partition}: looked at {one.rows} "
+                    f"rows; unclassed columns: {named}"
+                )
+                for found in one.suspicions:
+                    typer.echo(f"  {found}")
+                if not one.suspicions:
+                    typer.echo("  none of them looks personal")
     raise typer.Exit(1 if suspected else 0)
 
 

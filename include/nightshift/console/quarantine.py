@@ -10,7 +10,7 @@ from datetime import date
 from typing import Any
 
 from nightshift.errors import DataError, TransientError
-from nightshift.ingestion.fixes import Fix, decided, fixes_of, in_quarantine
+from nightshift.ingestion.fixes import Fix, decided, fixes_of, in_quarantine, protected_fixes, protected_rows
 from nightshift.ingestion.suites import raw_suites, table_of
 from nightshift.lake import tables
 from nightshift.quality.quarantine import kept, plain_rows, read_quarantine
@@ -103,6 +103,13 @@ def rows_kept(uc: UseCase, suite: str, partition: date) -> list[KeptRow]:
     entries = version.entries if version else read_quarantine(uc, suite, partition, partition)
     rows = plain_rows(entries)
     given = version.rows if version else rows
+    if suite in raw_suites(uc):
+        # Who only looks may have no key: fixes older than a column's protection are then not shown.
+        with suppress(DataError):
+            fixes, given = (
+                protected_fixes(uc, source, table, fixes),
+                protected_rows(uc, source, table, given),
+            )
     says = decided(fixes, given, key)
     found = []
     for entry, row, before in zip(entries.to_pylist(), rows, given, strict=True):

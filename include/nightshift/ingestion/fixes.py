@@ -5,7 +5,8 @@ say, who decided so, when and why. No raw object is edited. Whenever a row with 
 by a replay or because the source still says the same, it is landed as fixed, so the nightly correction window
 does not undo what a person mended. The last fix of a row counts. A row that the source itself corrects has
 other content, and no fix touches it. The manifest of a version names the rows that were fixed in it, so a
-replay begins with what the source gave and not with what earlier fixes made of it.
+replay begins with what the source gave and not with what earlier fixes made of it. A fix that is older than
+the wish to protect a column is of the same row as before: it is protected as the row is.
 
 A fix of a daily table is for one partition; one of a slow table is for every snapshot, since each repeats the
 rows of the one before.
@@ -28,7 +29,7 @@ from nightshift.errors import DataError, TransientError
 from nightshift.ingestion.suites import suite_of, table_of
 from nightshift.lake import append_log, audit, raw
 from nightshift.lake.canonical import arrow_schema
-from nightshift.lake.protection import protect
+from nightshift.lake.protection import HIDDEN_TEXT, protect
 from nightshift.lake.raw import RawManifest
 from nightshift.quality.quarantine import plain_rows, read_quarantine, rows_hash
 from nightshift.quality.rows import from_plain, row_id, to_plain
@@ -38,6 +39,9 @@ from nightshift.usecase import UseCase
 log = logging.getLogger(__name__)
 
 Row = dict[str, Any]
+
+# What ``from_plain`` raises where a value does not fit its type.
+_MISFITS = (pa.ArrowInvalid, pa.ArrowTypeError, TypeError, ValueError)
 
 
 class Fix(BaseModel):
@@ -96,7 +100,8 @@ def record_fixes(
 
     Raises:
         DataError: The suite judges no raw table, there is no reason, a row is not in quarantine or was
-            accepted too, a column or value does not fit the catalogue, or another row has the new key.
+            accepted too, a column or value does not fit the catalogue, another row has the new key, or
+            personal columns cannot be protected.
         TransientError: The quarantine is not that of a version that stands; see ``in_quarantine``.
     """
     source, table = table_of(uc, suite)
@@ -109,15 +114,24 @@ def record_fixes(
             "a fix says why, for whoever has to judge it later",
             "give the reason in a sentence",
         )
-    recorded = fixes_of(uc, source, table, partition)
+    recorded = protected_fixes(uc, source, table, fixes_of(uc, source, table, partition))
     version = in_quarantine(uc, source, table, partition)
-    bad, accepted = (version.rows, version.accepted) if version else ([], [])
+    given, entries = (version.rows, plain_rows(version.entries)) if version else ([], [])
+    # They may have been put aside before their columns were to be protected.
+    bad = protected_rows(uc, source, table, given)
+    accepted = protected_rows(uc, source, table, version.accepted if version else [])
     key = uc.sources[source].tables[table].key
     matched = list(_matched(recorded, [*bad, *accepted], key))
     now_says = {fix.row_id: fix.after for fix in recorded} | _says(matched)
     known = {fix.row_id: fix.before for fix in recorded} | {row_id(row): row for row in bad}
     # The id of before the catalogue changed still names the row.
-    renamed = {fix.row_id: row_id(row) for row, fix in matched if fix.row_id != row_id(row)}
+    renamed = {
+        row_id(shown): row_id(row)
+        for those in (entries, given)
+        for shown, row in zip(those, bad, strict=True)
+        if row_id(shown) not in known
+    }
+    renamed |= {fix.row_id: row_id(row) for row, fix in matched if fix.row_id != row_id(row)}
     known |= {row_id(row): row for row, fix in matched if fix.row_id in renamed}
     changes = {renamed.get(identity, identity): values for identity, values in changes.items()}
     copied = {row_id(row) for row in bad} & {row_id(row) for row in accepted} - now_says.keys()
@@ -182,6 +196,42 @@ def fixes_of(uc: UseCase, source: str, table: str, partition: date) -> list[Fix]
     return _fixes(_log(uc, source, table, partition))
 
 
+def protected_fixes(uc: UseCase, source: str, table: str, fixes: Iterable[Fix]) -> list[Fix]:
+    """Return fixes with the columns protected that the catalogue wants protected by now; ids stay.
+
+    Raises:
+        DataError: As ``protect``.
+    """
+    protected = []
+    for fix in fixes:
+        before, after = protected_rows(uc, source, table, [fix.before, fix.after])
+        protected.append(fix.model_copy(update={"before": before, "after": after}))
+    return protected
+
+
+def protected_rows(uc: UseCase, source: str, table: str, rows: Sequence[Row]) -> list[Row]:
+    """Return rows that ``to_plain`` gave with the columns protected that the catalogue wants protected.
+
+    A column that holds a value of a type that it had once, which nobody can protect, is null in all of them.
+
+    Raises:
+        DataError: As ``protect``.
+    """
+    declared = uc.sources[source].tables[table]
+    schema = arrow_schema(declared)
+    protected = [dict(row) for row in rows]
+    for name in declared.protected:
+        holders = [row for row in protected if row.get(name) is not None]
+        try:
+            values = from_plain(holders, pa.schema([schema.field(name)]))
+        except _MISFITS:
+            values = from_plain([{}] * len(holders), pa.schema([schema.field(name)]))
+        if holders:
+            for row, value in zip(holders, to_plain(protect(uc, source, table, values)), strict=True):
+                row.update(value)
+    return protected
+
+
 def decided(fixes: Sequence[Fix], rows: Iterable[Row], key: Sequence[str]) -> dict[str, Row]:
     """Return by row id what those of ``rows`` are to say that a fix is of."""
     return _says(_matched(fixes, rows, key))
@@ -223,11 +273,20 @@ def with_fixes(
     These are named by the id of what they say now; the ids that their fixes have, one a row. A fix that
     would give a row the key of another one, which came after the fix was recorded, is left out: no fix may
     cost a row that the source gave.
+
+    Args:
+        uc: The use case.
+        source: A source of its catalogue.
+        table: A table of that source.
+        parts: The rows by partition, protected.
+
+    Raises:
+        DataError: A fix does not fit the catalogue any more, or personal columns of it cannot be protected.
     """
     names = {day: _log(uc, source, table, day) for day in parts}
     there = append_log.names(_logs(uc, table)) & set(names.values())
     key = uc.sources[source].tables[table].key
-    fixes = {name: _fixes(name) for name in there}
+    fixes = {name: protected_fixes(uc, source, table, _fixes(name)) for name in there}
     fixed: dict[date, tuple[pa.Table, dict[str, list[str]]]] = {}
     for day, part in parts.items():
         fixed[day] = part, {}
@@ -241,9 +300,7 @@ def with_fixes(
                 if after != row:
                     done.setdefault(row_id(after), []).append(origin[row_id(row)])
             if done:
-                # A fix may be older than the wish to protect its column.
-                landed = protect(uc, source, table, as_table(uc, source, table, day, rows))
-                fixed[day] = landed, dict(sorted(done.items()))
+                fixed[day] = as_table(uc, source, table, day, rows), dict(sorted(done.items()))
     return fixed
 
 
@@ -255,7 +312,7 @@ def as_table(uc: UseCase, source: str, table: str, partition: date, rows: Sequen
     """
     try:
         return from_plain(rows, arrow_schema(uc.sources[source].tables[table]))
-    except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError, ValueError) as error:
+    except _MISFITS as error:
         raise DataError(
             f"rows that were kept do not fit the catalogue any more: {error}",
             rule="quarantined and fixed rows have the types of the catalogue",
@@ -327,11 +384,11 @@ def _apply(
         ]
         for place in clashes:
             log.warning(
-                "%s, %s: the fix of row %s waits, for its key %s is taken",
+                "%s, %s: the fix of row %s waits, for its key is taken: %s",
                 suite_of(table),
                 day,
                 row_id(given[place]),
-                _key(rows[place], key),
+                _shown_key(uc, source, table, rows[place]),
             )
             rows[place] = given[place]
         if not clashes:
@@ -355,11 +412,12 @@ def _refuse_taken_keys(
             continue
         new = _key(wanted[identity], key)
         if new != _key(row, key) and taken[new] > 1:
+            shown = _shown_key(uc, source, table, wanted[identity])
             raise _refused(
                 uc,
                 suite,
                 partition,
-                f"row {identity} would have the key {new}, which another row has",
+                f"row {identity} would have a key which another row has: {shown}",
                 f"a fix changes a key ({', '.join(key)}) only to one that is free",
                 "correct the key, or the other row first",
             )
@@ -380,6 +438,12 @@ def _as_given(rows: Sequence[Row], fixes: Sequence[Fix], fixed: Mapping[str, lis
 
 def _key(row: Row, key: Sequence[str]) -> tuple[Any, ...]:
     return tuple(row.get(name) for name in key)
+
+
+def _shown_key(uc: UseCase, source: str, table: str, row: Row) -> str:
+    """Return the key of a row as errors and logs may show it."""
+    declared = uc.sources[source].tables[table]
+    return HIDDEN_TEXT if declared.hidden.intersection(declared.key) else str(_key(row, declared.key))
 
 
 def _refused(uc: UseCase, suite: str, partition: date, message: str, rule: str, cure: str) -> DataError:

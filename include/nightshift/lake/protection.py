@@ -34,7 +34,8 @@ _PREFIX = "ps_"
 _PSEUDONYM = re.compile(f"{_PREFIX}([a-z2-7]{{32}})")
 _HASH_BYTES, _CHECK_BYTES = 16, 4
 _NOTHING = "****"
-_HOST = re.compile(r"@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+")
+# Something stands before the @, also in what was masked: `@anna.quistgaard` is somebody's name elsewhere.
+_ADDRESS = re.compile(r"[^\s@]+(@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+)")
 _LAST4 = re.compile(r"\*{4}[0-9A-Za-z]{4}")
 # Of something shorter, four characters would be half of it or more.
 _LONG_ENOUGH = 9
@@ -180,8 +181,8 @@ class _Pseudonyms:
 
 
 def _masked_domain(value: str) -> str:
-    host = f"@{value.rpartition('@')[2]}".lower() if "@" in value else ""
-    return host if _HOST.fullmatch(host) else _NOTHING
+    address = _ADDRESS.fullmatch(value)
+    return f"{_NOTHING}{address[1].lower()}" if address else _NOTHING
 
 
 def _masked_last4(value: str) -> str:

@@ -12,6 +12,7 @@ import ipaddress
 import re
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from datetime import date
 from typing import Literal
 
 import pyarrow as pa
@@ -46,6 +47,27 @@ class Suspicion:
         return f"{self.column}: {self.share:.0%} of {self.values} values look like a {self.kind}"
 
 
+@dataclass(frozen=True)
+class Looked:
+    """What was looked at in one raw table, and what was found.
+
+    Attributes:
+        source: Its source.
+        table: Its name.
+        partition: The newest one; None: nothing of the table has landed, and nothing was looked at.
+        rows: Rows that were looked at.
+        columns: Unclassed columns of text or whole numbers, which were looked at.
+        suspicions: Those that look personal.
+    """
+
+    source: str
+    table: str
+    partition: date | None = None
+    rows: int = 0
+    columns: tuple[str, ...] = ()
+    suspicions: tuple[Suspicion, ...] = ()
+
+
 def scan(declared: Table, rows: pa.Table) -> list[Suspicion]:
     """Return the unclassed columns of text or whole numbers that look personal, in the catalogue's order.
 
@@ -53,24 +75,46 @@ def scan(declared: Table, rows: pa.Table) -> list[Suspicion]:
         declared: What the catalogue says of the table.
         rows: Rows of it; of many, a sample is looked at.
     """
-    step = max(1, -(-rows.num_rows // SAMPLE_ROWS))
-    sample = rows.take(pa.array(range(0, rows.num_rows, step), pa.int64()))
+    sample = rows.take(_sampled(rows))
     found = []
-    for name, column in declared.columns.items():
-        if column.pii == "none" and column.type in ("string", "int64") and name in sample.column_names:
-            texts = pc.drop_null(sample[name].unique()).cast(pa.string()).to_pylist()
-            suspected = _suspected(name, [text[:_LONGEST] for text in texts], text=column.type == "string")
-            found += [Suspicion(name, kind, share, len(texts)) for kind, share in suspected]
+    for name in _unclassed(declared, rows):
+        texts = pc.drop_null(sample[name].unique()).cast(pa.string()).to_pylist()
+        is_text = declared.columns[name].type == "string"
+        suspected = _suspected(name, [text[:_LONGEST] for text in texts], text=is_text)
+        found += [Suspicion(name, kind, share, len(texts)) for kind, share in suspected]
     return found
 
 
-def scan_newest(uc: UseCase) -> Iterator[tuple[str, str, Suspicion]]:
-    """Yield what looks personal in the newest partition of each raw table, with its source and table."""
+def scan_newest(uc: UseCase) -> Iterator[Looked]:
+    """Look at the newest partition of each raw table, in the catalogue's order."""
     for source, table, declared in uc.tables():
         newest = raw.newest_partition(uc, source, table)
         manifest = raw.current(uc, source, table, newest) if newest else None
-        if manifest is not None:
-            yield from ((source, table, found) for found in scan(declared, raw.read(manifest)))
+        if manifest is None:
+            yield Looked(source, table)
+            continue
+        rows = raw.read(manifest)
+        yield Looked(
+            source,
+            table,
+            newest,
+            len(_sampled(rows)),
+            _unclassed(declared, rows),
+            tuple(scan(declared, rows)),
+        )
+
+
+def _sampled(rows: pa.Table) -> pa.Array:
+    step = max(1, -(-rows.num_rows // SAMPLE_ROWS))
+    return pa.array(range(0, rows.num_rows, step), pa.int64())
+
+
+def _unclassed(declared: Table, rows: pa.Table) -> tuple[str, ...]:
+    return tuple(
+        name
+        for name, column in declared.columns.items()
+        if column.pii == "none" and column.type in ("string", "int64") and name in rows.column_names
+    )
 
 
 def _suspected(column: str, values: Collection[str], *, text: bool) -> list[tuple[Kind, float]]:

@@ -247,9 +247,10 @@ class HttpApi(CapturedConnector):
         names = dict.fromkeys(name for row in rows for name in row if name not in chosen.ignore)
         try:
             given = pa.table({name: pa.array([row.get(name) for row in rows]) for name in names})
-        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeError) as error:
             why, cause = (HIDDEN_TEXT, None) if self.hides(table) else (error, error)
-            raise self.defect(table, f"a field has values of several types: {why}") from cause
+            wrong = "values of several types, or text that is no Unicode"
+            raise self.defect(table, f"a field has {wrong}: {why}") from cause
         if not rows:
             given = arrow_schema(declared).empty_table()
         now = pa.scalar(datetime.now(UTC), journal.MOMENT)

@@ -1,8 +1,12 @@
-"""Parsers in a process of their own: what makes one hang, crash or grow is an error, and names a document."""
+"""Parsers in a process of their own: what makes one hang, crash or grow is an error, and names a document.
+
+The process gets of the environment what Python needs, and so no key, password or address of a source.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import resource
 import signal
 import subprocess  # nosec B404  # starts Python, without a shell
@@ -16,6 +20,10 @@ from nightshift.errors import TransientError
 from nightshift.sources.parsing import Document, UnreadableError, parse
 
 _MEMORY = 2 * 1024**3
+# Where programs and libraries lie, how text is written, and how many threads to start.
+_ENVIRONMENT = re.compile(
+    r"PATH|LD_LIBRARY_PATH|TMPDIR|TZ|LANG|LANGUAGE|LC_[A-Z]+|PYTHON[A-Z0-9]+|(OMP|OPENBLAS|MKL)_NUM_THREADS"
+)
 # By someone, or by a machine that has no memory left, and not by what was read.
 _KILLED = (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT)
 
@@ -71,7 +79,7 @@ class ParserProcess:
                 [sys.executable, "-m", __name__, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                env=_environment(),
             )
         try:
             self._connection.recv()
@@ -92,6 +100,11 @@ class ParserProcess:
             self.process.wait()
         self.process = self._connection = None
         return code
+
+
+def _environment() -> dict[str, str]:
+    passed = {name: value for name, value in os.environ.items() if _ENVIRONMENT.fullmatch(name)}
+    return passed | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
 def main(descriptor: int) -> None:

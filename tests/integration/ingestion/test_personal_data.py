@@ -18,10 +18,12 @@ from tests.passengers import Passengers, clear_values, passengers, table
 from tests.synthetic import use_case
 
 from nightshift import stages
+from nightshift.console.quarantine import show_kept
 from nightshift.errors import DataError
 from nightshift.ingestion import land_partitions, replay
 from nightshift.ingestion.fixes import record_fixes
 from nightshift.lake import raw
+from nightshift.lake.protection import protect
 from nightshift.lake.store import open_store
 from nightshift.monitoring.alerting import read_alerts
 from nightshift.quality.quarantine import plain_rows, read_quarantine
@@ -138,7 +140,7 @@ def test_no_clear_value_is_kept_anywhere(
         assert row["full_name"] != row["email"]
         assert row["phone"] == (f"****{was['phone'][-4:]}" if was["phone"] else None)
         assert row["card"] == f"****{was['card'][-4:]}"
-        assert row["other_email"] == f"@{was['other_email'].partition('@')[2]}"
+        assert row["other_email"] == f"****@{was['other_email'].partition('@')[2]}"
         assert row["born_on"] == was["born_on"].replace(month=1, day=1)
         assert row["remark"] is None
         assert (row["seat"], row["booking"]) == (was["seat"], was["booking"])
@@ -170,6 +172,108 @@ def test_a_fixed_row_has_the_pseudonym_of_what_it_should_have_said(
     (again,) = land(uc, DAY)
     assert again == raw.current(uc, "air", "passengers", DAY), "landing again changes nothing"
     assert fix.before["email"] in raw.read(again)["email"].to_pylist()
+
+
+def in_the_clear() -> UseCase:
+    return booked(full_name={"pii": "indirect", "protect": "none"})
+
+
+def counts(manifest: raw.RawManifest) -> tuple[int, int, int]:
+    return manifest.rows_accepted, manifest.rows_quarantined, len(manifest.fixed)
+
+
+def test_a_fix_outlives_the_day_on_which_a_column_is_protected(
+    home: Path, rows: dict[date, pa.Table]
+) -> None:
+    before, uc = in_the_clear(), booked()
+    land(before, DAY)
+    bad = [row_id(row) for row in plain_rows(read_quarantine(before, "raw_passengers", DAY, DAY))]
+    changes: dict[str, dict[str, Any]] = {bad[0]: {"fare": 50.0}, bad[1]: {"full_name": "Ines Papadakis"}}
+    record_fixes(before, "raw_passengers", DAY, changes, reason="mistyped", by="me")
+    replay(before, "air", "passengers", DAY)
+    (first,) = land(before, DAY)
+    assert counts(first) == (55, 5, 2)
+
+    had = set(open_store().list(""))
+    (now,) = land_partitions(uc, "air", "passengers", {DAY: uc.as_of(DAY) + timedelta(days=1)})
+    assert counts(now) == counts(first), "what people mended stays mended"
+    assert all(name.startswith("ps_") for name in raw.read(now)["full_name"].to_pylist())
+    shown = show_kept(uc, "raw_passengers", DAY)
+    assert not [row for row in shown if not row.row["full_name"].startswith("ps_")]
+    # By the id that it had, and by the one that it has.
+    further: dict[str, dict[str, Any]] = {bad[1]: {"fare": 7.0}, shown[-1].row_id: {"fare": 8.0}}
+    record_fixes(uc, "raw_passengers", DAY, further, reason="mistyped, too", by="me")
+    assert replay(uc, "air", "passengers", DAY)["accepted"] == 57
+    names = clear_values(rows[DAY]) | {"Ines Papadakis"}
+    new = {key: open_store().get(key).decode() for key in set(open_store().list("logs/")) - had}
+    assert any(key.startswith("logs/fixes/") for key in new)
+    assert not [key for key, text in new.items() for name in names if json.dumps(name)[1:-1] in text]
+
+
+def test_a_fix_of_what_was_put_aside_in_the_clear_keeps_nothing_clear(
+    home: Path, rows: dict[date, pa.Table]
+) -> None:
+    land(in_the_clear(), DAY)
+    uc, had = booked(), set(open_store().list(""))
+    bad = plain_rows(read_quarantine(uc, "raw_passengers", DAY, DAY))
+    assert bad[0]["full_name"] in clear_values(rows[DAY])
+    (fix,) = record_fixes(
+        uc, "raw_passengers", DAY, {row_id(bad[0]): {"fare": 50.0}}, reason="mistyped", by="me"
+    )
+    assert fix.before["full_name"].startswith("ps_")
+    assert fix.after == fix.before | {"fare": 50.0}
+    (log,) = (key for key in set(open_store().list("logs/fixes/")) - had)
+    text = open_store().get(log).decode()
+    assert not [value for value in clear_values(rows[DAY]) if json.dumps(value)[1:-1] in text]
+    assert replay(uc, "air", "passengers", DAY) == {"replayed": 6, "accepted": 55, "quarantined": 5}
+
+
+def test_who_only_looks_needs_no_key(
+    home: Path, rows: dict[date, pa.Table], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uc = booked()
+    land(uc, DAY)
+    bad = show_kept(uc, "raw_passengers", DAY)[0].row_id
+    record_fixes(uc, "raw_passengers", DAY, {bad: {"fare": 3.0}}, reason="mistyped", by="me")
+    use_key(monkeypatch, "")
+    (shown,) = (row for row in show_kept(uc, "raw_passengers", DAY) if row.row_id == bad)
+    assert shown.fixed is not None
+    assert shown.fixed["fare"] == 3.0
+
+
+def test_no_error_and_no_warning_shows_a_personal_key(
+    home: Path, rows: dict[date, pa.Table], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uc = booked(email={"protect": "none", "domain": None})
+    land(uc, DAY)
+    one, two = (row_id(row) for row in plain_rows(read_quarantine(uc, "raw_passengers", DAY, DAY))[:2])
+    taken, free = rows[DAY]["email"][0].as_py(), "free@mail.example.com"
+    with pytest.raises(DataError, match="which another row has: its values are personal") as refused:
+        record_fixes(uc, "raw_passengers", DAY, {one: {"email": taken}}, reason="typo", by="me")
+    record_fixes(uc, "raw_passengers", DAY, {two: {"email": free}}, reason="typo", by="me")
+    # By the next night a row has come that has the key.
+    place = rows[DAY].column_names.index("email")
+    emails = [free, *rows[DAY]["email"].to_pylist()[1:]]
+    changed = rows[DAY].set_column(place, "email", pa.array(emails))
+    monkeypatch.setattr(Passengers, "tables", {DAY: changed})
+    land(uc, DAY)
+    assert f"the fix of row {two} waits, for its key is taken: its values are personal" in caplog.text
+    for text in (str(refused.value), caplog.text):
+        assert not [value for value in clear_values(rows[DAY]) | {free} if value in text]
+
+
+def test_of_an_address_the_host_is_kept_and_of_a_name_nothing(home: Path) -> None:
+    given = {
+        "Anna@Mail.Example.com": "****@mail.example.com",
+        "@anna.quistgaard": "****",
+        "anna (@anna.quistgaard)": "****",
+        "write to anna @anna.quistgaard": "****",
+        "Anna": "****",
+    }
+    uc, rows = booked(), pa.table({"other_email": [*given, None]})
+    once = protect(uc, "air", "passengers", rows)
+    assert once["other_email"].to_pylist() == [*given.values(), None]
+    assert protect(uc, "air", "passengers", once) == once
 
 
 @pytest.mark.parametrize("refresh", ["daily", "slow"])

@@ -6,6 +6,7 @@ import io
 import os
 import signal
 import zlib
+from pathlib import Path
 
 import pytest
 from tests.papers import pdf
@@ -183,3 +184,25 @@ def test_a_document_that_fills_the_memory_is_refused() -> None:
 )
 def test_the_language_is_told_where_it_can_be(text: str, language: str | None) -> None:
     assert language_of(text) == language
+
+
+def test_the_parser_sees_no_keys_and_no_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = "not-for-a-parser"
+    names = (
+        "NIGHTSHIFT_PII_KEY",
+        "NIGHTSHIFT_SOURCE_SHOP",
+        "AWS_SECRET_ACCESS_KEY",
+        "AIRFLOW__CORE__FERNET_KEY",
+    )
+    for name in names:
+        monkeypatch.setenv(name, secret)
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
+    with ParserProcess() as parser:
+        document = parser.parse("a.pdf", pdf("Größe"), encoding="utf-8", most=1e6, seconds=60)
+        assert document.text == "Größe"
+        assert parser.process is not None
+        given = Path(f"/proc/{parser.process.pid}/environ").read_text()
+    seen = dict(one.split("=", 1) for one in given.split("\0") if one)
+    assert seen.keys() & {"PATH", "PYTHONPATH", "LC_ALL"} == {"PATH", "PYTHONPATH", "LC_ALL"}
+    assert not [name for name in seen if name.startswith(("NIGHTSHIFT_", "AWS_", "AIRFLOW_"))]
+    assert secret not in given
