@@ -258,7 +258,8 @@ def test_a_grant_without_a_server_is_not_done_and_says_what_to_start(
         # Bound, and nobody listens: whoever connects is refused.
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
-        monkeypatch.setenv("NIGHTSHIFT_POSTGRES_URL", f"postgresql://postgres:hunter2@127.0.0.1:{port}/")
+        password = "hunter2"  # nosec B105  # pragma: allowlist secret
+        monkeypatch.setenv("NIGHTSHIFT_POSTGRES_URL", f"postgresql://postgres:{password}@127.0.0.1:{port}/")
         settings.cache_clear()
         for _ in range(2):
             result = CliRunner().invoke(app, ["roles", "grant"])

@@ -187,7 +187,7 @@ def test_the_language_is_told_where_it_can_be(text: str, language: str | None) -
 
 
 def test_the_parser_sees_no_keys_and_no_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
-    secret = "not-for-a-parser"
+    hidden = "not-for-a-parser"
     names = (
         "NIGHTSHIFT_PII_KEY",
         "NIGHTSHIFT_SOURCE_SHOP",
@@ -195,7 +195,7 @@ def test_the_parser_sees_no_keys_and_no_addresses(monkeypatch: pytest.MonkeyPatc
         "AIRFLOW__CORE__FERNET_KEY",
     )
     for name in names:
-        monkeypatch.setenv(name, secret)
+        monkeypatch.setenv(name, hidden)
     monkeypatch.setenv("LC_ALL", "C.UTF-8")
     with ParserProcess() as parser:
         document = parser.parse("a.pdf", pdf("Größe"), encoding="utf-8", most=1e6, seconds=60)
@@ -205,4 +205,4 @@ def test_the_parser_sees_no_keys_and_no_addresses(monkeypatch: pytest.MonkeyPatc
     seen = dict(one.split("=", 1) for one in given.split("\0") if one)
     assert seen.keys() & {"PATH", "PYTHONPATH", "LC_ALL"} == {"PATH", "PYTHONPATH", "LC_ALL"}
     assert not [name for name in seen if name.startswith(("NIGHTSHIFT_", "AWS_", "AIRFLOW_"))]
-    assert secret not in given
+    assert hidden not in given
