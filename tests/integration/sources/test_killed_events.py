@@ -7,6 +7,7 @@ import random
 import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -26,16 +27,15 @@ FILES = ("clicks/p0.jsonl", "clicks/p1.jsonl", "clicks/p2.jsonl")
 
 def capture_until(prefix: str, fatal: int, after: bool) -> None:
     """Capture again and again, and be killed before or after the step ``fatal``: a read or a write."""
-    steps = 0
+    steps = count(1)  # files are read by several threads at once
 
     def deadly(step: Callable[..., Any]) -> Callable[..., Any]:
         def taken(*arguments: Any, **options: Any) -> Any:
-            nonlocal steps
-            steps += 1
-            if steps == fatal and not after:
+            number = next(steps)
+            if number == fatal and not after:
                 os.kill(os.getpid(), signal.SIGKILL)
             done = step(*arguments, **options)
-            if steps == fatal:
+            if number == fatal:
                 os.kill(os.getpid(), signal.SIGKILL)
             return done
 
