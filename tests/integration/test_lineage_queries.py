@@ -26,9 +26,10 @@ from nightshift.lineage.columns import lineage_of_column
 from nightshift.lineage.graph import Graph, Node
 from nightshift.lineage.models import lineage_of_model
 from nightshift.lineage.partitions import partition_id
+from nightshift.lineage.picture import draw
 from nightshift.lineage.predictions import lineage_of_prediction
 from nightshift.lineage.tables import lineage_of_table
-from nightshift.monitoring import reports
+from nightshift.monitoring import drift, estimates, labelling, reports, truth, windows
 from nightshift.partition import days
 from nightshift.registry import deployments
 from nightshift.registry.records import Decision
@@ -253,7 +254,11 @@ def test_a_column_reaches_the_models_that_say_they_read_it(uc: UseCase) -> None:
 def test_a_day_of_a_table_has_what_it_was_made_of_and_what_was_made_of_it(uc: UseCase) -> None:
     features = lineage_of_table(uc, "features", NIGHT)
     assert _days(_raw(features.upstream(), "flights")) == list(days(START, NIGHT - DAY))
-    assert [node.group for node in features.downstream().of_kind("partition")] == ["features", "predictions"]
+    assert [node.group for node in features.downstream().of_kind("partition")] == [
+        "features",
+        "predictions",
+        "monitoring_performance",
+    ]
 
     flights = lineage_of_table(uc, "flights", THROUGH - DAY)
     after = flights.downstream()
@@ -264,6 +269,95 @@ def test_a_day_of_a_table_has_what_it_was_made_of_and_what_was_made_of_it(uc: Us
     assert by_layer == {"features": [THROUGH, NIGHT], "labels": [THROUGH - DAY], "predictions": [NIGHT]}
     # Its label was learned from.
     assert [node.id for node in after.of_kind("model")] == ["model:1"]
+
+
+def _judge(uc: UseCase) -> None:
+    """Score and judge two earlier nights as well, and keep of them what the loop keeps."""
+    champion = deployments.champion_at(uc, NIGHT)
+    assert champion is not None
+    earlier = [champion.model_copy(update={"effective_from": START})]
+    for night in days(THROUGH - DAY, THROUGH):
+        publish_predictions(uc, score(uc, night, "run of the test", earlier))
+    for night in days(THROUGH - DAY, NIGHT):
+        estimates.estimate(uc, night)
+        labelling.queue(uc, night)
+    truth.judge(uc, NIGHT)
+    windows.update(uc, THROUGH - DAY, NIGHT)
+    drift.check_through(uc, NIGHT)
+
+
+def _pairs(uc: UseCase) -> dict[bool, set[tuple[str, str]]]:
+    """Return what was made of what (its start first), by whether it was asked downstream."""
+    asked = [(layer, day) for layer in tables.layers(uc) for day in tables.partition_versions(uc, layer)]
+    asked += [
+        (f"{source}.{name}", day)
+        for source, name, _ in uc.tables()
+        for day in raw.partitions(uc, source, name)
+    ]
+    graphs = [lineage_of_table(uc, name, day) for name, day in asked if day >= THROUGH - 2 * DAY]
+    there = {graph.about for graph in graphs}
+    return {
+        down: {
+            (graph.about, other) if down else (other, graph.about)
+            for graph in graphs
+            for other in graph.reached(graph.about, down=down) & there
+        }
+        for down in (False, True)
+    }
+
+
+def test_what_was_judged_is_followed_the_same_both_ways(uc: UseCase) -> None:
+    _judge(uc)
+    pairs = _pairs(uc)
+    wrong = sorted(pairs[False] ^ pairs[True])
+    assert not wrong, wrong
+
+    found = lineage_of_table(uc, "labels", THROUGH - DAY)
+    after: dict[str, list[date]] = {}
+    for node in found.downstream().of_kind("partition"):
+        after.setdefault(node.group, []).append(node.day or START)
+    both = [THROUGH - DAY, THROUGH]
+    assert after["outcomes"] == after["monitoring_observed"] == [THROUGH - DAY]
+    assert sorted(after["monitoring_windows"]) == sorted(after["monitoring_slices"]) == both
+
+    window = lineage_of_table(uc, "monitoring_windows", THROUGH).upstream()
+    for layer in ("outcomes", "predictions", "labels"):
+        of_days = {node.day for node in window.of_kind("partition") if node.group == layer}
+        assert of_days >= set(both), layer
+    # On to the model, and to the queries of its sources.
+    assert [node.id for node in window.of_kind("model")] == ["model:1"]
+    assert window.of_kind("snapshot")
+    assert all(node.facts["query"] for node in window.of_kind("raw"))
+    of_drift = lineage_of_table(uc, "monitoring", NIGHT)
+    assert {node.group for node in _above(of_drift)} == {"predictions", "features"}
+
+    flights = lineage_of_table(uc, "flights", THROUGH)
+    assert flights.nodes[flights.about].facts["query"].startswith(SOURCE)
+    assert [node.id for node in _above(flights)] == [f"source:{SOURCE}"]
+    assert not flights.downstream().of_kind("raw", "table")[1:]
+
+
+def test_a_layer_that_lineage_does_not_follow_says_so(uc: UseCase) -> None:
+    rows = tables.read_partitions(uc, "predictions", NIGHT, NIGHT)
+    tables.replace_partition(uc, "predictions_frozen", NIGHT, rows, [uc.entity])
+    for asked in (["predictions_frozen"], ["predictions_frozen", str(NIGHT)]):
+        told = CliRunner().invoke(app, ["lineage", "table", *asked], catch_exceptions=False)
+        for part in ("made of", "made of it"):
+            assert f"{part}: lineage does not follow this layer" in told.stdout
+        assert "nothing" not in told.stdout
+
+
+def test_a_picture_goes_to_a_file_and_shows_the_scored_day_by_itself(uc: UseCase, tmp_path: Path) -> None:
+    (tmp_path / "folder.svg").mkdir()
+    asked = ["lineage", "prediction", _entity(uc), str(NIGHT), "--picture"]
+    for name in ("", str(tmp_path), str(tmp_path / "folder.svg"), str(tmp_path / "lineage.png")):
+        told = CliRunner().invoke(app, [*asked, name])
+        assert told.exit_code == 1, name
+        assert "--picture lineage.svg" in told.stderr
+    assert not (tmp_path / "lineage.png").exists()
+    drawn = draw(lineage_of_prediction(uc, _entity(uc), NIGHT).upstream())
+    boxes = re.findall(r"<text[^>]*>features</text><text[^>]*>([^<]*)</text>", drawn)
+    assert sorted(boxes) == [f"{START} to {THROUGH - DAY}", str(NIGHT)]
 
 
 def test_a_table_as_such_has_its_neighbours_both_ways(uc: UseCase) -> None:
@@ -287,7 +381,7 @@ def test_what_is_not_there_is_answered_with_what_is(uc: UseCase) -> None:
     for asked, words in (
         (["prediction", f"{entity}x", str(NIGHT)], entity),
         (["prediction", entity, "2013-02-01"], str(NIGHT)),
-        (["model", "9"], "there are 1"),
+        (["model", "9"], "it has 1"),
         (["table", "flight"], "flights, stg_flights"),
         (["table", "features", "2013-03-01"], str(NIGHT)),
         (["table", uc.label.relation, str(NIGHT)], "keeps no versions"),
@@ -297,6 +391,14 @@ def test_what_is_not_there_is_answered_with_what_is(uc: UseCase) -> None:
         assert told.exit_code == 1, asked
         assert "cure" in told.stderr
         assert words in told.stderr, told.stderr
+
+
+def test_a_lake_without_models_says_what_registers_them(tmp_path: Path) -> None:
+    with environment(tmp_path):
+        told = CliRunner().invoke(app, ["lineage", "model", "1"])
+    assert told.exit_code == 1
+    assert "it has none yet" in told.stderr
+    assert f"{_use_case().name}.bootstrap" in told.stderr
 
 
 def test_people_scripts_and_pictures_are_told_the_same(uc: UseCase, tmp_path: Path) -> None:

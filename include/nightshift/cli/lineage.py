@@ -60,8 +60,7 @@ def show(graph: Graph, *, up: bool, down: bool, as_json: bool, picture: Path | N
         | (graph.reached(graph.about, down=True) if down else set())
     )
     if picture is not None:
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        picture.write_text(draw(wanted), encoding="utf-8")
+        _write_picture(picture, draw(wanted))
     if as_json:
         print(wanted.model_dump_json(indent=2))
         return
@@ -78,6 +77,21 @@ def show(graph: Graph, *, up: bool, down: bool, as_json: bool, picture: Path | N
         console.print(f"drawn in {picture}", markup=False)
 
 
+def _write_picture(picture: Path, drawn: str) -> None:
+    try:
+        if picture.suffix.lower() != ".svg" or picture.is_dir():
+            raise OSError("it is a folder" if picture.is_dir() else "its name does not end in .svg")
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        picture.write_text(drawn, encoding="utf-8")
+    except OSError as error:
+        raise DataError(
+            f"the picture cannot be written to {str(picture)!r}: {error.strerror or error}",
+            rule="a picture is a file whose name ends in .svg",
+            where=f"--picture {picture}",
+            cure="name a file in a folder that you may write to, such as --picture lineage.svg",
+        ) from error
+
+
 def prediction(usecases: Sequence[UseCase], entity: str, day: date) -> Graph:
     """Return the lineage of the prediction of an entity on a day, in whichever use case made it.
 
@@ -85,11 +99,11 @@ def prediction(usecases: Sequence[UseCase], entity: str, day: date) -> Graph:
         DataError: No use case has predicted it on that day, or more than one has.
     """
     from nightshift.inference.explain import find_prediction, not_found
-    from nightshift.lineage.predictions import lineage_of_prediction
+    from nightshift.lineage.predictions import HAS_LINEAGE, lineage_of_prediction
 
     found = [uc for uc in usecases if find_prediction(uc, entity, day) is not None]
     if not found:
-        raise not_found(usecases[0], entity, day)
+        raise not_found(usecases[0], entity, day, rule=HAS_LINEAGE)
     if len(found) > 1:
         names = [uc.name for uc in found]
         raise DataError(
@@ -111,7 +125,9 @@ def _print_part(graph: Graph, title: str, *, down: bool) -> None:
         return
     tree = Tree(title, guide_style="dim")
     _grow(graph, tree, [graph.about], down, set())
-    console.print(tree if tree.children else f"{title}: nothing", soft_wrap=False)
+    about = graph.nodes[graph.about]
+    told = "nothing" if about.kind not in ("layer", "partition") else about.missing or "nothing"
+    console.print(tree if tree.children else f"{title}: {told}", soft_wrap=False)
 
 
 def _print_list(graph: Graph, title: str, ids: Iterable[str], *, down: bool) -> None:

@@ -99,12 +99,15 @@ def find_prediction(
 
 
 def not_found(
-    uc: UseCase, entity: str, partition: date | None = None, among: Collection[date] | None = None
+    uc: UseCase,
+    entity: str,
+    partition: date | None = None,
+    among: Collection[date] | None = None,
+    rule: str = "only what was scored is explained",
 ) -> DataError:
     """Return the error that says which predictions there are instead, as ``find_prediction`` was asked."""
     days = sorted(tables.partition_versions(uc, LAYER))
     where = f"{uc.name}, {LAYER}" + (f", partition {partition}" if partition else "")
-    rule = "only what was scored is explained"
     if not days:
         return DataError(
             f"{uc.name} has no predictions yet", rule=rule, where=where, cure=f"run the {uc.name}.score DAG"

@@ -13,6 +13,7 @@ from nightshift.inference.score import LAYER as PREDICTIONS
 from nightshift.inference.shadow import LAYER as SHADOW
 from nightshift.lake import tables
 from nightshift.lake.store import open_store
+from nightshift.lineage.derived import Content
 from nightshift.lineage.graph import Drawing, Graph, Node
 from nightshift.lineage.partitions import add_partition, add_raw, raw_id
 from nightshift.lineage.reports import add_uses, evaluation_pages, report
@@ -76,6 +77,30 @@ def add_model(drawing: Drawing, uc: UseCase, standing: Standing) -> str:
     )
 
 
+def add_scorer(drawing: Drawing, uc: UseCase, version: str, model_hash: str) -> str:
+    """Add the model that predictions name, and what it was made of; return its id."""
+    standing = states.standings(states.read(uc)).get(version)
+    if standing is None or standing.entries[-1].model_hash != model_hash:
+        why = (
+            "the deployment log does not know it"
+            if standing is None
+            else "the log knows another by its number"
+        )
+        gone = Node(
+            id=f"{model_id(version)}/{model_hash}",
+            kind="model",
+            name=f"model version {version}",
+            group="models",
+            facts={"model_hash": model_hash},
+            missing=why,
+        )
+        return drawing.add(gone)
+    if model_id(version) not in drawing.nodes:
+        add_model(drawing, uc, standing)
+        add_training(drawing, uc, standing)
+    return model_id(version)
+
+
 def add_training(drawing: Drawing, uc: UseCase, standing: Standing) -> None:
     """Add the snapshot that a version learned from, the days that it froze, and the raw behind them."""
     last, model = standing.entries[-1], model_id(standing.version)
@@ -128,18 +153,25 @@ def add_training(drawing: Drawing, uc: UseCase, standing: Standing) -> None:
         drawing.link(day, snapshot)
     unknown = {layer: number for layer, number in made.data.unknown_origin.items() if number}
     lacking = ", ".join(f"{number} of {layer}" for layer, number in unknown.items())
-    builds = drawing.add(
+    builds = add_builds(
+        drawing, made, f"nobody recorded what these days were built from: {lacking}" if lacking else ""
+    )
+    for day in days:
+        drawing.link(builds, day)
+    _add_raw(drawing, uc, made, builds)
+
+
+def add_builds(drawing: Drawing, made: Manifest, missing: str = "") -> str:
+    """Add the builds of the days that a version learned from, as one; return their id."""
+    return drawing.add(
         Node(
             id=f"builds:{made.data.snapshot_hash}",
             kind="build",
             name=f"builds of the days of snapshot {made.data.snapshot_hash[:12]}",
             group="builds of snapshots",
-            missing=f"nobody recorded what these days were built from: {lacking}" if lacking else "",
+            missing=missing,
         )
     )
-    for day in days:
-        drawing.link(builds, day)
-    _add_raw(drawing, uc, made, builds)
 
 
 def add_use(drawing: Drawing, uc: UseCase, standing: Standing, scored: Scored) -> None:
@@ -152,15 +184,14 @@ def add_use(drawing: Drawing, uc: UseCase, standing: Standing, scored: Scored) -
         scored: What ``scored_by_models`` returned, for who asks about many versions.
     """
     last, model = standing.entries[-1], model_id(standing.version)
-    own: dict[date, tuple[str, str]] = {}
+    own: list[Content] = []
     for layer, days in scored.items():
         for day, row in days.items():
             if row["model_hash"] == last.model_hash:
                 content = row["content_hash"]
                 identity = add_partition(drawing, layer, day, content, model_version=row["model_version"])
                 drawing.link(model, identity)
-                if layer == PREDICTIONS:
-                    own[day] = identity, content
+                own.append(Content(layer, day, content))
     add_uses(drawing, uc, own)
     if page := evaluation_pages(uc).get(last.trained_night):
         drawing.add(report("evaluations", last.trained_night, page), made_of=[model])

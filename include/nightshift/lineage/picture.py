@@ -101,7 +101,7 @@ def _boxes(graph: Graph) -> tuple[list[_Box], _Edges]:
     of_node: dict[str, int] = {}
     about = graph.nodes[graph.about]
     others = [node for node in graph.nodes.values() if node.id != about.id]
-    for members in ([about], *(members for _, members in grouped(others))):
+    for members in ([about], *_alike(graph, others)):
         of_node |= {node.id: len(boxes) for node in members}
         boxes.append(_box_of(members, is_about=members[0] is about))
     edges: _Edges = {}
@@ -110,6 +110,20 @@ def _boxes(graph: Graph) -> tuple[list[_Box], _Edges]:
         if ends[0] != ends[1]:
             edges[ends] = edges.get(ends, True) and edge.how == "rows"
     return boxes, edges
+
+
+def _alike(graph: Graph, nodes: Sequence[Node]) -> list[list[Node]]:
+    """Return things by what is one box: days that go into other things than others do have their own."""
+    into: dict[str, set[str]] = {}
+    for edge in graph.edges:
+        end = graph.nodes[edge.end]
+        into.setdefault(edge.start, set()).add(end.group or end.id)
+    found: dict[tuple[str, frozenset[str]], list[Node]] = {}
+    for name, members in grouped(nodes):
+        for node in members:
+            goes = frozenset(into.get(node.id, ())) if node.kind == "partition" else frozenset()
+            found.setdefault((name if node.group else node.id, goes), []).append(node)
+    return list(found.values())
 
 
 def _box_of(members: Sequence[Node], *, is_about: bool) -> _Box:

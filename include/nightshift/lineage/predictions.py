@@ -8,12 +8,15 @@ from typing import Any
 from nightshift.inference.explain import find_prediction, not_found
 from nightshift.inference.score import LAYER
 from nightshift.lake import contents, tables
+from nightshift.lineage.derived import Content
 from nightshift.lineage.graph import Drawing, Graph, Node
-from nightshift.lineage.models import add_model, add_training, model_id
+from nightshift.lineage.models import add_scorer
 from nightshift.lineage.partitions import add_built, add_partition
 from nightshift.lineage.reports import add_uses
-from nightshift.registry import deployments, states
+from nightshift.registry import deployments
 from nightshift.usecase import UseCase
+
+HAS_LINEAGE = "only what was scored has a lineage"
 
 
 def lineage_of_prediction(uc: UseCase, entity: str, day: date) -> Graph:
@@ -27,7 +30,7 @@ def lineage_of_prediction(uc: UseCase, entity: str, day: date) -> Graph:
     """
     row = find_prediction(uc, entity, day)
     if row is None:
-        raise not_found(uc, entity, day)
+        raise not_found(uc, entity, day, rule=HAS_LINEAGE)
     drawing = Drawing()
     about = drawing.add(_prediction(uc, row))
     (features,) = add_built(drawing, uc, "features", {day: row["feature_version"]})
@@ -38,7 +41,7 @@ def lineage_of_prediction(uc: UseCase, entity: str, day: date) -> Graph:
     if published is not None:
         predictions = add_partition(drawing, LAYER, day, published.content_hash)
         drawing.link(about, predictions)
-        add_uses(drawing, uc, {day: (predictions, published.content_hash)})
+        add_uses(drawing, uc, [Content(LAYER, day, published.content_hash)])
     return drawing.graph(uc.name, about)
 
 
@@ -67,24 +70,9 @@ def _prediction(uc: UseCase, row: dict[str, Any]) -> Node:
 def _model(drawing: Drawing, uc: UseCase, row: dict[str, Any]) -> str:
     """Add the model that a prediction names, and what it was made of; return its id."""
     version, day = row["model_version"], row["partition"]
-    standing = states.standings(states.read(uc)).get(version)
-    if standing is None or standing.entries[-1].model_hash != row["model_hash"]:
-        why = (
-            "the deployment log does not know it"
-            if standing is None
-            else "the log knows another by its number"
-        )
-        gone = Node(
-            id=f"{model_id(version)}/{row['model_hash']}",
-            kind="model",
-            name=f"model version {version}",
-            group="models",
-            facts={"model_hash": row["model_hash"]},
-            missing=why,
-        )
-        return drawing.add(gone)
-    model = add_model(drawing, uc, standing)
-    add_training(drawing, uc, standing)
+    model = add_scorer(drawing, uc, version, row["model_hash"])
+    if drawing.nodes[model].missing:
+        return model
     in_force = deployments.champion_at(uc, day)
     if in_force is None or in_force.version != version:
         other = f"version {in_force.version}" if in_force else "none"

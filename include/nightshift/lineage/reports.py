@@ -2,64 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable
 from datetime import date
 from pathlib import Path
 
 from nightshift.errors import DataError
-from nightshift.lake import tables
+from nightshift.inference.score import LAYER as PREDICTIONS
+from nightshift.lineage.derived import Content, add_derived
 from nightshift.lineage.graph import Drawing, Node
-from nightshift.lineage.partitions import add_partition
-from nightshift.monitoring import drift, estimates, labelling, reports, truth, windows
-from nightshift.monitoring import predictions as summaries
+from nightshift.monitoring import reports
 from nightshift.monitoring.pages.weekly import nights_of
 from nightshift.monitoring.pages.write import nightly_path, weekly_path
 from nightshift.partition import parse_partition
 from nightshift.settings import settings
 from nightshift.usecase import UseCase
 
-FROM_PREDICTIONS = (
-    drift.LAYER,
-    summaries.LAYER,
-    estimates.LAYER,
-    labelling.LAYER,
-    truth.OUTCOMES,
-    truth.OBSERVED,
-    truth.RESTATED,
-    windows.WINDOWS,
-    windows.SLICES,
-)
-"""The layers whose days are made of the predictions of the same days."""
 
-# Of which predictions a day of some of them was made.
-_MADE_OF = "predictions_hash"
-
-
-def add_uses(drawing: Drawing, uc: UseCase, predictions: Mapping[date, tuple[str, str]]) -> None:
-    """Add all that was made of predictions.
+def add_uses(drawing: Drawing, uc: UseCase, starts: Collection[Content]) -> None:
+    """Add all that was made of days that are there, after predictions: other days, and pages.
 
     Args:
         drawing: To add it to.
         uc: The use case.
-        predictions: By day, the id of the predictions and their content hash.
+        starts: The days.
     """
+    add_derived(drawing, uc, starts)
+    predictions = {one.day: one.id for one in starts if one.layer == PREDICTIONS}
     if not predictions:
         return
-    first, last = min(predictions), max(predictions)
-    there = set(tables.layers(uc))
-    for layer in (one for one in FROM_PREDICTIONS if one in there):
-        named = (
-            tables.constants(uc, layer, first, last, [_MADE_OF])
-            if _MADE_OF in tables.columns(uc, layer)
-            else {}
-        )
-        for day, version in tables.partition_versions(uc, layer).items():
-            if day not in predictions:
-                continue
-            identity, content = predictions[day]
-            # It may be of predictions that were replaced.
-            if named.get(day, {_MADE_OF: content})[_MADE_OF] == content:
-                drawing.link(identity, add_partition(drawing, layer, day, version.content_hash))
     for title, pages in (
         ("drift pages", drift_pages(uc)),
         ("pages of nights", nightly_pages(uc)),
@@ -67,9 +37,9 @@ def add_uses(drawing: Drawing, uc: UseCase, predictions: Mapping[date, tuple[str
     ):
         for day, page in pages.items():
             if day in predictions:
-                drawing.add(report(title, day, page), made_of=[predictions[day][0]])
+                drawing.add(report(title, day, page), made_of=[predictions[day]])
     for file in sorted(weekly_path(uc, "").parent.glob("????-W??.html")):
-        made_of = [predictions[day][0] for day in nights_of(file.stem) if day in predictions]
+        made_of = [predictions[day] for day in nights_of(file.stem) if day in predictions]
         if made_of:
             drawing.add(_report("digests of weeks", file.stem, file), made_of=made_of)
 

@@ -7,25 +7,24 @@ is published for it.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import date, timedelta
 
 from nightshift.errors import DataError
 from nightshift.inference.score import LAYER as PREDICTIONS
 from nightshift.inference.shadow import LAYER as SHADOW
 from nightshift.lake import lineage, raw, tables
+from nightshift.lineage.derived import FEATURES, INPUTS, LABELS, Content
 from nightshift.lineage.graph import Drawing, Graph, Node
 from nightshift.lineage.models import (
+    add_builds,
     add_model,
-    add_training,
     add_use,
     manifest_of,
     model_id,
-    named,
     scored_by_models,
 )
 from nightshift.lineage.partitions import (
-    add_built,
     add_partition,
     add_raw,
     add_source,
@@ -34,30 +33,21 @@ from nightshift.lineage.partitions import (
     read_of_day,
     rests_on,
 )
-from nightshift.lineage.reports import FROM_PREDICTIONS, add_uses
+from nightshift.lineage.reports import add_uses
+from nightshift.lineage.upstream import BUILT, add_upstream
 from nightshift.registry import states
 from nightshift.training.feedback import LAYER as FEEDBACK
 from nightshift.usecase import UseCase
 from nightshift.warehouse import dbt
-
-FEATURES, LABELS = "features", "labels"
-_BUILT = (FEATURES, LABELS)
 
 # What is made of what, where it is no relation: the loop as it runs.
 _LOOP = {
     "models": (FEATURES, LABELS, FEEDBACK),
     PREDICTIONS: ("models", FEATURES),
     SHADOW: ("models", FEATURES),
-    **dict.fromkeys(FROM_PREDICTIONS, (PREDICTIONS,)),
-    "monitoring_shadow": (PREDICTIONS, SHADOW, LABELS),
+    **INPUTS,
 }
-_JUDGED = (
-    "outcomes",
-    "monitoring_observed",
-    "monitoring_restated",
-    "monitoring_windows",
-    "monitoring_slices",
-)
+_NOT_FOLLOWED = "lineage does not follow this layer"
 
 
 def lineage_of_table(uc: UseCase, name: str, day: date | None = None) -> Graph:
@@ -125,14 +115,14 @@ def _all_tables(uc: UseCase) -> Drawing:
         ids[model.name] = node.id
     for layer, relation in ((FEATURES, uc.features.relation), (LABELS, uc.label.relation)):
         drawing.add(Node(id=layer_id(layer), kind="layer", name=layer), made_of=[ids[relation]])
-    there = {*tables.layers(uc), *_BUILT, PREDICTIONS, "models"}
+    there = {*tables.layers(uc), *BUILT, PREDICTIONS, "models"}
     for name in _LOOP:
         if name in there:
-            inputs = [*_LOOP[name], *((LABELS,) if name in _JUDGED else ())]
-            node = Node(id=layer_id(name), kind="layer", name="models" if name == "models" else name)
-            drawing.add(node, made_of=[layer_id(one) for one in inputs if one in there])
+            node = Node(id=layer_id(name), kind="layer", name=name)
+            drawing.add(node, made_of=[layer_id(one) for one in _LOOP[name] if one in there])
     for name in sorted(there):
-        drawing.add(Node(id=layer_id(name), kind="layer", name=name))
+        missing = "" if name == FEEDBACK else _NOT_FOLLOWED
+        drawing.add(Node(id=layer_id(name), kind="layer", name=name, missing=missing))
     return drawing
 
 
@@ -167,19 +157,42 @@ def _raw_day(uc: UseCase, title: str, day: date) -> Graph:
     if not versions:
         raise _nothing(uc, title, day, raw.partitions(uc, source, name))
     drawing = Drawing()
-    about = drawing.add(Node(id=f"{table_id(title)}/{day}", kind="table", name=f"{title} of {day}", day=day))
     contents = {(one.version, one.content_hash) for one in versions}
     add_raw(drawing, uc, {title: {day: contents}})
-    for number, content in contents:
-        drawing.link(about, raw_id(title, day, number, content))
+    ids = [raw_id(title, day, number, content) for number, content in sorted(contents)]
+    about = ids[0]
+    if len(ids) > 1:
+        whole = Node(id=f"{table_id(title)}/{day}", kind="table", name=f"{title} of {day}", day=day)
+        about = drawing.add(whole, made_of=ids)
     slow = uc.sources[source].tables[name].refresh == "slow"
     last = date.max if slow else day + timedelta(days=uc.features.lookback_days)
-    for layer in _BUILT:
+    starts = []
+    for layer in BUILT:
         for built, of_day, number, content in _built_from(uc, layer, title, day, last):
             identity = add_partition(drawing, layer, built, of_day)
             drawing.link(raw_id(title, day, number, content), identity)
-    _add_after(drawing, uc)
+            drawing.link(about, identity)
+            starts.append(Content(layer, built, of_day))
+    _add_after(drawing, uc, starts)
+    _add_loaded(drawing, uc, title, day, contents)
     return drawing.graph(uc.name, about)
+
+
+def _add_loaded(
+    drawing: Drawing, uc: UseCase, title: str, day: date, contents: Collection[tuple[int, str]]
+) -> None:
+    """Add the models whose manifest says that the builds of their days loaded a raw partition."""
+    by_models = scored_by_models(uc)
+    for standing in states.standings(states.read(uc)).values():
+        made = manifest_of(uc, standing)
+        read = made.data.raw.get(title, {}).get(day) if made else None
+        if made is None or read is None or (read.version, read.content_hash) not in contents:
+            continue
+        model = add_model(drawing, uc, standing)
+        builds = add_builds(drawing, made)
+        drawing.link(raw_id(title, day, read.version, read.content_hash), builds)
+        drawing.link(builds, model)
+        add_use(drawing, uc, standing, by_models)
 
 
 def _built_from(
@@ -211,45 +224,29 @@ def _layer_day(uc: UseCase, layer: str, day: date) -> Graph:
         raise _nothing(uc, layer, day, there)
     drawing = Drawing()
     about = add_partition(drawing, layer, day, version.content_hash, rows=str(version.rows))
-    if layer in _BUILT:
-        add_built(drawing, uc, layer, {day: version.content_hash})
-        _add_after(drawing, uc)
-    elif layer in (PREDICTIONS, SHADOW):
-        row = named(uc, layer).get(day)
-        if row is not None:
-            drawing.link(add_built(drawing, uc, FEATURES, {day: row["feature_version"]})[0], about)
-            standing = states.standings(states.read(uc)).get(row["model_version"])
-            if standing is not None:
-                add_training(drawing, uc, standing)
-                drawing.link(add_model(drawing, uc, standing), about)
-        if layer == PREDICTIONS:
-            add_uses(drawing, uc, {day: (about, version.content_hash)})
+    day_of_layer = Content(layer, day, version.content_hash)
+    if layer not in (*BUILT, *_LOOP):
+        drawing.nodes[about] = drawing.nodes[about].model_copy(update={"missing": _NOT_FOLLOWED})
+        return drawing.graph(uc.name, about)
+    add_upstream(drawing, uc, day_of_layer)
+    if layer in BUILT:
+        _add_after(drawing, uc, [day_of_layer])
     else:
-        _add_inputs(drawing, uc, layer, day, about)
+        add_uses(drawing, uc, [day_of_layer])
     return drawing.graph(uc.name, about)
 
 
-def _add_inputs(drawing: Drawing, uc: UseCase, layer: str, day: date, about: str) -> None:
-    """Add the days of other layers that a day of a layer is made of."""
-    inputs = [*_LOOP.get(layer, ()), *((LABELS,) if layer in _JUDGED else ())]
-    for other in inputs:
-        published = tables.partition_version(uc, other, day)
-        if published is not None:
-            drawing.link(add_partition(drawing, other, day, published.content_hash), about)
-            if other in _BUILT:
-                add_built(drawing, uc, other, {day: published.content_hash})
-
-
-def _add_after(drawing: Drawing, uc: UseCase) -> None:
-    """Add what was made of the days of features and labels that are there: predictions, and models."""
-    there = set(drawing.nodes)
-    scored, by_models = {}, scored_by_models(uc)
-    for day, row in by_models[PREDICTIONS].items():
-        if (features := partition_id(FEATURES, day, row["feature_version"])) in there:
-            identity = add_partition(drawing, PREDICTIONS, day, row["content_hash"])
-            drawing.link(features, identity)
-            scored[day] = identity, row["content_hash"]
-    add_uses(drawing, uc, scored)
+def _add_after(drawing: Drawing, uc: UseCase, starts: Collection[Content]) -> None:
+    """Add what was made of days of features and labels, which are there, and what was made of that."""
+    reached, by_models = list(starts), scored_by_models(uc)
+    ids = {one.id for one in starts}
+    for layer, days in by_models.items():
+        for day, row in days.items():
+            if (features := partition_id(FEATURES, day, row["feature_version"])) in ids:
+                scored = Content(layer, day, row["content_hash"])
+                drawing.link(features, add_partition(drawing, *scored))
+                reached.append(scored)
+    add_uses(drawing, uc, reached)
     for standing in states.standings(states.read(uc)).values():
         made = manifest_of(uc, standing)
         read = made.data.tables.items() if made else ()
@@ -257,7 +254,7 @@ def _add_after(drawing: Drawing, uc: UseCase) -> None:
             one
             for layer, table in read
             for day, content in table.partitions.items()
-            if (one := partition_id(layer, day, content)) in there
+            if (one := partition_id(layer, day, content)) in ids
         ]
         if learned:
             add_model(drawing, uc, standing)
@@ -272,5 +269,7 @@ def _nothing(uc: UseCase, name: str, day: date, there: list[date]) -> DataError:
         f"{name} of {uc.name} has nothing for {day}",
         rule="only what is there has lineage",
         where=f"{uc.name}, {name}, partition {day}",
-        cure=f"name one of the nearest days: {', '.join(map(str, near))}" if near else "nothing is there yet",
+        cure=f"name one of the nearest days: {', '.join(map(str, near))}"
+        if near
+        else f"run a night: the DAGs {uc.name}.* fill the lake",
     )

@@ -100,10 +100,12 @@ def find(uc: UseCase, version: str) -> Standing:
     known = standings(read(uc))
     if version not in known:
         raise DataError(
-            f"{uc.name} has no version {version!r}; there are {', '.join(known) or 'none'}",
+            f"{uc.name} has no version {version!r}; it has {', '.join(known) or 'none yet'}",
             rule="every registered version is in the deployment log",
             where=f"deployment log of {uc.name}",
-            cure="name one of those versions",
+            cure="name one of those versions"
+            if known
+            else f"run the {uc.name}.bootstrap DAG, or {uc.name}.train: they register versions",
         )
     return known[version]
 

@@ -121,5 +121,5 @@ def test_versions_that_never_met_say_so(home: Path, flight_delays: UseCase) -> N
 
 def test_a_version_that_is_not_there_is_named_with_those_that_are(home: Path, flight_delays: UseCase) -> None:
     deploy(flight_delays, {})
-    with pytest.raises(DataError, match="no version '7'; there are 1"):
+    with pytest.raises(DataError, match="no version '7'; it has 1"):
         compare(flight_delays, "7", "1")
