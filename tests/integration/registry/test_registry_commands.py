@@ -175,4 +175,4 @@ def test_a_version_shows_what_made_it_and_its_card(production: UseCase) -> None:
     card = call("registry", "show", "2", "--card")
     assert "Known leak: tail numbers are of the aircraft that flew" in " ".join(card.split())
     assert "Owner: data-platform" in card
-    assert "there are 1, 2" in call("registry", "show", "9", code=1)
+    assert "it has 1, 2" in call("registry", "show", "9", code=1)
