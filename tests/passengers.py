@@ -100,3 +100,15 @@ class Passengers(Connector):
     def read(self, table: str, partition: date, as_of: datetime) -> Extract:
         """Return the passengers of a day."""
         return Extract(self.tables[partition], f"{table} of {partition}")
+
+
+def source(**tables: dict[str, Any]) -> dict[str, Any]:
+    """Return the declaration of a source that has these tables of passengers."""
+    return {
+        "connector": "tests.passengers:Passengers",
+        "description": "Made up",
+        "owner": "tests",
+        "access": "memory",
+        "sla": "none",
+        "tables": tables,
+    }

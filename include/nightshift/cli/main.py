@@ -362,6 +362,7 @@ def scan(usecase: _UseCases = None, as_json: _Json = False) -> None:
     Says of each table what was looked at; as JSON, in a line, with partition null where nothing has landed.
     Exit code 1: there are such columns.
     """
+    from nightshift.cli import scan as command
     from nightshift.quality.scan import scan_newest
 
     suspected = False
@@ -372,23 +373,8 @@ def scan(usecase: _UseCases = None, as_json: _Json = False) -> None:
             if as_json:
                 for one in looked:
                     typer.echo(json.dumps({"usecase": uc.name, **asdict(one)}, default=str))
-                continue
-            if not any(one.partition for one in looked):
-                typer.echo(f"{uc.name}: nothing has landed yet")
-                continue
-            for one in looked:
-                if one.partition is None:
-                    typer.echo(f"{uc.name}, {one.source}.{one.table}: nothing has landed yet")
-                    continue
-                named = ", ".join(one.columns) or "none"
-                typer.echo(
-                    f"{uc.name}, {one.source}.{one.table}, partition {one.partition}: looked at {one.rows} "
-                    f"rows; unclassed columns: {named}"
-                )
-                for found in one.suspicions:
-                    typer.echo(f"  {found}")
-                if not one.suspicions:
-                    typer.echo("  none of them looks personal")
+            else:
+                command.print_looked(uc, looked)
     raise typer.Exit(1 if suspected else 0)
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from cryptography.fernet import Fernet
-from tests.passengers import Passengers, clear_values, passengers, table
+from tests.passengers import Passengers, clear_values, passengers, source, table
 from tests.synthetic import use_case
 
 from nightshift import stages
@@ -52,15 +52,7 @@ SUITE = {
 
 
 def booked(name: str = "synthetic", refresh: str = "daily", **changes: dict[str, Any]) -> UseCase:
-    source = {
-        "connector": "tests.passengers:Passengers",
-        "description": "Made up",
-        "owner": "tests",
-        "access": "memory",
-        "sla": "none",
-        "tables": {"passengers": table(**changes) | {"refresh": refresh}},
-    }
-    return use_case(name=name, sources={"air": source})
+    return use_case(name=name, sources={"air": source(passengers=table(**changes) | {"refresh": refresh})})
 
 
 def use_key(monkeypatch: pytest.MonkeyPatch, key: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.passengers import Passengers, passengers, table
+from tests.passengers import Passengers, passengers, source, table
 from tests.synthetic import use_case, write_use_case
 from typer.testing import CliRunner, Result
 
@@ -26,15 +26,7 @@ def uc(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> UseCase:
     unprotected = {"protect": "none", "domain": None}
     changes = dict.fromkeys(("email", "seat_ref", "full_name"), unprotected)
     declared = table(**changes, phone=CLEAR, card=CLEAR)
-    source = {
-        "connector": "tests.passengers:Passengers",
-        "description": "Made up",
-        "owner": "tests",
-        "access": "memory",
-        "sla": "none",
-        "tables": {"passengers": declared, "crew": declared},
-    }
-    made = use_case(sources={"air": source})
+    made = use_case(sources={"air": source(passengers=declared, crew=declared)})
     project = tmp_path / "project"
     monkeypatch.setenv("NIGHTSHIFT_PROJECT", str(project))
     write_use_case(project, made)

@@ -1,4 +1,4 @@
-"""A database in use, and a use case whose source it is."""
+"""What sources read from: a database in use, and files in a folder and in a bucket."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 import psycopg
 import pytest
 from tests.lakes import environment
-from tests.servers import postgres_server
+from tests.servers import postgres_server, s3_emulator
+from upstreams import Upstream, upstream_on
 
 # A role of a source may do no more than this.
 _SETUP = """
@@ -44,3 +45,15 @@ def database(server: str, tmp_path: Path) -> Iterator[psycopg.Connection]:
                 "select pg_drop_replication_slot(slot_name) from pg_replication_slots where database = 'shop'"
             )
             maintenance.execute("drop database shop with (force)")
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[str]:
+    with s3_emulator() as url:
+        yield url
+
+
+@pytest.fixture(params=["file", "s3"])
+def upstream(request: pytest.FixtureRequest, tmp_path: Path, s3: str) -> Iterator[Upstream]:
+    with upstream_on(request.param, tmp_path, s3) as found:
+        yield found

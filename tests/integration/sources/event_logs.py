@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-import boto3
 import pytest
 from tests import synthetic
-from tests.lakes import environment
-from tests.servers import S3_CREDENTIALS
 
 from nightshift.settings import settings
 from nightshift.sources.registry import open_connector
@@ -30,64 +24,6 @@ _THERE = {
     "kwargs": {"column": "partition"},
     "meta": {"rule": "on_a_day", "severity": "quarantine", "reason": "Because the test says so."},
 }
-
-
-class Upstream:
-    """Where a log is: its files grow, are put anew, and go."""
-
-    def __init__(self, prefix: str) -> None:
-        self.prefix = prefix
-        parts = urlsplit(prefix)
-        self._folder = Path(parts.path)
-        self._bucket, self._key = parts.netloc, parts.path.lstrip("/")
-
-    def content(self, name: str) -> bytes:
-        if self._bucket:
-            client = boto3.client("s3")
-            try:
-                answer = client.get_object(Bucket=self._bucket, Key=self._key + name)
-            except client.exceptions.NoSuchKey:
-                return b""
-            return bytes(answer["Body"].read())
-        file = self._folder / name
-        return file.read_bytes() if file.exists() else b""
-
-    def put(self, name: str, content: bytes) -> None:
-        if self._bucket:
-            boto3.client("s3").put_object(Bucket=self._bucket, Key=self._key + name, Body=content)
-            return
-        file = self._folder / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(content)
-
-    def append(self, name: str, content: bytes) -> None:
-        if self._bucket:
-            self.put(name, self.content(name) + content)
-            return
-        file = self._folder / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("ab") as log:
-            log.write(content)
-
-    def delete(self, name: str) -> None:
-        if self._bucket:
-            boto3.client("s3").delete_object(Bucket=self._bucket, Key=self._key + name)
-        else:
-            (self._folder / name).unlink()
-
-
-@contextmanager
-def upstream_on(kind: str, folder: Path, s3: str) -> Iterator[Upstream]:
-    """A log in a folder (``file``) or a bucket (``s3``), and a state folder of its own."""
-    if kind == "file":
-        (folder / "upstream").mkdir()
-        with environment(folder / "home"):
-            yield Upstream(f"{(folder / 'upstream').as_uri()}/")
-        return
-    bucket = f"b{abs(hash(str(folder)))}"
-    with environment(folder / "home", AWS_ENDPOINT_URL=s3, **S3_CREDENTIALS):
-        boto3.client("s3").create_bucket(Bucket=bucket)
-        yield Upstream(f"s3://{bucket}/in/")
 
 
 def line(event: str, at: str | None = "2024-03-01T10:00:00Z", **fields: Any) -> bytes:

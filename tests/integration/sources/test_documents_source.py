@@ -9,20 +9,17 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
-import boto3
 import pytest
 from tests.forked import start
 from tests.lakes import environment
 from tests.papers import pdf
-from tests.servers import S3_CREDENTIALS, s3_emulator
+from upstreams import Upstream
 
 from nightshift.errors import DataError
 from nightshift.ingestion.land import land_partitions
@@ -50,65 +47,6 @@ SUITE = {
     ],
     "meta": {"quarantine_at_most": 0.1},
 }
-
-
-@dataclass(frozen=True)
-class Upstream:
-    """Where documents are: an hour old, if nothing else is said."""
-
-    prefix: str
-
-    @property
-    def _s3(self) -> bool:
-        return self.prefix.startswith("s3:")
-
-    def _file(self, name: str) -> Path:
-        return Path(unquote(urlsplit(self.prefix).path)) / name
-
-    def put(self, name: str, content: bytes | str, age: float = 3600) -> None:
-        given = content.encode() if isinstance(content, str) else content
-        if self._s3:
-            boto3.client("s3").put_object(Bucket=self.prefix.split("/")[2], Key=f"in/{name}", Body=given)
-            return
-        file = self._file(name)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(given)
-        os.utime(file, (time.time() - age,) * 2)
-
-    def remove(self, name: str) -> None:
-        if self._s3:
-            boto3.client("s3").delete_object(Bucket=self.prefix.split("/")[2], Key=f"in/{name}")
-        else:
-            self._file(name).unlink()
-
-    def rename(self, name: str, to: str) -> None:
-        if not self._s3:
-            self._file(name).rename(self._file(to))
-            return
-        bucket = self.prefix.split("/")[2]
-        boto3.client("s3").copy_object(
-            Bucket=bucket, Key=f"in/{to}", CopySource={"Bucket": bucket, "Key": f"in/{name}"}
-        )
-        self.remove(name)
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[str]:
-    with s3_emulator() as url:
-        yield url
-
-
-@pytest.fixture(params=["file", "s3"])
-def upstream(request: pytest.FixtureRequest, tmp_path: Path, s3: str) -> Iterator[Upstream]:
-    if request.param == "file":
-        (tmp_path / "upstream").mkdir()
-        with environment(tmp_path / "home"):
-            yield Upstream(f"{(tmp_path / 'upstream').as_uri()}/")
-        return
-    bucket = f"d{hashlib.sha256(str(tmp_path).encode()).hexdigest()[:20]}"
-    with environment(tmp_path / "home", AWS_ENDPOINT_URL=s3, **S3_CREDENTIALS):
-        boto3.client("s3").create_bucket(Bucket=bucket)
-        yield Upstream(f"s3://{bucket}/in/")
 
 
 def library(prefix: str, declared: dict[str, Any] | None = None, **table: Any) -> UseCase:
@@ -229,7 +167,7 @@ def test_a_changed_document_replaces_its_pieces_and_a_removed_one_retires_them(u
     upstream.put("a.txt", "short", age=100)
     capture(uc)
     assert texts(uc) == {"a.txt": ["short"], "b.txt": ["stays"]}
-    upstream.remove("a.txt")
+    upstream.delete("a.txt")
     assert capture(uc) == 1
     assert texts(uc) == {"b.txt": ["stays"]}
     assert capture(uc) == 0
@@ -290,7 +228,7 @@ def test_a_place_that_is_suddenly_empty_retires_nothing(upstream: Upstream) -> N
     upstream.put("a.txt", "one")
     uc = library(upstream.prefix)
     capture(uc)
-    upstream.remove("a.txt")
+    upstream.delete("a.txt")
     with pytest.raises(DataError, match="has no file any more, and had 1"):
         capture(uc)
     assert texts(uc) == {"a.txt": ["one"]}
@@ -303,7 +241,7 @@ def test_a_broken_document_is_named_and_stops_no_more_than_those_after_it(upstre
     upstream.put("gone.txt", "gone", age=5000)
     uc = library(upstream.prefix)
     capture(uc)
-    upstream.remove("gone.txt")
+    upstream.delete("gone.txt")
     upstream.put("b.txt", "two", age=4000)
     upstream.put("c/größe.pdf", pdf("Seite")[:-300], age=3000)
     upstream.put("d.txt", "four", age=2000)
@@ -363,7 +301,7 @@ def test_a_capture_killed_anywhere_leaves_what_a_quiet_one_does(tmp_path: Path) 
     with environment(tmp_path / "before"):
         capture(uc)
     upstream.put("changes.txt", "has changed", age=8000)
-    upstream.remove("goes.txt")
+    upstream.delete("goes.txt")
     for number in range(9):
         upstream.put(f"{number}.txt", f"{number} {LONG[: 200 * number]}", age=7000 - number)
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from event_logs import DAY, LATER, NEXT, Upstream, capture, line, read, site, upstream_on, write_suite
-from tests.servers import s3_emulator
+from event_logs import DAY, LATER, NEXT, capture, line, read, site, write_suite
+from upstreams import Upstream
 
 from nightshift.errors import DataError
 from nightshift.ingestion.land import land_partitions
@@ -19,18 +18,6 @@ from nightshift.lake import journal, raw
 from nightshift.lake.store import open_store
 from nightshift.sources import log_files
 from nightshift.sources.registry import open_connector
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[str]:
-    with s3_emulator() as url:
-        yield url
-
-
-@pytest.fixture(params=["file", "s3"])
-def upstream(request: pytest.FixtureRequest, tmp_path: Path, s3: str) -> Iterator[Upstream]:
-    with upstream_on(request.param, tmp_path, s3) as found:
-        yield found
 
 
 def test_a_log_is_read_on_as_it_grows(upstream: Upstream) -> None:

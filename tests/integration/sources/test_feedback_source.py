@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from event_logs import Upstream, upstream_on, write_suite
+from event_logs import write_suite
 from tests import synthetic
 from tests.forked import start
+from upstreams import Upstream, upstream_on
 
 from nightshift import stages
 from nightshift.errors import DataError

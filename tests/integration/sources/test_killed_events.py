@@ -12,8 +12,9 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from event_logs import DAY, NEXT, Upstream, capture, line, read, site, upstream_on
+from event_logs import DAY, NEXT, capture, line, read, site
 from tests.forked import preload, start
+from upstreams import Upstream, upstream_on
 
 from nightshift.lake import journal
 from nightshift.lake.store import FileStore

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import gzip
-import os
-import time
-from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.lakes import environment
-from tests.servers import S3_CREDENTIALS, s3_emulator
+from upstreams import Upstream
 
 from nightshift.errors import DataError
 from nightshift.lake import journal
@@ -27,41 +22,6 @@ NEXT = DAY + timedelta(days=1)
 LATER = datetime(2100, 1, 1, tzinfo=UTC)
 _TYPES = {"visit": "int64", "visited_on": "date", "page": "string", "seconds": "float64", "known": "boolean"}
 HEADER = "visit,visited_on,page,seconds,known\n"
-
-Put = Callable[[str, bytes | str], None]
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[str]:
-    with s3_emulator() as url:
-        yield url
-
-
-@pytest.fixture(params=["file", "s3"])
-def upstream(request: pytest.FixtureRequest, tmp_path: Path, s3: str) -> Iterator[tuple[str, Put]]:
-    """A prefix, and how a file is put there: whole, and as if it were there for an hour."""
-    if request.param == "file":
-        folder = tmp_path / "upstream"
-        folder.mkdir()
-
-        def put(name: str, content: bytes | str) -> None:
-            file = folder / name
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(content.encode() if isinstance(content, str) else content)
-            hour_ago = time.time() - 3600
-            os.utime(file, (hour_ago, hour_ago))
-
-        with environment(tmp_path / "home"):
-            yield f"{folder.as_uri()}/", put
-        return
-    bucket = f"b{abs(hash(str(tmp_path)))}"
-    with environment(tmp_path / "home", AWS_ENDPOINT_URL=s3, **S3_CREDENTIALS):
-        client = boto3.client("s3")
-        client.create_bucket(Bucket=bucket)
-        yield (
-            f"s3://{bucket}/in/",
-            lambda name, content: client.put_object(Bucket=bucket, Key=f"in/{name}", Body=content),
-        )
 
 
 def site(prefix: str, refresh: str = "daily", **table: Any) -> UseCase:
@@ -97,8 +57,8 @@ def read(uc: UseCase, day: date = DAY, as_of: datetime = LATER) -> list[tuple[An
     return sorted(tuple(row.values()) for row in rows.to_pylist())
 
 
-def test_each_file_is_read_once(upstream: tuple[str, Put]) -> None:
-    prefix, put = upstream
+def test_each_file_is_read_once(upstream: Upstream) -> None:
+    prefix, put = upstream.prefix, upstream.put
     uc = site(prefix)
     put("visits/a.csv", HEADER + '1,2024-03-01,"a, ""b""",0.5,true\n2,2024-03-02,,,\n')
     put("visits/b.csv", HEADER + '3,2024-03-01,"",1e3,false\n')
@@ -113,8 +73,8 @@ def test_each_file_is_read_once(upstream: tuple[str, Put]) -> None:
     assert [row[0] for row in read(uc)] == [1, 3, 5]
 
 
-def test_many_files_are_read_in_batches(upstream: tuple[str, Put]) -> None:
-    prefix, put = upstream
+def test_many_files_are_read_in_batches(upstream: Upstream) -> None:
+    prefix, put = upstream.prefix, upstream.put
     uc = site(prefix)
     for number in range(30):
         put(f"visits/{number}.csv", HEADER + f"{number},2024-03-01,p,1,true\n")
@@ -123,8 +83,8 @@ def test_many_files_are_read_in_batches(upstream: tuple[str, Put]) -> None:
     assert len(journal.batches(uc, "site", "visits")) > 3
 
 
-def test_a_changed_file_takes_the_place_of_what_it_said(upstream: tuple[str, Put]) -> None:
-    prefix, put = upstream
+def test_a_changed_file_takes_the_place_of_what_it_said(upstream: Upstream) -> None:
+    prefix, put = upstream.prefix, upstream.put
     uc = site(prefix)
     put("visits/a.csv", HEADER + "1,2024-03-01,a,1,true\n2,2024-03-02,b,1,true\n3,2024-03-01,c,1,true\n")
     capture(uc)
@@ -136,8 +96,8 @@ def test_a_changed_file_takes_the_place_of_what_it_said(upstream: tuple[str, Put
     assert capture(uc) == 0, "the same content is no change"
 
 
-def test_a_file_that_changes_back_is_as_it_was(upstream: tuple[str, Put]) -> None:
-    prefix, put = upstream
+def test_a_file_that_changes_back_is_as_it_was(upstream: Upstream) -> None:
+    prefix, put = upstream.prefix, upstream.put
     uc = site(prefix)
     for page in ("a", "b", "a", "b", "a"):
         put("visits/a.csv", HEADER + f"1,2024-03-01,{page},1,true\n")
@@ -145,21 +105,18 @@ def test_a_file_that_changes_back_is_as_it_was(upstream: tuple[str, Put]) -> Non
         assert read(uc) == [(1, DAY, page, 1.0, True)]
 
 
-def test_a_file_that_is_gone_takes_nothing_with_it(upstream: tuple[str, Put], tmp_path: Path) -> None:
-    prefix, put = upstream
+def test_a_file_that_is_gone_takes_nothing_with_it(upstream: Upstream) -> None:
+    prefix, put = upstream.prefix, upstream.put
     uc = site(prefix)
     put("visits/a.csv", HEADER + "1,2024-03-01,a,1,true\n")
     capture(uc)
-    if prefix.startswith("file:"):
-        (tmp_path / "upstream/visits/a.csv").unlink()
-    else:
-        boto3.client("s3").delete_object(Bucket=prefix.split("/")[2], Key="in/visits/a.csv")
+    upstream.delete("visits/a.csv")
     assert capture(uc) == 0
     assert [row[0] for row in read(uc)] == [1]
 
 
-def test_what_is_being_written_is_left_for_later(upstream: tuple[str, Put], tmp_path: Path) -> None:
-    prefix, put = upstream
+def test_what_is_being_written_is_left_for_later(upstream: Upstream, tmp_path: Path) -> None:
+    prefix, put = upstream.prefix, upstream.put
     uc = site(prefix, files="visits/**/*")
     for name in ("_a.csv", ".a.csv", "a.csv.tmp", "a.csv.part", "_SUCCESS", "_temporary/0/a.csv"):
         put(f"visits/{name}", HEADER[:10])
@@ -172,8 +129,8 @@ def test_what_is_being_written_is_left_for_later(upstream: tuple[str, Put], tmp_
         assert capture(uc) == 1
 
 
-def test_a_file_known_later_is_not_seen_by_earlier_nights(upstream: tuple[str, Put]) -> None:
-    prefix, put = upstream
+def test_a_file_known_later_is_not_seen_by_earlier_nights(upstream: Upstream) -> None:
+    prefix, put = upstream.prefix, upstream.put
     put("visits/a.csv", HEADER + "1,2024-03-01,a,1,true\n")
     uc = site(prefix)
     capture(uc)
@@ -189,8 +146,8 @@ def test_a_file_known_later_is_not_seen_by_earlier_nights(upstream: tuple[str, P
 
 
 @pytest.mark.parametrize("written", ["jsonl", "jsonl.gz", "parquet"])
-def test_other_formats_say_the_same(upstream: tuple[str, Put], tmp_path: Path, written: str) -> None:
-    prefix, put = upstream
+def test_other_formats_say_the_same(upstream: Upstream, tmp_path: Path, written: str) -> None:
+    prefix, put = upstream.prefix, upstream.put
     if written == "parquet":
         columns = {
             "visit": pa.array([1, 2], pa.int32()),
@@ -213,8 +170,8 @@ def test_other_formats_say_the_same(upstream: tuple[str, Put], tmp_path: Path, w
     assert read(uc) == [(1, DAY, "a", 0.5, True), (2, DAY, None, None, None)]
 
 
-def test_a_dialect_is_declared(upstream: tuple[str, Put]) -> None:
-    prefix, put = upstream
+def test_a_dialect_is_declared(upstream: Upstream) -> None:
+    prefix, put = upstream.prefix, upstream.put
     content = "visit;visited_on;page;seconds;known\n1;2024-03-01;'Müßig; \n';-;f\n".encode("latin-1")
     put("visits/a.csv", content)
     dialect = {
@@ -229,8 +186,8 @@ def test_a_dialect_is_declared(upstream: tuple[str, Put]) -> None:
     assert read(uc) == [(1, DAY, "Müßig; \n", None, False)]
 
 
-def test_the_day_may_be_in_the_name(upstream: tuple[str, Put]) -> None:
-    prefix, put = upstream
+def test_the_day_may_be_in_the_name(upstream: Upstream) -> None:
+    prefix, put = upstream.prefix, upstream.put
     put("visits/2024-03-01/x.csv", HEADER + "1,2024-02-28,a,1,true\n")
     put("visits/2024-03-02/x.csv", HEADER + "2,2024-02-28,b,1,true\n")
     uc = site(prefix, files="visits/{day}/*.csv", day=None)
@@ -242,8 +199,8 @@ def test_the_day_may_be_in_the_name(upstream: tuple[str, Put]) -> None:
         capture(uc)
 
 
-def test_each_dump_of_a_slow_table_is_the_whole_table(upstream: tuple[str, Put]) -> None:
-    prefix, put = upstream
+def test_each_dump_of_a_slow_table_is_the_whole_table(upstream: Upstream) -> None:
+    prefix, put = upstream.prefix, upstream.put
     put("dump-20240302.csv", HEADER + "1,2024-03-01,second,1,true\n3,2024-03-01,new,1,true\n")
     put("dump-20240301.csv", HEADER + "1,2024-03-01,first,1,true\n2,2024-03-01,old,1,true\n")
     uc = site(prefix, refresh="slow", files="dump-{day}.csv", day=None)
@@ -257,8 +214,8 @@ def test_each_dump_of_a_slow_table_is_the_whole_table(upstream: tuple[str, Put])
     assert read(uc) == []
 
 
-def test_an_archive_of_dumps_is_known_day_by_day(upstream: tuple[str, Put]) -> None:
-    prefix, put = upstream
+def test_an_archive_of_dumps_is_known_day_by_day(upstream: Upstream) -> None:
+    prefix, put = upstream.prefix, upstream.put
     for number in (1, 2, 3):
         put(f"dump-2024030{number}.csv", HEADER + f"{number},2024-03-01,p,1,true\n")
     uc = site(prefix, refresh="slow", files="dump-{day}.csv", day=None, known="night")
@@ -284,9 +241,9 @@ def test_an_archive_of_dumps_is_known_day_by_day(upstream: tuple[str, Put]) -> N
     ],
 )
 def test_a_file_that_cannot_be_read_is_named_and_what_came_before_it_stays(
-    upstream: tuple[str, Put], content: bytes | str, message: str
+    upstream: Upstream, content: bytes | str, message: str
 ) -> None:
-    prefix, put = upstream
+    prefix, put = upstream.prefix, upstream.put
     uc = site(prefix)
     put("visits/a.csv", HEADER + "1,2024-03-01,a,1,true\n")
     assert capture(uc) == 1
@@ -303,15 +260,15 @@ def test_a_file_that_cannot_be_read_is_named_and_what_came_before_it_stays(
 
 
 @pytest.mark.parametrize("line", [b"null", b'{"visit": 1}{"visit": 2}', b'{"z": ' + b"[" * 200_000 + b"}"])
-def test_a_line_of_json_that_is_no_row_is_told(upstream: tuple[str, Put], line: bytes) -> None:
-    prefix, put = upstream
+def test_a_line_of_json_that_is_no_row_is_told(upstream: Upstream, line: bytes) -> None:
+    prefix, put = upstream.prefix, upstream.put
     put("visits/a.jsonl", line + b"\n")
     with pytest.raises(DataError, match="it is no jsonl file"):
         capture(site(prefix, files="visits/*.jsonl", format="jsonl"))
 
 
-def test_a_place_that_is_not_there_is_named(upstream: tuple[str, Put]) -> None:
-    prefix, _ = upstream
+def test_a_place_that_is_not_there_is_named(upstream: Upstream) -> None:
+    prefix = upstream.prefix
     with pytest.raises(DataError) as error:
         capture(site(prefix.replace("/in/", "x/").replace("/upstream/", "/elsewhere/")))
     assert "elsewhere" in error.value.message or "NoSuchBucket" in error.value.message
@@ -335,8 +292,8 @@ def test_options_that_make_no_sense_are_refused(tmp_path: Path, wrong: dict[str,
     assert error.value.where.startswith("toy/sources.yml: sources.site.options.tables.visits")
 
 
-def test_a_night_that_was_read_from_a_wrong_place_is_read_again(upstream: tuple[str, Put]) -> None:
-    prefix, put = upstream
+def test_a_night_that_was_read_from_a_wrong_place_is_read_again(upstream: Upstream) -> None:
+    prefix, put = upstream.prefix, upstream.put
     put("visits/a.csv", HEADER + "1,2024-03-01,p,1,true\n")
     wrong = site(prefix, files="visit/*.csv")
     now = datetime.now(UTC)
@@ -344,8 +301,8 @@ def test_a_night_that_was_read_from_a_wrong_place_is_read_again(upstream: tuple[
     assert open_connector(site(prefix), "site").capture("visits", now) == 1
 
 
-def test_a_file_of_an_archive_may_be_mended_before_it_is_read(upstream: tuple[str, Put]) -> None:
-    prefix, put = upstream
+def test_a_file_of_an_archive_may_be_mended_before_it_is_read(upstream: Upstream) -> None:
+    prefix, put = upstream.prefix, upstream.put
     uc = site(prefix, known="night", settle_seconds=0)
     put("visits/a.csv", HEADER + "1,2024-03-01,p,1,true\n")
     put("visits/b.csv", HEADER + "2,2024-03-01,p,ONE,true\n")
